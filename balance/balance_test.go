@@ -1,0 +1,256 @@
+package balance
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/longpole/longpole/call"
+	"pgregory.net/rapid"
+)
+
+var (
+	t0   = time.Unix(1_700_000_000, 0)
+	ok   = call.Outcome{}
+	bad  = call.Outcome{Class: call.Server}
+	none = call.Outcome{Class: call.Canceled}
+)
+
+func pick(t *testing.T, b *Balancer, avoid func(*Endpoint) bool) *Endpoint {
+	t.Helper()
+	e, err := b.Pick(t0, avoid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestP2CTakesTheLessLoadedOfTwoDifferent(t *testing.T) {
+	s := NewSet("a", "b")
+	b := New(Config{}, s)
+	for range 1000 {
+		s.Find("a").inFlight.Store(5)
+		s.Find("b").inFlight.Store(4)
+		// Of two endpoints both are drawn, never one of them twice: the loaded one can never win.
+		if e := pick(t, b, nil); e.Name() != "b" {
+			t.Fatal("picked", e.Name())
+		}
+	}
+}
+
+func TestP2CSpreadsEvenly(t *testing.T) {
+	s := NewSet("a", "b", "c", "d")
+	b := New(Config{}, s)
+	got := map[string]int{}
+	for range 40_000 {
+		e := pick(t, b, nil)
+		got[e.Name()]++
+		b.Done(e, t0, ok)
+	}
+	for _, e := range s.Endpoints() {
+		if n := got[e.Name()]; n < 9500 || n > 10_500 {
+			t.Errorf("%s: %d of 40000, want about 10000", e.Name(), n)
+		}
+	}
+}
+
+// The slow path, for when one of the two drawn is not fit, must be as even.
+func TestP2CSpreadsEvenlyOverTheRest(t *testing.T) {
+	s := NewSet("a", "b", "c", "d", "e")
+	s.Find("b").SetHealthy(false)
+	b := New(Config{}, s)
+	got := map[string]int{}
+	for range 30_000 {
+		e := pick(t, b, func(e *Endpoint) bool { return e.Name() == "d" })
+		got[e.Name()]++
+		b.Done(e, t0, ok)
+	}
+	for _, name := range []string{"a", "c", "e"} {
+		if n := got[name]; n < 9500 || n > 10_500 {
+			t.Errorf("%s: %d of 30000, want about 10000", name, n)
+		}
+	}
+	if len(got) != 3 {
+		t.Error(got)
+	}
+}
+
+func TestRoundRobinTakesTurns(t *testing.T) {
+	s := NewSet("a", "b", "c")
+	b := New(Config{Algorithm: RoundRobin}, s)
+	got := ""
+	for range 6 {
+		got += pick(t, b, nil).Name()
+	}
+	if got != "abcabc" {
+		t.Error(got)
+	}
+	s.Find("b").SetHealthy(false)
+	got = ""
+	for range 4 {
+		got += pick(t, b, nil).Name()
+	}
+	if got != "acac" {
+		t.Error("with b sick:", got)
+	}
+}
+
+// Whatever is sick or avoided, the choice is the best there is.
+func TestPickPrefersHealthyThenNotAvoided(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		names := []string{"a", "b", "c", "d", "e", "f"}[:rapid.IntRange(0, 6).Draw(t, "n")]
+		s := NewSet(names...)
+		avoided := map[*Endpoint]bool{}
+		healthy, best := 0, 0
+		for _, e := range s.Endpoints() {
+			e.SetHealthy(rapid.Bool().Draw(t, "healthy"))
+			avoided[e] = rapid.Bool().Draw(t, "avoid")
+			if e.Healthy() {
+				healthy++
+				if !avoided[e] {
+					best++
+				}
+			}
+		}
+		b := New(Config{Algorithm: rapid.SampledFrom([]string{P2C, RoundRobin}).Draw(t, "algorithm")}, s)
+		e, err := b.Pick(t0, func(e *Endpoint) bool { return avoided[e] })
+		switch {
+		case healthy == 0:
+			if err != ErrNoEndpoint || e != nil {
+				t.Fatal(e, err)
+			}
+		case err != nil || !e.Healthy() || best > 0 && avoided[e]:
+			t.Fatal(e, err)
+		case e.InFlight() != 1:
+			t.Fatal("in flight", e.InFlight())
+		}
+		if err == nil {
+			b.Done(e, t0, none)
+			if e.InFlight() != 0 {
+				t.Fatal("in flight", e.InFlight())
+			}
+		}
+	})
+}
+
+// An endpoint that refuses at once never has anything in flight. It must not draw the traffic for that.
+func TestFastFailureIsNoSinkhole(t *testing.T) {
+	s := NewSet("bad", "b", "c")
+	b := New(Config{}, s)
+	for _, e := range s.Endpoints()[1:] {
+		e.inFlight.Store(3)
+	}
+	n := 0
+	for i := range 1000 {
+		now := t0.Add(time.Duration(i) * time.Millisecond)
+		e, _ := b.Pick(now, nil)
+		if e.Name() == "bad" {
+			n++
+			b.Done(e, now, bad)
+		} else {
+			b.Done(e, now, ok)
+		}
+	}
+	if n > 20 {
+		t.Errorf("%d of 1000 calls went to the endpoint that fails", n)
+	}
+	// It comes back after a while, and one success clears it.
+	later := t0.Add(10 * time.Second)
+	for tries := 0; ; tries++ {
+		if tries == 100 {
+			t.Fatal("never tried again")
+		}
+		e, _ := b.Pick(later, nil)
+		b.Done(e, later, ok)
+		if e.Name() == "bad" {
+			break
+		}
+	}
+	if l := s.Find("bad").load(later); l != 0 {
+		t.Error("load", l)
+	}
+}
+
+func TestReplaceKeepsThoseThatStay(t *testing.T) {
+	s := NewSet("a", "b", "b")
+	a, b := s.Find("a"), s.Find("b")
+	a.SetHealthy(false)
+	a.inFlight.Store(3)
+	s.Replace([]string{"c", "a"})
+	if list := s.Endpoints(); len(list) != 2 || list[1] != a || a.Healthy() || a.InFlight() != 3 {
+		t.Error(list)
+	}
+	if s.Find("b") != nil || s.Healthy() != 1 {
+		t.Error("b stayed")
+	}
+	New(Config{}, s).Done(b, t0, ok) // a call on one that is gone ends as usual
+}
+
+func TestPickWhileTheSetChanges(t *testing.T) {
+	s := NewSet("a", "b")
+	var wg sync.WaitGroup
+	for _, algorithm := range []string{P2C, RoundRobin} {
+		b := New(Config{Algorithm: algorithm}, s)
+		wg.Go(func() {
+			for range 2000 {
+				if e, err := b.Pick(t0, nil); err == nil {
+					b.Done(e, t0, bad)
+				}
+			}
+		})
+	}
+	for i := range 500 {
+		s.Replace([]string{"a", "b", "c"}[:1+i%3])
+		s.Endpoints()[0].SetHealthy(i%5 != 0)
+	}
+	wg.Wait()
+	for _, e := range s.Endpoints() {
+		if e.InFlight() != 0 {
+			t.Error(e.Name(), e.InFlight())
+		}
+	}
+}
+
+func TestCheckNeedsSeveralInARow(t *testing.T) {
+	c := NewCheck(HealthConfig{Unhealthy: 2, Healthy: 3})
+	results := "-+--+-++-+++-"
+	want := "hhhUuuuuuuuHh" // upper case: changed by this result
+	for i, r := range results {
+		healthy, changed := c.Result(r == '+')
+		got := 'u'
+		if healthy {
+			got = 'h'
+		}
+		if changed {
+			got += 'A' - 'a'
+		}
+		if byte(got) != want[i] {
+			t.Errorf("result %d: %c, want %c", i, got, want[i])
+		}
+	}
+}
+
+func TestConfigNamesEveryFault(t *testing.T) {
+	if (Config{Algorithm: "fastest"}).Validate() == nil || (Config{}).WithDefaults().Validate() != nil {
+		t.Error("algorithm")
+	}
+	err := HealthConfig{Path: "x", Interval: 1, Timeout: -1, Unhealthy: -1, Healthy: -1}.Validate()
+	joined, isJoined := err.(interface{ Unwrap() []error })
+	if !isJoined || len(joined.Unwrap()) != 5 {
+		t.Errorf("%v: want 5 faults", err)
+	}
+}
+
+func TestNothingIsAllocated(t *testing.T) {
+	s := NewSet("a", "b", "c")
+	for _, algorithm := range []string{P2C, RoundRobin} {
+		b := New(Config{Algorithm: algorithm}, s)
+		tried := s.Endpoints()[0]
+		if n := testing.AllocsPerRun(1000, func() {
+			e, _ := b.Pick(t0, func(e *Endpoint) bool { return e == tried })
+			b.Done(e, t0, ok)
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", algorithm, n)
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package cache
+
+import (
+	"time"
+
+	"github.com/longpole/longpole/setting"
+)
+
+// Config of a Cache. The zero value means the defaults given at each field.
+type Config struct {
+	TTL                  time.Duration `yaml:"ttl"`                    // fresh for, when the answer does not say; default 10s
+	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate"` // after TTL: answer stale, refresh behind; default 0 = never (RFC 5861 section 3)
+	StaleIfError         time.Duration `yaml:"stale_if_error"`         // after TTL: answer stale when the fetch fails; default 0 = never (RFC 5861 section 4)
+	MaxBytes             int64         `yaml:"max_bytes"`              // of all entries; default 64MiB
+	MaxEntryBytes        int64         `yaml:"max_entry_bytes"`        // larger answers pass through; default 1MiB
+}
+
+// WithDefaults fills what is zero.
+func (c Config) WithDefaults() Config {
+	if c.TTL == 0 {
+		c.TTL = 10 * time.Second
+	}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = 64 << 20
+	}
+	if c.MaxEntryBytes == 0 {
+		c.MaxEntryBytes = 1 << 20
+	}
+	return c
+}
+
+// Validate returns every fault of c, joined; each is a *setting.Error.
+func (c Config) Validate() error {
+	var f setting.Faults
+	f.Check(c.TTL >= 0, "ttl", c.TTL, "a duration that is not negative")
+	f.Check(c.StaleWhileRevalidate >= 0, "stale_while_revalidate", c.StaleWhileRevalidate, "a duration that is not negative")
+	f.Check(c.StaleIfError >= 0, "stale_if_error", c.StaleIfError, "a duration that is not negative")
+	f.Check(c.MaxBytes >= 0, "max_bytes", c.MaxBytes, "a size that is not negative")
+	f.Check(c.MaxEntryBytes >= 0, "max_entry_bytes", c.MaxEntryBytes, "a size that is not negative")
+	return f.Err()
+}

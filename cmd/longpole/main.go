@@ -1,0 +1,129 @@
+// Command longpole finds the long pole in a distributed system's latency, cuts it, and proves that it stayed cut.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// The exit codes, as `longpole --help` lists them.
+const (
+	exitError        = 1
+	exitUsage        = 2
+	exitAborted      = 97
+	exitInconclusive = 98
+	exitThreshold    = 99
+	exitConfig       = 104
+)
+
+// failure is an error with the exit code that it means and, where we know the mend, a hint.
+type failure struct {
+	code int
+	err  error
+	hint string
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is main with its surroundings as arguments; it returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fail := &failure{code: exitError, err: err}
+	errors.As(err, &fail)
+	fmt.Fprintf(stderr, "longpole: error: %v\n", fail.err)
+	if fail.hint != "" {
+		fmt.Fprintf(stderr, "longpole: hint: %s\n", fail.hint)
+	}
+	return fail.code
+}
+
+const rootLong = `Longpole finds the long pole in a distributed system's latency, cuts it, and proves that it stayed cut.
+
+  longpole demo                         see the whole loop on an embedded system, about 4 minutes
+  longpole diagnose traces/             find the long pole in your own trace files
+  longpole serve --config longpole.yaml put it in the path of your traffic
+
+Data goes to standard output, messages to standard error.
+Exit codes: 0 done, 1 error, 2 usage, 97 aborted, 98 inconclusive, 99 a threshold failed, 104 invalid configuration.`
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "longpole",
+		Short:         "Find the long pole in a distributed system's latency, cut it, and prove that it stayed cut",
+		Long:          rootLong,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return usagef("see `longpole --help` for the commands", "unknown command %q", args[0])
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &failure{code: exitUsage, err: err, hint: fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
+	})
+	root.AddCommand(newDemo(), newServe(), newDiagnose(), newCriticalPath(), newRollout(), newValidate(), newVersion())
+	return root
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "longpole", version)
+			return err
+		},
+	}
+}
+
+// usagef is a mistake in how the program was called.
+func usagef(hint, format string, a ...any) error {
+	return &failure{code: exitUsage, err: fmt.Errorf(format, a...), hint: hint}
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return usagef(fmt.Sprintf("see `%s --help`", cmd.CommandPath()), "%s takes no arguments, but got %q", cmd.CommandPath(), args[0])
+}
+
+// minArgs asks for at least n arguments, called what in the message.
+func minArgs(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= n {
+			return nil
+		}
+		return usagef(fmt.Sprintf("see `%s --help`", cmd.CommandPath()), "%s needs %s", cmd.CommandPath(), what)
+	}
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+const serveLong = `Run the gateway of a configuration file: the data plane, OTLP receivers, the live diagnosis, rollouts, and the page and
+API on the admin address.
+
+The file is read again on SIGHUP and when it changes. A bad file is refused with all its faults and the running one stays.
+SIGTERM and SIGINT drain: no new calls, running ones end.`
+
+func newServe() *cobra.Command {
+	var path, level string
+	cmd := &cobra.Command{
+		Use:     "serve --config FILE",
+		Short:   "Run the gateway, the live diagnosis and rollouts",
+		Long:    serveLong,
+		Example: "  longpole serve --config longpole.yaml",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if path == "" {
+				return usagef("the smallest configuration is in the README", "serve needs --config FILE")
+			}
+			log, err := newLog(cmd.ErrOrStderr(), level)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), path, log)
+		},
+	}
+	cmd.Flags().StringVarP(&path, "config", "c", "", "configuration file")
+	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+// newLog writes text to a terminal and JSON elsewhere.
+func newLog(w io.Writer, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, usagef("want debug, info, warn or error", "unknown --log-level %q", level)
+	}
+	o := &slog.HandlerOptions{Level: l}
+	if isTerminal(w) {
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	}
+	return slog.New(slog.NewJSONHandler(w, o)), nil
+}
+
+func serve(ctx context.Context, path string, log *slog.Logger) error {
+	stamp := fileStamp(path)
+	cfg, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	s, err := newServer(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "config", path, "routes", len(cfg.Routes), "admin", "http://"+address(s.admin)+"/",
+		"otlp_http", address(s.otlpHTTP), "otlp_grpc", address(s.otlpGRPC))
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		s.watchConfig(ctx, path, stamp)
+	}()
+	err = s.Run(ctx)
+	stop()
+	<-watched
+	log.Info("stopped")
+	return err
+}
+
+// watchConfig reloads on SIGHUP and when the file's content may have changed. It polls: a mounted ConfigMap is replaced
+// through symbolic links, which file notifications miss.
+func (s *server) watchConfig(ctx context.Context, path, stamp string) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			stamp = fileStamp(path)
+			s.reload(path)
+		case <-tick.C:
+			if now := fileStamp(path); now != stamp {
+				stamp = now
+				s.reload(path)
+			}
+		}
+	}
+}
+
+// fileStamp changes when the file does; a missing file has the stamp "".
+func fileStamp(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprint(info.ModTime().UnixNano(), info.Size())
+}
+
+func (s *server) reload(path string) {
+	cfg, err := loadConfig(path)
+	if err == nil {
+		err = s.gateway.Reload(cfg)
+	}
+	if err != nil {
+		s.log.Error("reload refused; the running configuration stays", "config", path, "error", err.Error())
+		return
+	}
+	s.log.Info("reloaded", "config", path, "routes", len(cfg.Routes))
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/internal/gateway"
+	"github.com/longpole/longpole/internal/ingest"
+	"github.com/longpole/longpole/internal/rollout"
+	"github.com/longpole/longpole/internal/stats"
+	"github.com/longpole/longpole/internal/web"
+)
+
+// server is a running Longpole: data plane, receivers, analysis, rollouts and the admin page.
+type server struct {
+	log      *slog.Logger
+	gateway  *gateway.Gateway
+	rollouts *rollout.Controller
+	analysis *analysis
+	every    time.Duration // between two analyses; 0 = only when asked
+	receiver *ingest.Receiver
+	front    []net.Listener // of the data plane, in the order of the configuration
+	admin    net.Listener   // nil = off, as the next two
+	otlpHTTP net.Listener
+	otlpGRPC net.Listener
+}
+
+// newServer binds every address that cfg names, so that a busy port is known before anything runs.
+func newServer(ctx context.Context, cfg gateway.Config, log *slog.Logger) (_ *server, err error) {
+	s := &server{log: log, every: analysisEvery}
+	defer func() {
+		if err != nil {
+			s.closeListeners()
+		}
+	}()
+	s.analysis = newAnalysis(log, s.policies)
+	s.receiver = ingest.NewReceiver(s.analysis.Receive)
+	for _, l := range []struct {
+		to      *net.Listener
+		address string
+	}{{&s.admin, cfg.Admin}, {&s.otlpHTTP, cfg.OTLP.HTTP}, {&s.otlpGRPC, cfg.OTLP.GRPC}} {
+		if *l.to, err = listen(ctx, l.address); err != nil {
+			return nil, err
+		}
+	}
+	for _, l := range cfg.Listen {
+		bound, err := listen(ctx, l.Address)
+		if err != nil {
+			return nil, err
+		}
+		s.front = append(s.front, bound)
+	}
+	next := 0
+	o := gateway.Options{Log: log, Spans: s.analysis.Offer, Listen: func(_, _ string) (net.Listener, error) {
+		next++
+		return s.front[next-1], nil
+	}}
+	if s.gateway, err = gateway.New(cfg, o); err != nil {
+		return nil, err
+	}
+	s.rollouts = rollout.NewController(s.gateway, log)
+	return s, nil
+}
+
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	if address == gateway.Off || address == "" {
+		return nil, nil
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, &failure{code: exitError, err: err, hint: "another program uses the address; choose another in the configuration, or \"off\""}
+	}
+	return l, nil
+}
+
+func (s *server) closeListeners() {
+	for _, l := range append(s.front, s.admin, s.otlpHTTP, s.otlpGRPC) {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+}
+
+// policies is each route's policy in force.
+func (s *server) policies() map[string]longpole.Config {
+	all := map[string]longpole.Config{}
+	for _, r := range s.gateway.Routes() {
+		if p, err := s.gateway.Policy(r.Name); err == nil {
+			all[r.Name] = p
+		}
+	}
+	return all
+}
+
+// totals is what each route did since it began.
+func (s *server) totals() map[string]stats.Tally {
+	all := map[string]stats.Tally{}
+	for _, r := range s.gateway.Routes() {
+		all[r.Name] = r.Tally
+	}
+	return all
+}
+
+// Run serves until ctx ends. Rollouts end before the gateway does, so that none is left half way; the receivers end
+// last, so that the last spans still arrive.
+func (s *server) Run(ctx context.Context) error {
+	defer s.closeListeners()
+	back, stopBack := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBack()
+	var g errgroup.Group
+	g.Go(func() error { return s.analysis.Run(back, s.every) })
+	g.Go(func() error { return serveHTTP(back, s.otlpHTTP, s.receiver.HTTP()) })
+	g.Go(func() error { return s.serveGRPC(back) })
+	g.Go(func() error { return serveHTTP(back, s.admin, s.adminHandler()) })
+	front, frontCtx := errgroup.WithContext(ctx)
+	front.Go(func() error { return s.rollouts.Run(frontCtx) })
+	front.Go(func() error { return s.gateway.Run(frontCtx) })
+	err := front.Wait()
+	stopBack()
+	return errors.Join(err, g.Wait())
+}
+
+func (s *server) adminHandler() http.Handler {
+	return web.New(web.Options{
+		Gateway: s.gateway, Rollouts: s.rollouts, Findings: s.analysis.Newest, Dropped: s.analysis.Dropped,
+		Version: version, Log: s.log,
+	})
+}
+
+// serveHTTP serves h on l until ctx ends, then lets running requests end for a moment.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+	if l == nil {
+		return nil
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			_ = srv.Close()
+		}
+	})
+	err := srv.Serve(l)
+	if !stop() {
+		<-closed
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+func (s *server) serveGRPC(ctx context.Context) error {
+	if s.otlpGRPC == nil {
+		return nil
+	}
+	srv := s.receiver.GRPC()
+	stop := context.AfterFunc(ctx, srv.Stop)
+	defer stop()
+	return srv.Serve(s.otlpGRPC)
+}
+
+// address is where l listens, or "off".
+func address(l net.Listener) string {
+	if l == nil {
+		return gateway.Off
+	}
+	return l.Addr().String()
+}

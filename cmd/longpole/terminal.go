@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+)
+
+// isTerminal reports whether w is a character device, so that progress may overwrite its line.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// progress shows one changing line on a terminal, and a line every few seconds elsewhere. Safe for concurrent use.
+type progress struct {
+	mu    sync.Mutex
+	w     io.Writer
+	live  bool
+	every time.Duration
+	last  time.Time
+	width int
+}
+
+// newProgress stays silent for the first second: quick work needs no progress.
+func newProgress(w io.Writer) *progress {
+	p := &progress{w: w, live: isTerminal(w), every: 5 * time.Second, last: time.Now()}
+	if p.live {
+		p.every = time.Second
+	}
+	return p
+}
+
+// Show replaces the line, at most as often as the output bears.
+func (p *progress) Show(format string, a ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if now.Sub(p.last) < p.every {
+		return
+	}
+	p.last = now
+	if p.live {
+		p.every = 100 * time.Millisecond
+	}
+	line := fmt.Sprintf(format, a...)
+	if !p.live {
+		fmt.Fprintln(p.w, line)
+		return
+	}
+	pad := max(0, p.width-len(line))
+	p.width = len(line)
+	fmt.Fprintf(p.w, "\r%s%s", line, strings.Repeat(" ", pad))
+}
+
+// Clear wipes the line, before other output or at the end.
+func (p *progress) Clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.live && p.width > 0 {
+		fmt.Fprintf(p.w, "\r%s\r", strings.Repeat(" ", p.width))
+		p.width = 0
+	}
+}
+
+// table writes rows in aligned columns; the first row is the heading.
+func table(w io.Writer, rows [][]string) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.StripEscape)
+	for _, r := range rows {
+		fmt.Fprintln(t, strings.Join(r, "\t"))
+	}
+	_ = t.Flush()
+}
+
+// ms formats milliseconds to three significant digits: 0.42, 7.31, 184, 1250.
+func ms(v float64) string {
+	switch {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// percent formats a share 0..1.
+func percent(v float64) string {
+	if v > 0 && v < 0.01 {
+		return fmt.Sprintf("%.1f %%", v*100)
+	}
+	return fmt.Sprintf("%.0f %%", v*100)
+}
+
+// cut shortens s to n runes with an ellipsis.
+func cut(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-1]) + "…"
+}

@@ -1,0 +1,73 @@
+package longpole
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/longpole/longpole/balance"
+	"github.com/longpole/longpole/breaker"
+	"github.com/longpole/longpole/call"
+)
+
+// Why a call ended without an answer, beside what the Work itself returned.
+var (
+	// ErrDeadline says that Config.Timeout or the caller's deadline passed. It is a context.DeadlineExceeded.
+	ErrDeadline = fmt.Errorf("longpole: deadline passed: %w", context.DeadlineExceeded)
+	// ErrTryTimeout says that Config.TryTimeout passed before the head of an attempt's answer. It is a context.DeadlineExceeded.
+	ErrTryTimeout = fmt.Errorf("longpole: try timeout passed: %w", context.DeadlineExceeded)
+)
+
+// Why we cancel what a call still runs, and why a failed answer is not kept.
+var (
+	errLost   = errors.New("longpole: the other attempt was faster")
+	errFailed = errors.New("longpole: the answer is a failure")
+	errClosed = errors.New("longpole: policy closed")
+)
+
+// Error is what Do returns when a call ends in an error: its class, and the cause. The cause is reachable with
+// errors.Is and errors.As: the Work's own error, ErrDeadline, ErrTryTimeout, breaker.ErrOpen, balance.ErrNoEndpoint,
+// retry.ErrBudget.
+type Error struct {
+	Class    call.Class
+	Attempts int // made for this call; 0 = none was tried
+	Err      error
+}
+
+// Error gives the class, the number of attempts and the cause in one line.
+func (e *Error) Error() string {
+	return fmt.Sprintf("longpole: call ended as %s after %d attempts: %v", e.Class, e.Attempts, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Class tells how a call ended from the error that Do returned. nil is OK; an error that says nothing else is Server.
+func Class(err error) call.Class {
+	var e *Error
+	switch {
+	case err == nil:
+		return call.OK
+	case errors.As(err, &e):
+		return e.Class
+	case errors.Is(err, context.DeadlineExceeded):
+		return call.Timeout
+	case errors.Is(err, context.Canceled):
+		return call.Canceled
+	case errors.Is(err, breaker.ErrOpen), errors.Is(err, balance.ErrNoEndpoint):
+		return call.Shed
+	}
+	return call.Server
+}
+
+// ended is the class of an attempt or a call whose context is done, and the reason in our words.
+func ended(ctx context.Context) (call.Class, error) {
+	cause := context.Cause(ctx)
+	switch {
+	case errors.Is(cause, ErrTryTimeout), errors.Is(cause, ErrDeadline):
+		return call.Timeout, cause
+	case errors.Is(cause, context.DeadlineExceeded):
+		return call.Timeout, ErrDeadline
+	}
+	return call.Canceled, cause
+}

@@ -1,0 +1,93 @@
+package advise
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	longpole "github.com/longpole/longpole"
+	"github.com/longpole/longpole/internal/conf"
+	"github.com/longpole/longpole/internal/diagnose"
+)
+
+// Report is a diagnosis whose findings carry actions. In JSON it is the diagnosis with an "actions" list in each finding.
+type Report struct {
+	diagnose.Report
+	Routes []Route `json:"routes"` // in place of the diagnosis's own, in the same order; never nil
+}
+
+// Route is a diagnosed route whose findings carry actions.
+type Route struct {
+	diagnose.Route
+	Findings []Finding `json:"findings"` // in place of the diagnosis's own, in the same order; never nil
+}
+
+// Finding is a finding with what can be done about it.
+type Finding struct {
+	diagnose.Finding
+	Actions []Action `json:"actions"` // best first; never nil, empty when nothing is worth doing, and CounterEvidence then says why
+}
+
+// The kinds of action, each with a page in docs/actions.
+const (
+	KindBatch       = "batch"       // one call in place of many
+	KindParallelise = "parallelise" // calls started together
+	KindCache       = "cache"       // answers kept
+	KindHedge       = "hedge"       // a second copy of a late call
+	KindDrain       = "drain"       // an endpoint taken out
+	KindInvestigate = "investigate" // evidence to get before anything is changed
+)
+
+// Kinds is every kind in the playbook's order: fewer calls before caching, caching before tuning, tuning before scaling.
+func Kinds() []string {
+	return []string{KindBatch, KindParallelise, KindCache, KindHedge, KindDrain, KindInvestigate}
+}
+
+// Action is one thing that can be done about a finding, and what it would do.
+type Action struct {
+	Kind      string     `json:"kind"`
+	Summary   string     `json:"summary"`
+	Predicted *Predicted `json:"predicted_ms"` // of the finding's route; nil = no honest forecast is possible
+	Benefit   string     `json:"benefit"`
+	Cost      string     `json:"cost"`
+	Risk      string     `json:"risk"`
+	ExtraLoad float64    `json:"extra_load"` // upstream calls added per call; negative = saved; 0 also when unknown
+	// Effects are the forecasts for every route that the change reaches, innermost first: the one that it applies to
+	// and those that call it.
+	Effects []Effect `json:"effects,omitempty"`
+	// Change is the edit of a route's policy that does it; nil = it is not for the gateway to do, and Summary says what is.
+	Change *longpole.Change `json:"change"`
+}
+
+// Effect is the forecast for a route of the gateway by its name; nil when the action does not reach it.
+func (a *Action) Effect(route string) *Effect {
+	for i := range a.Effects {
+		if a.Effects[i].Route == route && route != "" {
+			return &a.Effects[i]
+		}
+	}
+	return nil
+}
+
+// MarshalJSON writes the change as a configuration writes it: durations and sizes as text, zero values left out.
+func (a Action) MarshalJSON() ([]byte, error) {
+	type plain Action // without this method
+	outer := struct {
+		plain
+		Change json.RawMessage `json:"change"`
+	}{plain: plain(a), Change: json.RawMessage("null")}
+	if a.Change != nil {
+		// From and To one by one: an empty policy is {}, where a field of a larger value would be left out.
+		from, err1 := conf.MarshalJSON(a.Change.From)
+		to, err2 := conf.MarshalJSON(a.Change.To)
+		if err := errors.Join(err1, err2); err != nil {
+			return nil, fmt.Errorf("advise: change of route %s: %w", a.Change.Route, err)
+		}
+		change, err := json.Marshal(map[string]any{"route": a.Change.Route, "from": json.RawMessage(from), "to": json.RawMessage(to)})
+		if err != nil {
+			return nil, err
+		}
+		outer.Change = change
+	}
+	return json.Marshal(outer)
+}

@@ -1,0 +1,181 @@
+package diagnose
+
+import (
+	"cmp"
+	"hash/fnv"
+	"slices"
+
+	"github.com/longpole/longpole/internal/trace"
+)
+
+// edge is one position in a system at which time is compared with itself: the time a service has for itself
+// within one of its operations (callee == ""), or a call on its way from one operation to another service.
+type edge struct {
+	caller, operation string        // the service that has the time or makes the call, and its operation that was entered
+	callee, target    string        // the service called and its operation; callee "" = none
+	segment           trace.Segment // of the time
+	shape             uint64        // of the service's own time: what it calls meanwhile; see shapeOf
+}
+
+// general is e whatever it calls.
+func (e edge) general() edge {
+	e.shape = 0
+	return e
+}
+
+// series is what was measured at one position: a value for every time it was on a critical path, milliseconds.
+type series struct{ values []float64 }
+
+// tally is the measured positions of a set of traces.
+type tally struct {
+	traces int
+	at     map[edge]*series
+}
+
+func (c *tally) add(e edge, ns int64) {
+	s := c.series(e)
+	s.values = append(s.values, ms(ns))
+}
+
+// series is what was measured at e; it makes an empty one.
+func (c *tally) series(e edge) *series {
+	s := c.at[e]
+	if s == nil {
+		s = new(series)
+		c.at[e] = s
+	}
+	return s
+}
+
+// outgoing is a call that leaves a service, clipped to the time the service was waited for.
+type outgoing struct {
+	start, end int64
+	served     int // the callee's span; -1 = none recorded
+	at         place
+}
+
+// visit is one entry of a service and the part of it that somebody waited for.
+type visit struct {
+	span       int
+	start, end int64
+}
+
+// measure walks the critical path of every trace on the level of services: the spans between a service's entry
+// and its outgoing calls are looked through. So a local span that merely runs beside a call, as frameworks with
+// an event loop record them, cannot take the blame for what the callee does.
+func measure(trees []*Tree, n *namer) *tally {
+	c := &tally{traces: len(trees), at: make(map[edge]*series)}
+	var work []visit
+	var calls []outgoing
+	var stack []int
+	for _, t := range trees {
+		for i := range t.Spans {
+			if t.Parent[i] < 0 || t.NonBlocking(i) && t.Why(i) != Canceled {
+				work = append(work, visit{i, t.Spans[i].Start, t.Spans[i].End})
+			}
+		}
+		for len(work) > 0 {
+			v := work[len(work)-1]
+			work = work[:len(work)-1]
+			calls, stack = leaving(t, v, calls[:0], stack[:0])
+			work = c.enter(t, v, calls, n, work)
+		}
+	}
+	return c
+}
+
+// leaving collects the calls that leave the service within visit v, latest end first.
+func leaving(t *Tree, v visit, calls []outgoing, stack []int) ([]outgoing, []int) {
+	stack = append(stack, v.span)
+	for len(stack) > 0 {
+		i := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		for _, child := range t.Blocking(i) {
+			c := int(child)
+			served, is := crossing(t, c)
+			if !is {
+				stack = append(stack, c)
+				continue
+			}
+			call := outgoing{start: max(t.Spans[c].Start, v.start), end: min(t.Spans[c].End, v.end), served: served, at: locate(t, c)}
+			if call.end > call.start {
+				calls = append(calls, call)
+			}
+		}
+	}
+	slices.SortFunc(calls, func(a, b outgoing) int {
+		return cmp.Or(cmp.Compare(b.end, a.end), cmp.Compare(a.start, b.start), cmp.Compare(a.at.operation, b.at.operation))
+	})
+	return calls, stack
+}
+
+// crossing reports whether span c leaves the service, and which span serves it on the other side.
+func crossing(t *Tree, c int) (served int, ok bool) {
+	if served, ok := calls(t, c); ok {
+		return served, true
+	}
+	if entry(t, c) {
+		return c, true
+	}
+	if len(t.Children(c)) > 0 {
+		return -1, false
+	}
+	switch locate(t, c).segment {
+	case trace.SegDatabase, trace.SegCache, trace.SegQueue:
+		return -1, true
+	}
+	return -1, false
+}
+
+// shapeOf tells visits of one operation apart that do different things: it is a hash of what they call, however often
+// and in which order. Otherwise more of the heavier kind would look like growth.
+func shapeOf(calls []outgoing) uint64 {
+	shape := uint64(0)
+	for i, c := range calls {
+		if !slices.ContainsFunc(calls[:i], func(o outgoing) bool { return o.at == c.at }) {
+			h := fnv.New64a()
+			h.Write([]byte(c.at.service))
+			h.Write([]byte{0})
+			h.Write([]byte(c.at.operation))
+			shape ^= h.Sum64()
+		}
+	}
+	return shape
+}
+
+// overlapRatio is the part of a visit by which two calls may overlap and still count as one after the other.
+const overlapRatio = 0.01
+
+// enter walks back through visit v: what no call covers is the service's own, what the callee's span does not
+// cover of a call is the edge's, and the callee is visited next.
+func (c *tally) enter(t *Tree, v visit, calls []outgoing, n *namer, work []visit) []visit {
+	s := &t.Spans[v.span]
+	at := edge{caller: s.Service, operation: n.name(s.Service, s.Name)}
+	slack := int64(overlapRatio * float64(v.end-v.start))
+	now, own := v.end, int64(0)
+	for _, call := range calls {
+		if call.end > now+slack || call.start >= now {
+			continue // it ran beside the one that was waited for
+		}
+		end := min(call.end, now)
+		own += now - end
+		now = call.start
+		e := at
+		e.segment, e.callee, e.target = call.at.segment, call.at.service, n.name(call.at.service, call.at.operation)
+		if call.served < 0 {
+			c.add(e, end-call.start)
+			continue
+		}
+		callee := &t.Spans[call.served]
+		start, stop := max(callee.Start, call.start), min(callee.End, end)
+		stop = max(start, stop)
+		e.segment, e.callee, e.target = trace.SegNetwork, callee.Service, n.name(callee.Service, callee.Name)
+		c.add(e, end-call.start-(stop-start))
+		if stop > start {
+			work = append(work, visit{call.served, start, stop})
+		}
+	}
+	at.segment, at.shape = trace.SegService, shapeOf(calls)
+	c.add(at, own+now-v.start)
+	return work
+}

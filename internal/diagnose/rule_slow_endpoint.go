@@ -1,0 +1,222 @@
+package diagnose
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/longpole/longpole/internal/trace"
+)
+
+const (
+	endpointCalls = 20  // of every endpoint, fewer are no distribution
+	endpointWorse = 2.0 // times the siblings' tail, from where an endpoint is slow
+	endpointMore  = int64(time.Millisecond)
+	endpointSigma = 4.0 // standard deviations by which its slow calls must outnumber chance
+	maxEndpoints  = 256 // of one operation; more are not told apart
+)
+
+// tries is the calls of one operation, by the endpoint that answered them.
+type tries struct {
+	took    map[string][]int64 // ns
+	slow    map[string][]int64 // critical ns of each call in the slow band
+	segment trace.Segment
+	missed  int // calls that do not tell their endpoint
+}
+
+// slowEndpoint finds LP103: one endpoint of several whose calls take much longer than its siblings' calls of the
+// same operation.
+func slowEndpoint(v *view) []Finding {
+	at := make(map[spot]*tries)
+	for i := range v.samples {
+		s := &v.samples[i]
+		var inclusive []int64
+		if v.isSlow(i) {
+			_, inclusive = s.critical()
+		}
+		for span := range s.tree.Spans {
+			v.try(at, s.tree, span, inclusive)
+		}
+	}
+	return findingsBySpot(at, func(key spot, x *tries) (Finding, bool) { return v.endpointFinding(key, x) })
+}
+
+// try notes span i if it is a call whose endpoint is known: from the calling side where that is recorded.
+func (v *view) try(at map[spot]*tries, t *Tree, i int, inclusive []int64) {
+	s := &t.Spans[i]
+	served, ok := calls(t, i)
+	switch {
+	case ok:
+	case t.Parent[i] >= 0 && entry(t, i) && s.Kind != trace.Consumer:
+		if _, called := calls(t, int(t.Parent[i])); called {
+			return // counted there
+		}
+		served = i
+	default:
+		return
+	}
+	if s.Failed || t.Why(i) == Canceled {
+		return // how fast it refuses, or is given up, says nothing of how fast it serves
+	}
+	key, segment := v.spot(s), trace.SegDownstream
+	if served >= 0 {
+		key = v.spot(&t.Spans[served])
+	} else {
+		segment = locate(t, i).segment
+	}
+	x := at[key]
+	if x == nil {
+		x = &tries{took: make(map[string][]int64), slow: make(map[string][]int64), segment: segment}
+		at[key] = x
+	}
+	name := endpoint(t, i, served)
+	if _, seen := x.took[name]; name == "" || !seen && len(x.took) >= maxEndpoints {
+		x.missed++
+		return
+	}
+	x.took[name] = append(x.took[name], s.End-s.Start)
+	if inclusive != nil && inclusive[i] > 0 {
+		x.slow[name] = append(x.slow[name], inclusive[i])
+	}
+}
+
+// endpoint names who answered the call that span i makes and span served serves; "" = unknown. What the balancer
+// chose comes first, then the instance that answered, then the address, which may be that of a whole service.
+func endpoint(t *Tree, i, served int) string {
+	if name := t.Spans[i].Attr("longpole.endpoint"); name != "" {
+		return name
+	}
+	if served >= 0 {
+		s := &t.Spans[served]
+		if name := s.Attr("service.instance.id", "k8s.pod.name", "host.name"); name != "" {
+			return name
+		}
+		if s.Host != "" {
+			return s.Host
+		}
+	}
+	if i == served {
+		return ""
+	}
+	name := t.Spans[i].Attr(keysAddress...)
+	if port := t.Spans[i].Attr(keysPort...); name != "" && port != "" {
+		name += ":" + port
+	}
+	return name
+}
+
+// tail is the quantile that n calls can still show.
+func tail(n int) float64 {
+	switch {
+	case n >= 200:
+		return 0.99
+	case n >= 60:
+		return 0.95
+	}
+	return 0.9
+}
+
+func (v *view) endpointFinding(key spot, x *tries) (Finding, bool) {
+	var names []string
+	for _, name := range ordered(x.took) {
+		slices.Sort(x.took[name])
+		if len(x.took[name]) >= endpointCalls {
+			names = append(names, name)
+		}
+	}
+	if len(names) < 2 {
+		return Finding{}, false
+	}
+	worst, best := "", 0.0
+	for _, name := range names {
+		if excess := x.excess(name, names); excess > best {
+			worst, best = name, excess
+		}
+	}
+	if worst == "" {
+		return Finding{}, false
+	}
+	return v.slowFinding(key, x, worst, names)
+}
+
+// rest is the calls of all endpoints but one, sorted.
+func (x *tries) rest(but string, names []string) []int64 {
+	var pooled []int64
+	for _, name := range names {
+		if name != but {
+			pooled = append(pooled, x.took[name]...)
+		}
+	}
+	slices.Sort(pooled)
+	return pooled
+}
+
+// excess is how many times slower the tail of name is than its siblings', or 0 where chance could have done it.
+func (x *tries) excess(name string, names []string) float64 {
+	own, rest := x.took[name], x.rest(name, names)
+	q := tail(len(own))
+	mine, theirs := quantile(own, q), quantile(rest, q)
+	if float64(mine) < endpointWorse*float64(theirs) || mine-theirs < endpointMore {
+		return 0
+	}
+	// Of n calls, each lies above the siblings' quantile with probability 1-q if the endpoint is like them.
+	n := float64(len(own))
+	if float64(above(own, theirs)) < n*(1-q)+endpointSigma*math.Sqrt(n*q*(1-q)) {
+		return 0
+	}
+	return float64(mine) / float64(max(theirs, 1))
+}
+
+// above counts the sorted values greater than limit.
+func above(sorted []int64, limit int64) int {
+	i, _ := slices.BinarySearch(sorted, limit+1)
+	return len(sorted) - i
+}
+
+func (v *view) slowFinding(key spot, x *tries, name string, names []string) (Finding, bool) {
+	own, rest := x.took[name], x.rest(name, names)
+	q := tail(len(own))
+	mine, theirs := time.Duration(quantile(own, q)), time.Duration(quantile(rest, q))
+	typical := quantile(rest, 0.5)
+	lost := int64(0)
+	for _, ns := range x.slow[name] {
+		lost += max(0, ns-typical)
+	}
+	share := v.share(lost)
+	if share < leastShare {
+		return Finding{}, false
+	}
+	others := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
+	label := "p" + strings.TrimSuffix(fmt.Sprintf("%.0f", 100*q), ".")
+	f := Finding{Code: "LP103", Class: "dependency", Segment: x.segment, Service: key.service, Operation: key.operation,
+		Verdict: Likely, Confidence: 0.8, ShareP99: share,
+		Summary: fmt.Sprintf("endpoint %s of %s is slow: %s %s against %s of its %d siblings; it takes %s of the slow traces",
+			name, key.service, label, duration(mine), duration(theirs), len(others), percent(share)),
+		Evidence: []string{
+			fmt.Sprintf("%s of %s: %s over %d calls; pooled siblings: %s over %d calls", label, name, duration(mine), len(own), duration(theirs), len(rest)),
+			fmt.Sprintf("%d of its calls take longer than the siblings' %s; chance would give %.0f", above(own, int64(theirs)), label, (1-q)*float64(len(own))),
+		},
+		Detail: Detail{Endpoint: name, Others: others, Latency: theirs, Saved: v.perSlow(lost), Calls: float64(len(own)+len(rest)) / float64(len(v.samples))},
+	}
+	if p50 := quantile(own, 0.5); p50 < 2*typical {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("its typical call is no slower (p50 %s against %s): the tail alone is ill", duration(time.Duration(p50)), duration(time.Duration(typical))))
+	}
+	if len(own) >= 200 && mine >= 4*theirs {
+		f.Confidence = 0.9
+	}
+	if len(others) == 1 {
+		f.CounterEvidence = append(f.CounterEvidence, "with one sibling only, which of the two is abnormal rests on the word slow")
+		f.Confidence -= 0.15
+	}
+	even := float64(len(own)+len(rest)) / float64(len(names))
+	if n := float64(len(own)); n > 1.5*even || n < even/1.5 {
+		f.CounterEvidence = append(f.CounterEvidence, fmt.Sprintf("calls are spread unevenly (%d of %d went there): it may get other work than its siblings", len(own), len(own)+len(rest)))
+		f.Confidence -= 0.1
+	}
+	if x.missed > 0 {
+		f.CounterEvidence = append(f.CounterEvidence, fmt.Sprintf("%d calls do not tell their endpoint", x.missed))
+	}
+	return f, true
+}

@@ -1,0 +1,52 @@
+package diagnose
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestSlowEndpoint(t *testing.T) {
+	// Each endpoint serves every third call; one in every 15 calls of the first one is slow.
+	call := func(attribute string, slow int) func(int) string {
+		return func(i int) string {
+			took := 20 + i%7
+			if i%3 == 0 && i%45 == 0 {
+				took = slow
+			}
+			return fmt.Sprintf("get 0ms %dms service=gateway kind=server\n  try 1ms %dms kind=client "+attribute+"\n    order 2ms %dms service=orders kind=server", took+2, took+1, i%3, took)
+		}
+	}
+	replica := func(slow int) func(int) string {
+		return func(i int) string {
+			took := 20 + i%7
+			if i%3 == 0 {
+				took = slow
+			}
+			return fmt.Sprintf("get 0ms %dms service=gateway\n  try 1ms %dms\n    order 2ms %dms service=orders host=pod-%d", took+2, took+1, took, i%3)
+		}
+	}
+	checkRule(t, "LP103", []ruleCase{
+		{name: "the gateway's endpoint with a bad tail", n: 900, text: call("longpole.endpoint=http://10.0.0.%d:80", 400), at: "orders order", share: 0.94, says: "the tail alone is ill"},
+		{name: "by address and port", n: 900, text: call("server.address=orders server.port=900%d", 400), at: "orders order", share: 0.94, says: "endpoint orders:9000"},
+		{name: "by the callee's host, slow always", n: 300, text: replica(200), at: "orders order", share: 0.88, says: "pod-0"},
+		{name: "near miss: all alike", n: 900, text: call("longpole.endpoint=http://10.0.0.%d:80", 25)},
+		{name: "near miss: somewhat slower", n: 900, text: replica(40)},
+		{name: "near miss: too few calls", n: 30, text: replica(200)},
+		{name: "near miss: all endpoints have the tail", n: 900, text: func(i int) string {
+			took := 20
+			if i%20 == 0 {
+				took = 400
+			}
+			return fmt.Sprintf("get 0ms %dms service=gateway\n  try 1ms %dms\n    order 2ms %dms service=orders host=pod-%d", took+2, took+1, took, i%3)
+		}},
+		{name: "near miss: one endpoint only", n: 300, text: func(i int) string {
+			return "get 0ms 100ms service=gateway\n  try 1ms 99ms\n    order 2ms 98ms service=orders host=pod-0"
+		}},
+		{name: "near miss: failed calls are quick", n: 300, text: func(i int) string {
+			if i%3 > 0 {
+				return fmt.Sprintf("get 0ms 3ms service=gateway\n  try 1ms 2ms kind=client server.address=a%d failed", i%3)
+			}
+			return "get 0ms 100ms service=gateway\n  try 1ms 99ms kind=client server.address=a0"
+		}},
+	})
+}

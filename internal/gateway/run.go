@@ -1,0 +1,135 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// server is one address.
+type server struct {
+	listener    Listener
+	certificate atomic.Pointer[tls.Certificate] // nil = in the clear
+	addr        atomic.Pointer[net.Addr]
+}
+
+// Run listens on all addresses and serves until ctx is done. Then it takes no new calls, lets those that run end for
+// up to Limits.DrainTimeout, breaks off the rest, and returns when all that it started has ended; nil after an orderly
+// stop. It may be called once.
+func (g *Gateway) Run(ctx context.Context) error {
+	listeners, err := g.listen()
+	if err != nil {
+		return err
+	}
+	limits := g.table.Load().cfg.Limits
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g.health.begin(ctx, g)
+	var run errgroup.Group
+	for i, s := range g.servers {
+		h := g.httpServer(s, limits)
+		run.Go(func() error {
+			defer cancel() // one that fails takes the others with it
+			if err := serveOn(h, listeners[i]); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("gateway: %s: %w", s.listener.Address, err)
+			}
+			return nil
+		})
+		run.Go(func() error {
+			<-ctx.Done()
+			// The run context is gone: the drain has its own time.
+			patience, done := context.WithTimeout(context.WithoutCancel(ctx), limits.DrainTimeout)
+			defer done()
+			if h.Shutdown(patience) != nil {
+				g.options.Log.Warn("calls were broken off at the end of the drain", "address", s.listener.Address)
+				_ = h.Close() // its contexts end the calls
+			}
+			return nil
+		})
+	}
+	close(g.ready)
+	err = run.Wait()
+	<-g.calls.close()
+	g.health.end()
+	for _, r := range g.table.Load().routes {
+		r.live.close()
+	}
+	g.transport.CloseIdleConnections()
+	return err
+}
+
+// Ready is closed when all addresses listen.
+func (g *Gateway) Ready() <-chan struct{} { return g.ready }
+
+// Addr is where the first address really listens, which tells the port when it was 0; nil before Ready.
+func (g *Gateway) Addr() net.Addr {
+	if all := g.Addrs(); len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+// Addrs is Addr for all addresses, in the order of Config.Listen; empty before Ready.
+func (g *Gateway) Addrs() []net.Addr {
+	var all []net.Addr
+	for _, s := range g.servers {
+		if a := s.addr.Load(); a != nil {
+			all = append(all, *a)
+		}
+	}
+	return all
+}
+
+func (g *Gateway) listen() ([]net.Listener, error) {
+	var all []net.Listener
+	for _, s := range g.servers {
+		l, err := g.options.Listen("tcp", s.listener.Address)
+		if err != nil {
+			for _, open := range all {
+				_ = open.Close()
+			}
+			return nil, fmt.Errorf("gateway: listening on %s: %w", s.listener.Address, err)
+		}
+		addr := l.Addr()
+		s.addr.Store(&addr)
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+func (g *Gateway) httpServer(s *server, l Limits) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(s.listener.TLS == nil)
+	h := &http.Server{
+		Handler:           g.Handler(),
+		ReadHeaderTimeout: l.HeaderTimeout,
+		IdleTimeout:       l.IdleTimeout,
+		MaxHeaderBytes:    int(l.HeaderBytes),
+		Protocols:         protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
+		ErrorLog:          slog.NewLogLogger(g.options.Log.Handler(), slog.LevelDebug),
+	}
+	if s.listener.TLS != nil {
+		h.TLSConfig = &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil },
+		}
+	}
+	return h
+}
+
+func serveOn(h *http.Server, l net.Listener) error {
+	if h.TLSConfig != nil {
+		return h.ServeTLS(l, "", "")
+	}
+	return h.Serve(l)
+}

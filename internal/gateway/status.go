@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/longpole/longpole/breaker"
+	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/internal/conf"
+	"github.com/longpole/longpole/internal/stats"
+)
+
+// RouteStatus is what a route is and does. Its cumulative parts only grow while the route exists; the others are of the
+// last 20 s to 30 s. It is a copy.
+type RouteStatus struct {
+	Name       string           `json:"name"`
+	Match      Match            `json:"match"`
+	Upstream   string           `json:"upstream"`
+	Policy     json.RawMessage  `json:"policy"` // in force, in the form of a file
+	Calls      uint64           `json:"calls"`  // since the route began
+	RPS        float64          `json:"rps"`    // calls per second, in the window
+	ErrorRatio float64          `json:"error_ratio"`
+	LatencyMS  Quantiles        `json:"latency_ms"` // to the head of the answer, in the window
+	Endpoints  []EndpointStatus `json:"endpoints"`
+	Arms       *ArmsStatus      `json:"arms,omitempty"` // nil = no rollout
+
+	Tally   stats.Tally               `json:"-"` // cumulative
+	Classes map[string]uint64         `json:"-"` // cumulative calls by call.Class
+	Caches  map[string]stats.Snapshot `json:"-"` // cumulative latency by call.CacheState; without those never seen
+}
+
+// EndpointStatus is one endpoint as attempts of all routes see it; its breaker is this route's.
+type EndpointStatus struct {
+	Name      string    `json:"name"`
+	Healthy   bool      `json:"healthy"`
+	InFlight  int64     `json:"in_flight"`
+	Breaker   string    `json:"breaker"`
+	Attempts  uint64    `json:"attempts"`   // cumulative
+	LatencyMS Quantiles `json:"latency_ms"` // in the window
+
+	Latency stats.Snapshot    `json:"-"` // cumulative; without attempts that were given up
+	Classes map[string]uint64 `json:"-"` // cumulative attempts by call.Class
+}
+
+// ArmsStatus is a running comparison.
+type ArmsStatus struct {
+	Weight    float64   `json:"weight"`
+	Baseline  ArmStatus `json:"baseline"`
+	Candidate ArmStatus `json:"candidate"`
+}
+
+// ArmStatus is one cohort since Stage.
+type ArmStatus struct {
+	Policy     json.RawMessage `json:"policy"`
+	Calls      uint64          `json:"calls"`
+	ErrorRatio float64         `json:"error_ratio"`
+	LatencyMS  Quantiles       `json:"latency_ms"`
+}
+
+// Quantiles of latency, in milliseconds; all 0 without calls.
+type Quantiles struct {
+	P50  float64 `json:"p50"`
+	P90  float64 `json:"p90"`
+	P95  float64 `json:"p95"`
+	P99  float64 `json:"p99"`
+	P999 float64 `json:"p99.9"`
+}
+
+func quantiles(s stats.Snapshot) Quantiles {
+	ms := func(q float64) float64 { return float64(s.Quantile(q)) / float64(time.Millisecond) }
+	return Quantiles{P50: ms(0.5), P90: ms(0.9), P95: ms(0.95), P99: ms(0.99), P999: ms(0.999)}
+}
+
+// Routes is the state of all routes, in the order of the file.
+func (g *Gateway) Routes() []RouteStatus {
+	now := time.Now()
+	t := g.table.Load()
+	all := make([]RouteStatus, 0, len(t.routes))
+	for _, r := range t.routes {
+		all = append(all, r.status(now))
+	}
+	return all
+}
+
+func (r *route) status(now time.Time) RouteStatus {
+	f, a := r.live.figures, r.live.arms.Load()
+	recent, failed := f.recent.Snapshot(now), f.recentFailed.Snapshot(now)
+	s := RouteStatus{
+		Name: r.cfg.Name, Match: r.cfg.Match, Upstream: r.cfg.Upstream, Policy: a.baseline.json(),
+		RPS: float64(recent.Count()) / f.span(now).Seconds(), ErrorRatio: ratio(failed.Count(), recent.Count()), LatencyMS: quantiles(recent),
+		Tally: f.total.tally(), Classes: make(map[string]uint64), Caches: make(map[string]stats.Snapshot),
+	}
+	s.Calls = s.Tally.Calls
+	for c := range f.classes {
+		s.Classes[call.Class(c).String()] = f.classes[c].Load()
+	}
+	for c := range f.caches {
+		if h := f.caches[c].Snapshot(); h.Count() > 0 {
+			s.Caches[call.CacheState(c).String()] = h
+		}
+	}
+	places := r.live.upstream.cfg.Load().places
+	for _, e := range r.live.upstream.set.Endpoints() {
+		place := places[e.Name()]
+		if place == nil {
+			continue // it came or went just now
+		}
+		one := place.status(now)
+		one.Healthy, one.InFlight, one.Breaker = e.Healthy(), e.InFlight(), a.baseline.policy.Breaker(now, e.Name()).String()
+		s.Endpoints = append(s.Endpoints, one)
+	}
+	if a.candidate != nil {
+		s.Arms = &ArmsStatus{Weight: a.weight, Baseline: a.baseline.status(a.control.tally()), Candidate: a.candidate.status(a.trial.tally())}
+	}
+	return s
+}
+
+func (e *endpoint) status(now time.Time) EndpointStatus {
+	s := EndpointStatus{Name: e.name, Breaker: breaker.Closed.String(), LatencyMS: quantiles(e.recent.Snapshot(now)), Latency: e.latency.Snapshot(), Classes: make(map[string]uint64)}
+	for c := range e.classes {
+		n := e.classes[c].Load()
+		s.Classes[call.Class(c).String()] = n
+		s.Attempts += n
+	}
+	return s
+}
+
+func (a *arm) status(t stats.Tally) ArmStatus {
+	return ArmStatus{Policy: a.json(), Calls: t.Calls, ErrorRatio: ratio(t.Failed+t.Shed, t.Calls), LatencyMS: quantiles(t.Latency)}
+}
+
+// json is the policy in the form of a file.
+func (a *arm) json() json.RawMessage {
+	text, err := conf.MarshalJSON(a.policy.Config())
+	if err != nil {
+		return json.RawMessage("null") // every part of a Config can be written
+	}
+	return text
+}
+
+func ratio(part, whole uint64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return float64(part) / float64(whole)
+}

@@ -1,0 +1,238 @@
+package ingest
+
+import (
+	"hash/maphash"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/longpole/longpole/internal/trace"
+)
+
+const (
+	maxAttributes = 64  // kept of a span, and as many of its resource
+	maxID         = 256 // bytes of a trace or span ID; longer ones are invalid
+	noService     = "unknown"
+)
+
+// hostKeys are the resource attributes that identify a clock, the best first; see trace.Span.Host.
+var hostKeys = [...]string{"host.id", "host.name", "k8s.pod.uid", "k8s.pod.name", "service.instance.id", "hostname", "ip"}
+
+// counts is what decoding had to leave out.
+type counts struct {
+	Invalid int // spans without IDs or readable times
+	CutText int // attributes or values dropped or shortened
+}
+
+// resource is what the spans of one process have in common.
+type resource struct {
+	service    string
+	host       string
+	attributes []trace.Attribute
+}
+
+// describe takes service and host from the attributes.
+func (r *resource) describe() {
+	for _, k := range hostKeys {
+		if r.host = find(r.attributes, k); r.host != "" {
+			break
+		}
+	}
+	if r.service == "" {
+		r.service = find(r.attributes, "service.name")
+	}
+	if r.service == "" {
+		r.service = noService
+	}
+}
+
+func find(list []trace.Attribute, key string) string {
+	for i := range list {
+		if list[i].Key == key {
+			return list[i].Value
+		}
+	}
+	return ""
+}
+
+// A held span waits for what comes later in its document: its resource or
+// its process.
+type held struct {
+	span     trace.Span
+	from, to int // its attributes in decoder.pool
+	bad      bool
+	process  string    // Jaeger: the name of its process
+	own      *resource // Jaeger: its process where it stands in the span itself
+}
+
+// A decoder holds what decoding needs again and again. It is not safe for concurrent use.
+type decoder struct {
+	emit    func(trace.Span)
+	counts  counts
+	chunk   int // attributes allocated at a time; 0 = as many as a span has
+	arena   []trace.Attribute
+	held    []held
+	pool    []trace.Attribute // attributes of the held spans
+	names   interner
+	scratch []byte // for attribute values
+}
+
+func newDecoder(emit func(trace.Span)) *decoder {
+	return &decoder{emit: emit, names: interner{seed: maphash.MakeSeed()}}
+}
+
+// decoders spares every live message the memory of an interner.
+var decoders = sync.Pool{New: func() any { return newDecoder(nil) }}
+
+func borrow(emit func(trace.Span)) *decoder {
+	d := decoders.Get().(*decoder)
+	d.emit, d.counts = emit, counts{}
+	return d
+}
+
+func giveBack(d *decoder) {
+	d.drop(mark{})
+	d.emit = nil
+	if cap(d.pool) > 1<<14 || cap(d.held) > 1<<12 {
+		d.pool, d.held = nil, nil
+	}
+	decoders.Put(d)
+}
+
+// text keeps a string: cut to maxText, and shared with equal ones seen lately.
+func (d *decoder) text(b []byte) string {
+	if len(b) > maxText {
+		d.counts.CutText++
+		b = shortened(b)
+	}
+	return d.names.keep(b)
+}
+
+// id keeps an identifier as it is spelled.
+func (d *decoder) id(b []byte) string {
+	if len(b) > maxID {
+		return string(b[:maxID+1]) // too long; settle counts it
+	}
+	return d.names.keep(b)
+}
+
+// attributeNamed adds one to the span or resource whose first attribute stands at from in pool.
+func (d *decoder) attributeNamed(from int, key string, value []byte) {
+	if len(d.pool)-from >= maxAttributes {
+		d.counts.CutText++
+		return
+	}
+	d.pool = append(d.pool, trace.Attribute{Key: key, Value: d.text(value)})
+}
+
+// A mark remembers how much a decoder held, so that documents may be nested.
+type mark struct{ held, pool int }
+
+func (d *decoder) mark() mark { return mark{len(d.held), len(d.pool)} }
+
+// drop forgets what was held since m.
+func (d *decoder) drop(m mark) {
+	clear(d.held[m.held:])
+	clear(d.pool[m.pool:])
+	d.held, d.pool = d.held[:m.held], d.pool[:m.pool]
+}
+
+// flush emits what was held since m as spans of r.
+func (d *decoder) flush(m mark, r *resource) {
+	for i := range d.held[m.held:] {
+		d.settle(&d.held[m.held+i], r)
+	}
+	d.drop(m)
+}
+
+// settle gives a held span its resource and emits it.
+func (d *decoder) settle(h *held, r *resource) {
+	s := &h.span
+	if h.bad || s.TraceID == "" || s.ID == "" || max(len(s.TraceID), len(s.ID), len(s.Parent)) > maxID {
+		d.counts.Invalid++
+		return
+	}
+	s.Service, s.Host = r.service, r.host
+	s.Attributes = d.join(d.pool[h.from:h.to], r.attributes)
+	d.emit(*s)
+}
+
+// join copies own and then those of the resource whose key own has not. A span with
+// no attributes of its own shares the list of its resource.
+func (d *decoder) join(own, common []trace.Attribute) []trace.Attribute {
+	if len(own) == 0 {
+		return slices.Clip(common)
+	}
+	n := len(own) + len(common)
+	var list []trace.Attribute
+	if d.chunk == 0 {
+		list = make([]trace.Attribute, 0, n)
+	} else {
+		if cap(d.arena)-len(d.arena) < n {
+			d.arena = make([]trace.Attribute, 0, max(d.chunk, n))
+		}
+		list = d.arena[len(d.arena):len(d.arena):cap(d.arena)]
+	}
+	list = append(list, own...)
+	for _, a := range common {
+		if !slices.ContainsFunc(own, func(o trace.Attribute) bool { return o.Key == a.Key }) {
+			list = append(list, a)
+		}
+	}
+	if d.chunk != 0 {
+		d.arena = d.arena[:len(d.arena)+len(list)]
+	}
+	return slices.Clip(list)
+}
+
+// takeAttributes removes and returns the attributes added since from.
+func (d *decoder) takeAttributes(from int) []trace.Attribute {
+	list := slices.Clone(d.pool[from:])
+	d.pool = d.pool[:from]
+	return list
+}
+
+// micros turns microseconds into nanoseconds; ok is false when they do not fit.
+func micros(us int64) (ns int64, ok bool) {
+	if us > math.MaxInt64/1000 || us < math.MinInt64/1000 {
+		return 0, false
+	}
+	return us * 1000, true
+}
+
+// plus is a + b; ok is false when the sum does not fit.
+func plus(a, b int64) (sum int64, ok bool) {
+	sum = a + b
+	return sum, (sum > a) == (b > 0)
+}
+
+// zeros reports whether an ID names nothing: empty, or all zeros as OTLP has it.
+func zeros(id string) bool {
+	for i := range len(id) {
+		if id[i] != '0' {
+			return false
+		}
+	}
+	return true
+}
+
+// An interner makes equal strings share their memory. It is a direct-mapped cache: a
+// string may push out another, so its size is fixed whatever the input holds.
+type interner struct {
+	seed  maphash.Seed
+	slots [8192]string
+}
+
+func (n *interner) keep(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	if len(b) > 128 {
+		return string(b) // long texts seldom come again
+	}
+	slot := &n.slots[maphash.Bytes(n.seed, b)%uint64(len(n.slots))]
+	if *slot != string(b) {
+		*slot = string(b)
+	}
+	return *slot
+}

@@ -1,0 +1,351 @@
+package rollout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/internal/conf"
+	"github.com/longpole/longpole/internal/stats"
+)
+
+// Errors of a Controller, for errors.Is.
+var (
+	ErrBusy    = errors.New("rollout: the route has a rollout under way")
+	ErrUnknown = errors.New("rollout: no such rollout")
+	ErrEnded   = errors.New("rollout: it has ended, or is ending, already")
+	ErrStale   = errors.New("rollout: the policy in force is not the one that the change starts from")
+	ErrClosed  = errors.New("rollout: the controller is closed")
+)
+
+const (
+	kept         = 100 // ended rollouts that are remembered
+	journalLines = 64  // of one rollout
+	lastTries    = 3   // to drop a candidate when the program ends
+)
+
+// Target moves the traffic of routes between the policy in force and a candidate. Its methods do not block, and may be
+// called for several routes at once. All but Tallies are pointer swaps.
+type Target interface {
+	// Policy is the policy in force; an error for a route that does not exist.
+	Policy(route string) (longpole.Config, error)
+	// Stage compiles the candidate, which gets no traffic yet. After an error nothing is staged.
+	Stage(route string, candidate longpole.Config) error
+	// Weight sets the share of the calls, at most 0.5, that the candidate gets, drawn at random for each call. An
+	// equal share, drawn alike, is the baseline cohort, with the policy in force.
+	Weight(route string, ratio float64) error
+	// Tallies is what the two cohorts did since Stage.
+	Tallies(route string) (baseline, candidate stats.Tally, err error)
+	// Promote makes the candidate the policy in force.
+	Promote(route string) error
+	// Discard drops the candidate. It should return nil when there is none, as after the route was changed or
+	// removed by other means: an error is taken as a candidate that is still there.
+	Discard(route string) error
+}
+
+// Event is one line of a rollout's journal.
+type Event struct {
+	At     time.Time `json:"at"`
+	Phase  Phase     `json:"phase"`
+	Weight float64   `json:"weight"`
+	Text   string    `json:"text"`
+}
+
+// Status is all that is known about a rollout.
+type Status struct {
+	ID     string  `json:"id"`
+	Route  string  `json:"route"`
+	Phase  Phase   `json:"phase"`
+	Step   int     `json:"step"` // counted from 1; 0 before the first
+	Steps  int     `json:"steps"`
+	Weight float64 `json:"weight"` // share of the calls that the candidate gets now
+	Goal   string  `json:"goal"`
+	Target string  `json:"target"`
+	// SliceMS, WarmupMS and MaxDurationMS are the pace.
+	SliceMS       float64         `json:"slice_ms"`
+	WarmupMS      float64         `json:"warmup_ms"`
+	MaxDurationMS float64         `json:"max_duration_ms"`
+	Reason        string          `json:"reason"`            // as given by who asked for it
+	Outcome       string          `json:"outcome,omitempty"` // why it ended or is ending
+	Ending        Phase           `json:"ending,omitempty"`  // the phase that follows once the Target does what it was told
+	Started       time.Time       `json:"started"`
+	Ended         time.Time       `json:"ended,omitzero"`
+	Plan          string          `json:"plan,omitempty"` // what the rollout is able to see at the traffic of its warm-up
+	Judgement     Judgement       `json:"judgement"`
+	Predicted     *Quantiles      `json:"predicted_ms,omitempty"`
+	Measured      Quantiles       `json:"measured_ms"` // of the candidate since the warm-up
+	Baseline      Quantiles       `json:"baseline_ms"` // of the cohort beside it
+	Change        json.RawMessage `json:"change,omitempty"`
+	Journal       []Event         `json:"journal"`
+	Dropped       int             `json:"journal_dropped,omitempty"` // lines in the middle that did not fit
+}
+
+// Controller runs rollouts against a Target, one at a time for each route.
+//
+// Make one with NewController and call Run once; what was started before waits for it. All methods are safe for
+// concurrent use. It remembers the last 100 that ended.
+type Controller struct {
+	target Target
+	log    *slog.Logger
+	wake   chan struct{} // a rollout was started; holds one
+	quit   chan struct{} // closed by Close
+	ran    sync.WaitGroup
+
+	mu     sync.Mutex
+	all    []*run // in order of start
+	next   int
+	closed bool
+}
+
+// run is one rollout.
+type run struct {
+	c      *Controller
+	id     string
+	spec   Spec
+	change json.RawMessage
+	ended  chan struct{} // closed when the phase is final
+	driven bool          // by a goroutine; guarded by Controller.mu
+
+	mu      sync.Mutex // held while the Target is called, which does not block
+	st      state
+	started time.Time
+	over    time.Time
+	journal []Event
+	dropped int
+	final   *Status // once ended, in place of st
+}
+
+// NewController returns a Controller that logs to log; nil = not at all.
+func NewController(t Target, log *slog.Logger) *Controller {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Controller{target: t, log: log, wake: make(chan struct{}, 1), quit: make(chan struct{})}
+}
+
+// Start asks for a rollout and returns its id. It errs with the faults of spec, with ErrBusy while another rollout of
+// the route is under way, with ErrStale when spec.Change.From is given and no longer in force, with ErrClosed after
+// the end of Run, or with the Target's error for an unknown route.
+func (c *Controller) Start(spec Spec) (id string, err error) {
+	if err := spec.Validate(); err != nil {
+		return "", err
+	}
+	spec = spec.WithDefaults()
+	if spec.Change.From, err = c.from(spec.Change); err != nil {
+		return "", err
+	}
+	change, err := conf.MarshalJSON(spec.Change)
+	if err != nil {
+		return "", fmt.Errorf("rollout: describe the change: %w", err)
+	}
+	r := &run{c: c, spec: spec, change: change, ended: make(chan struct{}), st: pending(spec), started: time.Now()}
+	if err := c.admit(r); err != nil {
+		return "", err
+	}
+	c.log.Info("rollout started", "rollout", r.id, "route", spec.Change.Route, "goal", spec.Goal, "target", spec.Target)
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return r.id, nil
+}
+
+// from is the policy in force, which must be the one that the change names.
+func (c *Controller) from(change longpole.Change) (longpole.Config, error) {
+	inForce, err := c.target.Policy(change.Route)
+	if err != nil {
+		return longpole.Config{}, fmt.Errorf("rollout: route %q: %w", change.Route, err)
+	}
+	named := change.From
+	if !reflect.DeepEqual(named, longpole.Config{}) && !reflect.DeepEqual(named.Safe(), inForce.Safe()) {
+		return longpole.Config{}, fmt.Errorf("%w: route %q", ErrStale, change.Route)
+	}
+	return inForce, nil
+}
+
+func (c *Controller) admit(r *run) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	ended := 0
+	for _, other := range c.all {
+		if other.isFinal() {
+			ended++
+		} else if other.spec.Change.Route == r.spec.Change.Route {
+			return fmt.Errorf("%w: %s", ErrBusy, other.id)
+		}
+	}
+	for i := 0; i < len(c.all) && ended > kept-1; {
+		if c.all[i].isFinal() {
+			c.all = append(c.all[:i:i], c.all[i+1:]...)
+			ended--
+			continue
+		}
+		i++
+	}
+	c.next++
+	r.id = "r" + strconv.Itoa(c.next)
+	r.note("asked for: " + reasonOr(r.spec.Reason))
+	c.all = append(c.all, r)
+	return nil
+}
+
+func reasonOr(reason string) string {
+	if reason == "" {
+		return "no reason given"
+	}
+	return reason
+}
+
+// Abort ends a rollout; the old policy stays. ErrUnknown, ErrEnded, or the Target's error when the candidate could
+// not be dropped at once: the Controller then goes on trying.
+func (c *Controller) Abort(id, reason string) error {
+	r, err := c.find(id)
+	if err != nil {
+		return err
+	}
+	return r.control(func(st state) (state, []command) { return abort(st, reasonOr(reason)) })
+}
+
+// Promote makes the candidate the policy at once, whatever the evidence. ErrUnknown, ErrEnded (also when it is
+// still pending: there is no candidate), or the Target's error, after which the old policy stays.
+func (c *Controller) Promote(id, reason string) error {
+	r, err := c.find(id)
+	if err != nil {
+		return err
+	}
+	refused := false
+	err = r.control(func(st state) (state, []command) {
+		if st.phase == Pending || st.ending != "" {
+			refused = true
+			return st, nil
+		}
+		return end(st, Promoted, "by hand: "+reasonOr(reason))
+	})
+	if refused {
+		return fmt.Errorf("%w: %s", ErrEnded, id)
+	}
+	return err
+}
+
+// List is all rollouts, in the order in which they were started.
+func (c *Controller) List() []Status {
+	c.mu.Lock()
+	all := append([]*run(nil), c.all...)
+	c.mu.Unlock()
+	list := make([]Status, len(all))
+	for i, r := range all {
+		list[i] = r.status()
+	}
+	return list
+}
+
+// Get is one rollout.
+func (c *Controller) Get(id string) (Status, bool) {
+	r, err := c.find(id)
+	if err != nil {
+		return Status{}, false
+	}
+	return r.status(), true
+}
+
+func (c *Controller) find(id string) (*run, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.all {
+		if r.id == id {
+			return r, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s", ErrUnknown, id)
+}
+
+// Run drives the rollouts until ctx ends or Close is called. It then drops the candidates that are under way, so that
+// each route is left with its old policy, and returns nil once that is done.
+func (c *Controller) Run(ctx context.Context) error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return ErrClosed
+	}
+	c.ran.Add(1)
+	c.mu.Unlock()
+	defer c.ran.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var drivers sync.WaitGroup
+	for alive := true; alive; {
+		for _, r := range c.fresh() {
+			drivers.Go(func() { r.drive(ctx) })
+		}
+		select {
+		case <-c.wake:
+		case <-c.quit:
+			alive = false
+		case <-ctx.Done():
+			alive = false
+		}
+	}
+	cancel()
+	c.shut()
+	drivers.Wait()
+	c.abortAll("the program ends")
+	return nil
+}
+
+// Close ends Run as the end of its context does, and waits for it. Without a Run it ends what is pending.
+func (c *Controller) Close() {
+	if c.shut() {
+		close(c.quit)
+	}
+	c.ran.Wait()
+	c.abortAll("the program ends")
+}
+
+// shut refuses new rollouts; it reports whether they were accepted until now.
+func (c *Controller) shut() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := !c.closed
+	c.closed = true
+	return first
+}
+
+func (c *Controller) fresh() (list []*run) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.all {
+		if !r.driven {
+			r.driven = true
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+func (c *Controller) abortAll(reason string) {
+	for _, s := range c.List() {
+		if s.Phase.Final() {
+			continue
+		}
+		var err error
+		for range lastTries {
+			if err = c.Abort(s.ID, reason); err == nil || errors.Is(err, ErrEnded) {
+				err = nil
+				break
+			}
+		}
+		if err != nil {
+			c.log.Error("rollout: the candidate could not be dropped", "rollout", s.ID, "route", s.Route, "error", err)
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// drive looks at the cohorts once a slice until the rollout or ctx ends.
+func (r *run) drive(ctx context.Context) {
+	ticker := time.NewTicker(r.spec.Slice)
+	defer ticker.Stop()
+	r.apply(func(st state) (state, []command) {
+		if st.phase != Pending {
+			return st, nil
+		}
+		return begin(r.spec, st, time.Now())
+	})
+	for {
+		select {
+		case <-r.ended:
+			return
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			r.look()
+		}
+	}
+}
+
+func (r *run) look() {
+	r.apply(func(st state) (state, []command) {
+		var s sample
+		if st.ending == "" {
+			s.baseline, s.candidate, s.err = r.c.target.Tallies(r.spec.Change.Route)
+		}
+		return step(r.spec, st, time.Now(), s)
+	})
+}
+
+// control is apply for a person: ErrEnded when there is nothing to control.
+func (r *run) control(transition func(state) (state, []command)) error {
+	if r.isFinal() {
+		return fmt.Errorf("%w: %s", ErrEnded, r.id)
+	}
+	return r.apply(transition)
+}
+
+// apply makes one transition and carries out its commands, and those that follow from their failure. It returns the
+// first error of the Target.
+func (r *run) apply(transition func(state) (state, []command)) (first error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.st.phase.Final() {
+		return nil
+	}
+	var commands []command
+	r.st, commands = transition(r.st)
+	for len(commands) > 0 {
+		c := commands[0]
+		commands = commands[1:]
+		if err := r.carryOut(c); err != nil {
+			r.c.log.Warn("rollout command refused", "rollout", r.id, "route", r.spec.Change.Route, "command", string(c.do), "error", err)
+			if first == nil {
+				first = fmt.Errorf("rollout: %s: %w", c.do, err)
+			}
+			r.st, commands = failed(r.st, c, err)
+			continue
+		}
+		r.st = done(r.st, c)
+	}
+	r.settle()
+	return first
+}
+
+func (r *run) carryOut(c command) error {
+	route := r.spec.Change.Route
+	switch c.do {
+	case stage:
+		return r.c.target.Stage(route, r.spec.Change.To)
+	case weigh:
+		return r.c.target.Weight(route, c.weight)
+	case promote:
+		return r.c.target.Promote(route)
+	default:
+		return r.c.target.Discard(route)
+	}
+}
+
+// settle moves the transition's notes to the journal and the log, and lets go of the figures once the rollout ended.
+func (r *run) settle() {
+	for _, text := range r.st.notes {
+		r.note(text)
+		r.c.log.Info("rollout", "rollout", r.id, "route", r.spec.Change.Route, "phase", string(r.st.phase), "text", text)
+	}
+	r.st.notes = nil
+	if r.st.phase.Final() {
+		r.over = time.Now()
+		s := r.build()
+		r.final = &s
+		r.st = state{phase: r.st.phase}
+		close(r.ended)
+	}
+}
+
+// note keeps the first and the last lines when there are too many.
+func (r *run) note(text string) {
+	if len(r.journal) == journalLines {
+		half := journalLines / 2
+		r.journal = append(r.journal[:half], r.journal[half+1:]...)
+		r.dropped++
+	}
+	r.journal = append(r.journal, Event{At: time.Now(), Phase: r.st.phase, Weight: r.st.weight, Text: text})
+}
+
+func (r *run) isFinal() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.st.phase.Final()
+}
+
+func (r *run) status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.final != nil {
+		s := *r.final
+		s.Journal = append([]Event(nil), s.Journal...)
+		return s
+	}
+	return r.build()
+}
+
+func (r *run) build() Status {
+	st := &r.st
+	var seen sample
+	if st.phase != Pending && st.phase != Warmup {
+		seen = st.last.since(st.warm)
+	}
+	s := Status{
+		ID: r.id, Route: r.spec.Change.Route, Phase: st.phase, Steps: len(r.spec.Steps), Weight: st.weight,
+		Goal: r.spec.Goal, Target: r.spec.Target, Reason: r.spec.Reason, Outcome: st.reason, Ending: st.ending,
+		SliceMS: milliseconds(r.spec.Slice), WarmupMS: milliseconds(r.spec.Warmup), MaxDurationMS: milliseconds(r.spec.MaxDuration),
+		Started: r.started, Ended: r.over, Plan: st.plan, Change: r.change,
+		Judgement: st.judge.Judgement(seen.baseline.Latency, seen.candidate.Latency),
+		Measured:  QuantilesOf(seen.candidate.Latency), Baseline: QuantilesOf(seen.baseline.Latency),
+		Journal: append([]Event(nil), r.journal...), Dropped: r.dropped,
+	}
+	if !st.began.IsZero() {
+		s.Step = st.at + 1
+	}
+	if r.spec.Predicted != (Quantiles{}) {
+		p := r.spec.Predicted
+		s.Predicted = &p
+	}
+	return s
+}

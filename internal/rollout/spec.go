@@ -1,0 +1,98 @@
+package rollout
+
+import (
+	"time"
+
+	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/setting"
+)
+
+// The goals of a rollout: what the evidence must show before the candidate is promoted.
+const (
+	GoalImprove = "improve"  // better on the target, and no worse on any metric
+	GoalNoWorse = "no_worse" // no worse on any metric
+)
+
+// What becomes of a candidate that could not be judged in MaxDuration.
+const (
+	Rollback = "rollback"
+	Promote  = "promote"
+)
+
+// Spec is a rollout as it is asked for. Zero fields mean the defaults given at each.
+type Spec struct {
+	Change         longpole.Change `yaml:"change"`          // From may be left out; when given it must be the policy in force
+	Goal           string          `yaml:"goal"`            // improve or no_worse; default improve
+	Target         string          `yaml:"target"`          // the metric to improve: p50, p95, p99, errors, timeouts, attempts; default p99
+	Steps          []float64       `yaml:"steps"`           // shares of the calls that the candidate gets, ascending, above 0 up to 50%; default 5%, 10%, 25%, 50%
+	Slice          time.Duration   `yaml:"slice"`           // between two looks; 100ms..10m; default 10s; a verdict takes 12 slices at least
+	Warmup         time.Duration   `yaml:"warmup"`          // not judged; default 30s; longer until the baseline made 100 calls
+	MaxDuration    time.Duration   `yaml:"max_duration"`    // of the whole, warm-up included; up to 7 days; default 30m
+	OnInconclusive string          `yaml:"on_inconclusive"` // rollback or promote; default rollback
+	AttemptsFactor float64         `yaml:"attempts_factor"` // attempts per call that the candidate may make, over the baseline's; 1..10; default 1.05 + its retry budget
+	Predicted      Quantiles       `yaml:"predicted"`       // of the candidate's latency; zero = no prediction
+	Reason         string          `yaml:"reason"`          // free text for the journal
+}
+
+// WithDefaults spells out the defaults. It shares Steps with s when they are set.
+func (s Spec) WithDefaults() Spec {
+	if s.Goal == "" {
+		s.Goal = GoalImprove
+	}
+	if s.Target == "" {
+		s.Target = "p99"
+	}
+	if len(s.Steps) == 0 {
+		s.Steps = []float64{0.05, 0.10, 0.25, 0.50}
+	}
+	if s.Slice == 0 {
+		s.Slice = 10 * time.Second
+	}
+	if s.Warmup == 0 {
+		s.Warmup = 30 * time.Second
+	}
+	if s.MaxDuration == 0 {
+		s.MaxDuration = 30 * time.Minute
+	}
+	if s.OnInconclusive == "" {
+		s.OnInconclusive = Rollback
+	}
+	if s.AttemptsFactor == 0 {
+		s.AttemptsFactor = 1.25
+		if r := s.Change.To.Retry; r != nil && !r.Off {
+			s.AttemptsFactor = 1.05 + r.WithDefaults().BudgetRatio
+		}
+	}
+	return s
+}
+
+// Validate returns every fault of s, joined; each is a *setting.Error. Zero fields are fine.
+func (s Spec) Validate() error {
+	s = s.WithDefaults()
+	var f setting.Faults
+	f.Check(s.Change.Route != "", "change.route", s.Change.Route, "the name of a route")
+	f.Within("change.to", s.Change.To.Validate())
+	f.Check(s.Goal == GoalImprove || s.Goal == GoalNoWorse, "goal", s.Goal, "improve or no_worse")
+	_, known := metricIndex(s.Target)
+	f.Check(known, "target", s.Target, "p50, p95, p99, errors, timeouts or attempts")
+	f.Check(ascending(s.Steps), "steps", s.Steps, "at most 20 shares in ascending order, above 0% and up to 50%")
+	f.Check(s.Slice >= 100*time.Millisecond && s.Slice <= 10*time.Minute, "slice", s.Slice, "100ms..10m")
+	f.Check(s.Warmup >= 0, "warmup", s.Warmup, "a duration that is not negative")
+	f.Check(s.MaxDuration > s.Warmup && s.MaxDuration <= 7*24*time.Hour, "max_duration", s.MaxDuration, "longer than warmup, at most 168h")
+	f.Check(s.OnInconclusive == Rollback || s.OnInconclusive == Promote, "on_inconclusive", s.OnInconclusive, "rollback or promote")
+	f.Check(s.AttemptsFactor >= 1 && s.AttemptsFactor <= 10, "attempts_factor", s.AttemptsFactor, "1..10")
+	p := s.Predicted
+	f.Check(p.P50 >= 0 && p.P95 >= p.P50 && p.P99 >= p.P95 || p.P95 == 0 || p.P99 == 0, "predicted", p, "percentiles that do not fall")
+	return f.Err()
+}
+
+func ascending(steps []float64) bool {
+	last := 0.0
+	for _, s := range steps {
+		if !(s > last && s <= 0.5) {
+			return false
+		}
+		last = s
+	}
+	return len(steps) <= 20
+}

@@ -1,0 +1,15 @@
+// Package web is the admin side of a running Longpole: the JSON API, the metrics, the health endpoints and the page.
+//
+//	GET  /                               the page
+//	GET  /api/v1/routes                  routes, their policies, endpoints and percentiles
+//	GET  /api/v1/findings                the newest diagnosis with its actions
+//	GET  /api/v1/rollouts[/ID]           rollouts, running and ended
+//	POST /api/v1/rollouts                start one: {"route", "to" or "advice", ...}
+//	POST /api/v1/rollouts/ID/promote     {"reason"}
+//	POST /api/v1/rollouts/ID/abort       {"reason"}
+//	GET  /metrics                        Prometheus
+//	GET  /livez, /readyz[?verbose]
+//
+// Requests that change something are refused when a browser sends them from another site, and every request is refused
+// whose Host is a name that a hostile DNS answer could point here. With a token, all but /livez and /readyz ask for it.
+package web

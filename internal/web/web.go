@@ -1,0 +1,146 @@
+package web
+
+import (
+	"crypto/subtle"
+	"embed"
+	"encoding/json"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/longpole/longpole/internal/advise"
+	"github.com/longpole/longpole/internal/gateway"
+	"github.com/longpole/longpole/internal/rollout"
+)
+
+//go:embed page
+var page embed.FS
+
+// Findings is the newest diagnosis of live traffic. The zero value means that there was none yet.
+type Findings struct {
+	At     time.Time     // when it was made
+	Window time.Duration // how far back its traces go
+	Report advise.Report
+}
+
+// Options is what the handler shows and steers. Token may be empty; all else is needed.
+type Options struct {
+	Gateway  *gateway.Gateway
+	Rollouts *rollout.Controller
+	Findings func() Findings
+	Dropped  func() map[string]uint64 // spans lost on the way to the diagnosis, by reason
+	Version  string
+	Token    string // asked for as bearer token or as basic password; "" = everybody may
+	Log      *slog.Logger
+}
+
+// admin holds the handlers.
+type admin struct{ Options }
+
+// New returns the admin handler. It is safe for concurrent use and starts nothing.
+func New(o Options) http.Handler {
+	a := &admin{o}
+	static, err := fs.Sub(page, "page")
+	if err != nil {
+		panic(err) // the embedded folder is there or the program does not compile
+	}
+	open := http.NewServeMux()
+	open.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
+	open.HandleFunc("GET /readyz", a.ready)
+	guarded := http.NewServeMux()
+	guarded.HandleFunc("GET /api/v1/routes", a.routes)
+	guarded.HandleFunc("GET /api/v1/findings", a.findings)
+	guarded.HandleFunc("GET /api/v1/rollouts", a.rollouts)
+	guarded.HandleFunc("GET /api/v1/rollouts/{id}", a.rollout)
+	guarded.HandleFunc("POST /api/v1/rollouts", a.startRollout)
+	guarded.HandleFunc("POST /api/v1/rollouts/{id}/promote", a.steer(a.Rollouts.Promote))
+	guarded.HandleFunc("POST /api/v1/rollouts/{id}/abort", a.steer(a.Rollouts.Abort))
+	guarded.Handle("GET /metrics", a.metrics())
+	guarded.Handle("GET /", http.FileServerFS(static))
+	open.Handle("/", a.authorised(http.NewCrossOriginProtection().Handler(guarded)))
+	return headers(ownHost(open))
+}
+
+// headers says to browsers that the page needs nothing from elsewhere, and that figures go stale at once.
+func headers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ownHost refuses DNS rebinding: a name that an attacker controls may point to a loopback address, an IP literal and
+// "localhost" may not. Behind a proxy, let it send the address as Host.
+func ownHost(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		if _, err := netip.ParseAddr(trimBrackets(host)); err != nil && host != "localhost" {
+			writeError(w, http.StatusMisdirectedRequest, "the admin side answers only to its IP address or localhost, not to "+host)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func trimBrackets(host string) string {
+	if len(host) > 1 && host[0] == '[' && host[len(host)-1] == ']' {
+		return host[1 : len(host)-1]
+	}
+	return host
+}
+
+func (a *admin) authorised(next http.Handler) http.Handler {
+	if a.Token == "" {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, password, _ := r.BasicAuth()
+		bearer := r.Header.Get("Authorization")
+		if !same(password, a.Token) && !same(bearer, "Bearer "+a.Token) {
+			w.Header().Set("WWW-Authenticate", `Basic realm="longpole", charset="UTF-8"`)
+			writeError(w, http.StatusUnauthorized, "a token is needed: as bearer token, or as the password of any user")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// same compares in a time that tells nothing of the content.
+func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		writeError(w, http.StatusInternalServerError, "the answer could not be written: "+err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(data, '\n')) // a client that went away needs no answer
+}
+
+func writeText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text))
+}
+
+// problem is the body of every error.
+type problem struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+func writeError(w http.ResponseWriter, status int, text string) {
+	writeJSON(w, status, problem{Error: text})
+}

@@ -1,0 +1,200 @@
+package longpole
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/longpole/longpole/balance"
+	"github.com/longpole/longpole/breaker"
+	"github.com/longpole/longpole/cache"
+	"github.com/longpole/longpole/retry"
+)
+
+// Policy is a compiled Config with what it has learned. Make one with New for each route, and share it between all
+// calls: every method is safe for concurrent use, Reconfigure and Close included.
+type Policy struct {
+	endpoints *balance.Set
+	parts     atomic.Pointer[parts]
+	mu        sync.Mutex // serialises Reconfigure and Close
+	fetches   fetches
+}
+
+// parts is what one call works with from its begin to its end. It is never written to after it was published.
+type parts struct {
+	given    Config // as it was given
+	cfg      Config // with defaults
+	cache    *cache.Cache
+	retry    *retry.Policy
+	balance  *balance.Balancer
+	breakers *breakers
+}
+
+// New compiles c. It returns every fault of c at once; each is a *setting.Error. endpoints may be shared with other
+// policies; nil means that the Work itself knows where to go: nothing is balanced then, and there is one breaker.
+func New(c Config, endpoints *balance.Set) (*Policy, error) {
+	p := &Policy{endpoints: endpoints}
+	p.parts.Store(&parts{})
+	p.fetches.open()
+	if err := p.Reconfigure(c); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Config is what the policy was last given. It shares nothing with the policy, so p.Reconfigure(p.Config()) changes nothing.
+func (p *Policy) Config() Config { return p.parts.Load().given.clone() }
+
+// Reconfigure swaps the settings while calls run; calls under way end under the old ones. A part that stays on keeps
+// what it learned: budget, latencies, breaker states, cached answers. A part that is turned off forgets it. On error
+// nothing changes.
+func (p *Policy) Reconfigure(c Config) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.parts.Load()
+	next := &parts{given: c.clone(), cfg: c.WithDefaults()}
+	if cfg := next.cfg.Cache; cfg != nil {
+		next.cache = keep(old.cache, *cfg, cache.New)
+	} else if old.cache != nil {
+		defer old.cache.Close()
+	}
+	if cfg := next.cfg.Retry; cfg != nil {
+		next.retry = keep(old.retry, *cfg, retry.New)
+	}
+	if cfg := next.cfg.Breaker; cfg != nil {
+		next.breakers = keep(old.breakers, *cfg, newBreakers)
+	}
+	if p.endpoints != nil {
+		var cfg balance.Config
+		if next.cfg.Balance != nil {
+			cfg = *next.cfg.Balance
+		}
+		next.balance = keep(old.balance, cfg, func(c balance.Config) *balance.Balancer { return balance.New(c, p.endpoints) })
+	}
+	p.parts.Store(next)
+	return nil
+}
+
+// keep reconfigures a part that is there, or makes it.
+func keep[P interface {
+	comparable
+	Reconfigure(C)
+}, C any](old P, cfg C, make func(C) P) P {
+	var none P
+	if old == none {
+		return make(cfg)
+	}
+	old.Reconfigure(cfg)
+	return old
+}
+
+// Close ends the fetches that run on their own for the cache, waits for them, and drops the cached answers. No call
+// fails for it: one that waits for such a fetch makes its own, and calls that begin later go uncached.
+func (p *Policy) Close() {
+	p.fetches.close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.parts.Load().cache; c != nil {
+		c.Close()
+	}
+}
+
+// Breaker is the state of the breaker of an endpoint at now (any name, without endpoints); Closed when there is none.
+func (p *Policy) Breaker(now time.Time, endpoint string) breaker.State {
+	bs := p.parts.Load().breakers
+	if bs == nil {
+		return breaker.Closed
+	}
+	var e *balance.Endpoint
+	if p.endpoints != nil {
+		if e = p.endpoints.Find(endpoint); e == nil {
+			return breaker.Closed
+		}
+	}
+	if b := (*bs.by.Load())[e]; b != nil {
+		return b.State(now)
+	}
+	return breaker.Closed
+}
+
+// breakers are one for each endpoint, made at its first call; the key nil stands for a policy without endpoints.
+// Readers take no lock.
+type breakers struct {
+	mu  sync.Mutex // serialises writers
+	cfg breaker.Config
+	by  atomic.Pointer[map[*balance.Endpoint]*breaker.Breaker]
+}
+
+func newBreakers(c breaker.Config) *breakers {
+	bs := &breakers{cfg: c}
+	bs.by.Store(&map[*balance.Endpoint]*breaker.Breaker{})
+	return bs
+}
+
+// Reconfigure swaps the settings of all breakers, present and to come.
+func (bs *breakers) Reconfigure(c breaker.Config) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	bs.cfg = c
+	for _, b := range *bs.by.Load() {
+		b.Reconfigure(c)
+	}
+}
+
+// of returns the breaker of e, which is one of present. Those of endpoints that are gone are dropped when a new one is made.
+func (bs *breakers) of(e *balance.Endpoint, present *balance.Set) *breaker.Breaker {
+	if b := (*bs.by.Load())[e]; b != nil {
+		return b
+	}
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	old := *bs.by.Load()
+	if b := old[e]; b != nil {
+		return b
+	}
+	b := breaker.New(bs.cfg)
+	next := map[*balance.Endpoint]*breaker.Breaker{e: b}
+	for k, v := range old {
+		if present != nil && slices.Contains(present.Endpoints(), k) {
+			next[k] = v
+		}
+	}
+	bs.by.Store(&next)
+	return b
+}
+
+// fetches are the goroutines that fetch for the cache: they belong to the policy and not to a caller.
+type fetches struct {
+	mu     sync.Mutex
+	closed bool
+	run    sync.WaitGroup
+	life   context.Context // done when the policy is closed
+	end    context.CancelCauseFunc
+}
+
+func (f *fetches) open() { f.life, f.end = context.WithCancelCause(context.Background()) }
+
+// begin runs fetch in a goroutine unless the policy is closed.
+func (f *fetches) begin(fetch func()) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	f.run.Go(fetch)
+	return true
+}
+
+func (f *fetches) close() {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.end(errClosed)
+	f.run.Wait()
+}
