@@ -303,6 +303,24 @@ func TestTryTimeoutEndsOneAttemptAndIsRetried(t *testing.T) {
 	})
 }
 
+func TestAnAnswerAfterTryTimeoutIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{steps: []step{{took: 80 * ms, deaf: true}}}
+		_, err := longpole.Do(t.Context(), policy(t, longpole.Config{TryTimeout: 50 * ms}), idem, nil, s)
+		if !errors.Is(err, longpole.ErrTryTimeout) || longpole.Class(err) != call.Timeout || !slices.Equal(s.dropped(), []int{1}) {
+			t.Error(err, s.dropped())
+		}
+	})
+}
+
+func TestAnErrorSaysWhatHappened(t *testing.T) {
+	p := policy(t, longpole.Config{Retry: atOnce()})
+	_, err := longpole.Do(t.Context(), p, idem, nil, &script{steps: []step{{out: call.Outcome{Class: call.Refused}}}})
+	if got, want := err.Error(), "longpole: call ended as refused after 3 attempts: fake failure"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestTimeoutIncludesTheBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := policy(t, longpole.Config{Timeout: time.Second})

@@ -20,9 +20,10 @@ var (
 
 // Why we cancel what a call still runs, and why a failed answer is not kept.
 var (
-	errLost   = errors.New("longpole: the other attempt was faster")
-	errFailed = errors.New("longpole: the answer is a failure")
-	errClosed = errors.New("longpole: policy closed")
+	errLost    = errors.New("longpole: the other attempt was faster")
+	errFailed  = errors.New("longpole: the answer is a failure")
+	errOrphans = errors.New("longpole: too many fetches without a caller")
+	errClosed  = errors.New("longpole: policy closed")
 )
 
 // Error is what Do returns when a call ends in an error: its class, and the cause. The cause is reachable with

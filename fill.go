@@ -174,8 +174,10 @@ func good[R any](f *finished[R]) bool {
 // fetch is a call that belongs to the policy: it goes on when its caller leaves. It touches nothing of the caller's
 // but the Work; what it has for the caller lies in it until landed is closed.
 type fetch[R any] struct {
+	all    *fetches
+	cancel context.CancelCauseFunc
 	mu     sync.Mutex
-	left   bool // the caller is gone, or there was none
+	orphan bool // the caller is gone, or there was none
 	landed chan struct{}
 
 	rec   call.Record
@@ -183,13 +185,15 @@ type fetch[R any] struct {
 	value cache.Value // what was kept; nil = end.r is the answer
 }
 
-// fetch starts one in a goroutine of its own, nil when the policy is closed. With behind nobody waits for it.
+// fetch starts one in a goroutine of its own. It is nil when the policy is closed, or when nobody would wait for it
+// (behind) and too many of that kind run.
 func (c *cachedCall[R]) fetch(ctx context.Context, flight *cache.Flight, behind bool) *fetch[R] {
-	f := &fetch[R]{landed: make(chan struct{}), left: behind}
+	f := &fetch[R]{all: &c.p.fetches, orphan: behind, landed: make(chan struct{})}
 	own := &cachedCall[R]{p: c.p, parts: c.parts, info: c.info, start: c.start, work: c.work}
 	until := own.until(ctx)
-	ctx = context.WithoutCancel(ctx)
-	if !c.p.fetches.begin(func() { own.run(ctx, until, flight, f) }) {
+	ctx, f.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	if !f.all.begin(behind, func() { own.run(ctx, until, flight, f) }) {
+		f.cancel(errClosed)
 		c.parts.cache.Refuse(c.start, flight, errClosed)
 		return nil
 	}
@@ -211,23 +215,20 @@ func (c *cachedCall[R]) until(ctx context.Context) time.Time {
 // run makes the call, stores its answer and hands it over.
 func (c *cachedCall[R]) run(ctx context.Context, until time.Time, flight *cache.Flight, f *fetch[R]) {
 	ctx, timer := context.WithDeadlineCause(ctx, until, ErrDeadline)
-	ctx, cancel := context.WithCancelCause(ctx)
-	attached := context.AfterFunc(c.p.fetches.life, func() { cancel(errClosed) })
+	attached := context.AfterFunc(f.all.life, func() { f.cancel(errClosed) })
 	x := c.execution(&f.rec)
 	end := x.attempts(ctx, c.start)
-	if inner := end.stop; inner != nil {
-		end.stop = func(cause error) { inner(cause); cancel(cause); timer() }
-	} else {
-		end.stop = func(cause error) { cancel(cause); timer() }
+	inner := end.stop
+	end.stop = func(cause error) {
+		if inner != nil {
+			inner(cause)
+		}
+		f.cancel(cause)
+		timer()
 	}
 	c.store(&end, flight, f)
 	attached()
-	f.end = end
-	f.mu.Lock()
-	left := f.left
-	close(f.landed)
-	f.mu.Unlock()
-	if left && f.value == nil {
+	if f.land(end) && f.value == nil {
 		c.work.Discard(end.r)
 		end.cancel(nil)
 	}
@@ -256,6 +257,18 @@ func (c *cachedCall[R]) store(end *finished[R], flight *cache.Flight, f *fetch[R
 	store.Fill(now, flight, v, ttl)
 }
 
+// land hands the end over; orphan says that nobody is there to take it.
+func (f *fetch[R]) land(end finished[R]) (orphan bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.end = end
+	close(f.landed)
+	if f.orphan {
+		f.all.orphaned(-1)
+	}
+	return f.orphan
+}
+
 // leave tells a fetch that its caller goes; false when it has landed already.
 func (f *fetch[R]) leave() bool {
 	f.mu.Lock()
@@ -264,7 +277,10 @@ func (f *fetch[R]) leave() bool {
 	case <-f.landed:
 		return false
 	default:
-		f.left = true
-		return true
 	}
+	f.orphan = true
+	if !f.all.orphaned(1) {
+		f.cancel(errOrphans)
+	}
+	return true
 }

@@ -254,6 +254,34 @@ func TestAnAnswerForACallerThatLeftIsDiscarded(t *testing.T) {
 	})
 }
 
+func TestClientsThatLeaveCannotPileUpFetches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := policy(t, longpole.Config{Timeout: time.Minute, Cache: &cache.Config{TTL: time.Hour}})
+		s := &script{quiet: true, storable: true, steps: []step{{took: 30 * time.Second}}}
+		var wg sync.WaitGroup
+		for i := range 1000 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), ms)
+				defer cancel()
+				longpole.Do(ctx, p, call.Info{Idempotent: true, Key: fmt.Sprint(i)}, nil, storing{s})
+			})
+		}
+		wg.Wait()
+		time.Sleep(time.Minute)
+		kept := 0
+		for i := range 1000 {
+			ctx, cancel := context.WithTimeout(t.Context(), ms)
+			if _, err := longpole.Do(ctx, p, call.Info{Idempotent: true, Key: fmt.Sprint(i)}, nil, storing{s}); err == nil {
+				kept++
+			}
+			cancel()
+		}
+		if kept != 256 {
+			t.Errorf("%d fetches went on without a caller, want 256", kept)
+		}
+	})
+}
+
 func TestNoKeyNoCache(t *testing.T) {
 	p := policy(t, longpole.Config{Cache: &cache.Config{}})
 	s := &script{storable: true, steps: []step{{}}}

@@ -169,26 +169,42 @@ func (bs *breakers) of(e *balance.Endpoint, present *balance.Set) *breaker.Break
 	return b
 }
 
+// maxOrphans bounds the fetches of one policy that run though their caller is gone: a client that asks for many keys
+// and leaves at once must not make work without end. One more is cancelled, and a refresh is left to a later call.
+const maxOrphans = 256
+
 // fetches are the goroutines that fetch for the cache: they belong to the policy and not to a caller.
 type fetches struct {
-	mu     sync.Mutex
-	closed bool
-	run    sync.WaitGroup
-	life   context.Context // done when the policy is closed
-	end    context.CancelCauseFunc
+	mu      sync.Mutex
+	closed  bool
+	orphans int
+	run     sync.WaitGroup
+	life    context.Context // done when the policy is closed
+	end     context.CancelCauseFunc
 }
 
 func (f *fetches) open() { f.life, f.end = context.WithCancelCause(context.Background()) }
 
-// begin runs fetch in a goroutine unless the policy is closed.
-func (f *fetches) begin(fetch func()) bool {
+// begin runs fetch in a goroutine, unless the policy is closed or there are too many orphans for another.
+func (f *fetches) begin(orphan bool, fetch func()) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
+	if f.closed || orphan && f.orphans >= maxOrphans {
 		return false
+	}
+	if orphan {
+		f.orphans++
 	}
 	f.run.Go(fetch)
 	return true
+}
+
+// orphaned counts a fetch whose caller left (1) or one that has ended (-1); false = there are too many.
+func (f *fetches) orphaned(n int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.orphans += n
+	return f.orphans <= maxOrphans
 }
 
 func (f *fetches) close() {

@@ -151,6 +151,23 @@ func TestNoCopyToAnOpenEndpoint(t *testing.T) {
 	})
 }
 
+func TestACopyPassesAnOpenEndpointBy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := atOnce()
+		r.Hedge = &retry.Hedge{After: 50 * ms, BudgetRatio: 1}
+		p := policy(t, longpole.Config{Retry: r, Breaker: &breaker.Config{MinCalls: 2, OpenFor: time.Hour}, Balance: inTurn}, "a", "b", "c")
+		for range 200 {
+			longpole.Do(t.Context(), p, call.Info{}, nil, &byPlace{bad: "b"})
+		}
+		for range 20 {
+			s := &script{steps: []step{{took: 100 * ms}}}
+			if longpole.Do(t.Context(), p, idem, nil, s); s.tries() != 2 || slices.Contains(s.places, "b") {
+				t.Fatal(s.places)
+			}
+		}
+	})
+}
+
 func TestHedgesEndWithTheirBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := policy(t, longpole.Config{Retry: &retry.Config{Hedge: &retry.Hedge{After: 5 * ms, BudgetRatio: 0.1}}}, "a", "b")

@@ -93,6 +93,22 @@ func TestHedgeOnlyWhatMayBeSentTwice(t *testing.T) {
 	}
 }
 
+// Why no fixed quantile will do: two that look alike differ by half in what they achieve.
+func TestAFixedQuantileMissesTheBestDelay(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var h stats.Histogram
+	for range 200_000 {
+		h.Record(straggler(r))
+	}
+	s := h.Snapshot()
+	curve := survival(s, stats.Snapshot{})
+	at95, at93 := p99(curve, s.Quantile(0.95)), p99(curve, s.Quantile(0.93))
+	t.Logf("p99 hedged at p95: %v, at p93: %v", at95, at93)
+	if at95 < 24*time.Millisecond || at93 > 17500*time.Microsecond {
+		t.Error("want about 25 ms and 17 ms")
+	}
+}
+
 // Losers are given up at the age at which the winner was there. Taken as finished, they would make the distribution,
 // and with it the delay, shrink with every round.
 func TestCensoredLosersDoNotDragTheDelayDown(t *testing.T) {

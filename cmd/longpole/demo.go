@@ -36,9 +36,12 @@ type demoPace struct {
 
 var demoDefault = demoPace{
 	settle: 5 * time.Second, measure: 40 * time.Second,
-	slice: time.Second, warmup: 6 * time.Second, canary: 80 * time.Second,
+	slice: time.Second, warmup: 6 * time.Second, canary: 90 * time.Second,
 	steps: []float64{0.25, 0.5},
 }
+
+// demoRates give each arm of a canary enough calls within a minute, on two cores that are less than half busy.
+var demoRates = lab.Rates{CheckoutPerSecond: 60, BrowsePerSecond: 60}
 
 // curesInDemo is how many changes the demo rolls out.
 const curesInDemo = 2
@@ -135,7 +138,7 @@ func (d *demo) start(ctx context.Context) (err error) {
 	}
 	front := "http://" + address(d.server.front[0])
 	d.lab.Connect(front, "http://"+address(d.server.otlpHTTP)+"/v1/traces")
-	d.traffic, err = load.New(lab.Plan(front, lab.Rates{}, d.seed), load.Options{Spans: d.server.analysis.Offer})
+	d.traffic, err = load.New(lab.Plan(front, demoRates, d.seed), load.Options{Spans: d.server.analysis.Offer})
 	return err
 }
 

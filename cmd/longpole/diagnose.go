@@ -80,7 +80,7 @@ func diagnoseFiles(cmd *cobra.Command, paths, baseline []string) (advise.Report,
 const criticalPathLong = `Print the critical path of each trace's root as one JSON object a line, or with --service and --operation that of the
 topmost span of that name. The sections are in time order and partition the span's duration.`
 
-// pathLine is one line of the output; DESIGN part 4 holds its contract.
+// pathLine is one line of the output.
 type pathLine struct {
 	TraceID    string        `json:"trace_id"`
 	RootSpanID string        `json:"root_span_id"`

@@ -46,7 +46,10 @@ func renderReport(w io.Writer, r advise.Report, routes int) error {
 }
 
 func renderInput(w io.Writer, in diagnose.Input) {
-	fmt.Fprintf(w, "%d traces, %d spans, %d files", in.Traces, in.Spans, in.Files)
+	fmt.Fprintf(w, "%s, %s", count(in.Traces, "trace"), count(in.Spans, "span"))
+	if in.Files > 0 {
+		fmt.Fprintf(w, ", %s", count(in.Files, "file"))
+	}
 	for _, c := range []struct {
 		n    int
 		what string

@@ -111,13 +111,15 @@ func locate(t *Tree, i int) place {
 		// What the callee's span does not cover went by on the way to it: the edge belongs to the callee.
 		p.service, p.operation = t.Spans[served].Service, t.Spans[served].Name
 	}
+	if served >= 0 {
+		p.segment = trace.SegNetwork
+		return p
+	}
 	p.segment = trace.Segment(s.Attr(keysSegment...))
 	if p.segment != "" {
 		return p
 	}
 	switch {
-	case served >= 0:
-		p.segment = trace.SegNetwork
 	case s.Kind != trace.Server && s.Kind != trace.Consumer && len(t.Children(i)) == 0 && store(s, &p.segment):
 	case s.Kind == trace.Producer, isCall && queueOperation(s):
 		p.segment = trace.SegQueue

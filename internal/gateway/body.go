@@ -49,6 +49,7 @@ func receive(w http.ResponseWriter, r *http.Request, l Limits, idempotent bool) 
 		return &inbound{kept: buf}, nil
 	}
 	c.head = buf
+	c.touched.Store(false)
 	return &inbound{stream: c}, nil
 }
 

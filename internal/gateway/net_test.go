@@ -100,14 +100,17 @@ func (n *network) serve(t *testing.T, address string, h http.HandlerFunc) (kill 
 	if err != nil {
 		t.Fatal(err)
 	}
-	var run, calls sync.WaitGroup
+	var run sync.WaitGroup
+	var calls inFlight
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		calls.Add(1)
-		defer calls.Done()
+		if !calls.enter() {
+			panic(http.ErrAbortHandler)
+		}
+		defer calls.leave()
 		h(w, r)
 	})}
 	run.Go(func() { _ = s.Serve(l) })
-	kill = func() { _ = s.Close(); run.Wait(); calls.Wait() }
+	kill = func() { _ = s.Close(); run.Wait(); <-calls.close() }
 	t.Cleanup(kill)
 	return kill
 }

@@ -116,7 +116,9 @@ func (g *Gateway) httpServer(s *server, l Limits) *http.Server {
 		MaxHeaderBytes:    int(l.HeaderBytes),
 		Protocols:         protocols,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
-		ErrorLog:          slog.NewLogLogger(g.options.Log.Handler(), slog.LevelDebug),
+		// OPTIONS * asks about a server as a whole, which there is none of here: it is refused like any other such target.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(g.options.Log.Handler(), slog.LevelDebug),
 	}
 	if s.listener.TLS != nil {
 		h.TLSConfig = &tls.Config{

@@ -109,7 +109,8 @@ func (v *visit) run() {
 	same := idempotent(v.r)
 	body, err := receive(v.w, v.r, v.g.table.Load().cfg.Limits, same)
 	if err != nil {
-		v.refuseBody(err)
+		v.rec.Latency = time.Since(v.start)
+		v.refuse(err, err)
 		return
 	}
 	defer body.close()
@@ -122,16 +123,10 @@ func (v *visit) run() {
 	v.rec.RequestBytes = max(0, v.r.ContentLength)
 	res, err := longpole.Do(v.r.Context(), v.arm.policy, info, &v.rec, v.x)
 	if err != nil {
-		v.refuse(err)
+		v.refuse(err, body.fault())
 		return
 	}
 	v.answer(res)
-}
-
-// refuseBody answers a call whose body could not be read.
-func (v *visit) refuseBody(err error) {
-	v.rec.Latency = time.Since(v.start)
-	v.refuse(err)
 }
 
 func bodyRefusal(err error) refusal {
@@ -145,12 +140,8 @@ func bodyRefusal(err error) refusal {
 	return refusal{http.StatusBadRequest, "bad_request", "the body ended early", 0}
 }
 
-// refuse answers a call that ended in an error.
-func (v *visit) refuse(err error) {
-	fault := v.x.body.fault()
-	if v.rec.Count == 0 && v.rec.Class == call.OK {
-		fault = err // nothing was tried: the body could not even be kept
-	}
+// refuse answers a call that ended in err; fault is what the client's body did wrong, if anything.
+func (v *visit) refuse(err, fault error) {
 	// To net/http a client that stalls and one that leaves are the same: both end the context.
 	if gone := v.r.Context().Err() != nil; gone && !errors.Is(fault, os.ErrDeadlineExceeded) {
 		v.rec.Class = call.Canceled

@@ -5,17 +5,22 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/advise"
 	"github.com/longpole/longpole/internal/conf"
+	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/setting"
 )
 
-const maxBody = 1 << 20 // bytes of a request that changes something
+const (
+	maxBody   = 1 << 20 // bytes of a request that changes something
+	maxReason = 1000    // bytes of the text that explains it
+)
 
 func (a *admin) routes(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"version": a.Version, "routes": a.Gateway.Routes()})
@@ -43,7 +48,7 @@ func (a *admin) rollouts(w http.ResponseWriter, _ *http.Request) {
 func (a *admin) rollout(w http.ResponseWriter, r *http.Request) {
 	s, ok := a.Rollouts.Get(r.PathValue("id"))
 	if !ok {
-		writeError(w, http.StatusNotFound, "no rollout "+r.PathValue("id"))
+		writeError(w, http.StatusNotFound, fmt.Sprintf("%v: %s", rollout.ErrUnknown, r.PathValue("id")))
 		return
 	}
 	writeJSON(w, http.StatusOK, s)
@@ -55,6 +60,7 @@ type Request struct {
 	Route          string           `yaml:"route"`
 	To             *longpole.Config `yaml:"to"`
 	Advice         string           `yaml:"advice"` // code of a finding, as LP103
+	Kind           string           `yaml:"kind"`   // of its action, as hedge; "" = the best that carries a change
 	Goal           string           `yaml:"goal"`
 	Target         string           `yaml:"target"`
 	Steps          []float64        `yaml:"steps"`
@@ -62,47 +68,67 @@ type Request struct {
 	Warmup         time.Duration    `yaml:"warmup"`
 	MaxDuration    time.Duration    `yaml:"max_duration"`
 	OnInconclusive string           `yaml:"on_inconclusive"`
-	Reason         string           `yaml:"reason"`
+	Reason         string           `yaml:"reason"` // up to 1000 bytes
 }
 
-// spec is the rollout that q asks for; report is where its advice is looked up.
-func (q Request) spec(report advise.Report) (rollout.Spec, error) {
+// Validate returns every fault of q, joined; each but one is a *setting.Error.
+func (q *Request) Validate() error {
+	var f setting.Faults
+	if (q.To == nil) == (q.Advice == "") {
+		f.Within("", errors.New("name either to (a policy) or advice (the code of a finding), and not both"))
+	}
+	f.Check(q.Kind == "" || slices.Contains(advise.Kinds(), q.Kind), "kind", q.Kind, strings.Join(advise.Kinds(), ", "))
+	checkReason(&f, q.Reason)
+	for _, err := range setting.List(q.spec().Validate()) {
+		if fault, ok := errors.AsType[*setting.Error](err); ok {
+			fault.Path = strings.TrimPrefix(fault.Path, "change.") // a request has its change at the top
+		}
+		f.Within("", err)
+	}
+	return f.Err()
+}
+
+// checkReason bounds what the journals of a hundred rollouts can hold.
+func checkReason(f *setting.Faults, reason string) {
+	f.Check(len(reason) <= maxReason, "reason", len(reason), fmt.Sprintf("at most %d bytes", maxReason))
+}
+
+// spec is the rollout that q asks for, without the change of an advice.
+func (q *Request) spec() rollout.Spec {
 	s := rollout.Spec{
-		Goal: q.Goal, Target: q.Target, Steps: q.Steps, Slice: q.Slice, Warmup: q.Warmup,
-		MaxDuration: q.MaxDuration, OnInconclusive: q.OnInconclusive, Reason: q.Reason,
+		Change: longpole.Change{Route: q.Route}, Goal: q.Goal, Target: q.Target, Steps: q.Steps, Slice: q.Slice,
+		Warmup: q.Warmup, MaxDuration: q.MaxDuration, OnInconclusive: q.OnInconclusive, Reason: q.Reason,
 	}
-	switch {
-	case q.Route == "":
-		return s, &setting.Error{Path: "route", Value: q.Route, Want: "the name of a route"}
-	case (q.To == nil) == (q.Advice == ""):
-		return s, errors.New("name either to (a policy) or advice (the code of a finding), not both")
-	case q.To != nil:
-		s.Change = longpole.Change{Route: q.Route, To: q.To.Safe()}
-		return s, nil
+	if q.To != nil {
+		s.Change.To = q.To.Safe()
 	}
-	action, ok := FindAdvice(report, q.Route, q.Advice)
+	return s
+}
+
+// advised is spec with the change, and its forecast, that report advises.
+func (q *Request) advised(report advise.Report) (rollout.Spec, error) {
+	s := q.spec()
+	action, ok := findAction(report, q)
 	if !ok {
-		return s, fmt.Errorf("no finding %s carries a change for route %s now; GET /api/v1/findings shows what there is", q.Advice, q.Route)
+		return s, fmt.Errorf("no finding %s%s carries a change for route %s now; GET /api/v1/findings shows what there is",
+			q.Advice, strings.TrimRight(" "+q.Kind, " "), q.Route)
 	}
 	s.Change = *action.Change
-	for _, e := range action.Effects {
-		if e.Route == q.Route {
-			s.Predicted = rollout.Quantiles{P50: millis(e.Predicted.P50), P95: millis(e.Predicted.P95), P99: millis(e.Predicted.P99)}
-			break
-		}
+	if e := action.Effect(q.Route); e != nil {
+		s.Predicted = rollout.Quantiles{P50: millis(e.Predicted.P50), P95: millis(e.Predicted.P95), P99: millis(e.Predicted.P99)}
 	}
 	return s, nil
 }
 
 func millis(v float64) time.Duration { return time.Duration(v * float64(time.Millisecond)) }
 
-// FindAdvice is the first action with a change of that route among the findings with that code; code "" = any.
-func FindAdvice(r advise.Report, route, code string) (advise.Action, bool) {
+// findAction is the first action that q asks for.
+func findAction(r advise.Report, q *Request) (advise.Action, bool) {
 	for _, rt := range r.Routes {
 		for _, f := range rt.Findings {
-			for _, action := range f.Actions {
-				if action.Change != nil && action.Change.Route == route && (code == "" || strings.EqualFold(f.Code, code)) {
-					return action, true
+			for _, a := range f.Actions {
+				if a.Change != nil && a.Change.Route == q.Route && strings.EqualFold(f.Code, q.Advice) && (q.Kind == "" || a.Kind == q.Kind) {
+					return a, true
 				}
 			}
 		}
@@ -112,13 +138,16 @@ func FindAdvice(r advise.Report, route, code string) (advise.Action, bool) {
 
 func (a *admin) startRollout(w http.ResponseWriter, r *http.Request) {
 	var q Request
-	if !decode(w, r, &q) {
+	if !decode(w, r, &q, (*Request).Validate) {
 		return
 	}
-	spec, err := q.spec(a.Findings().Report)
-	if err != nil {
-		writeError(w, http.StatusBadRequest, err.Error())
-		return
+	spec := q.spec()
+	if q.Advice != "" {
+		var err error
+		if spec, err = q.advised(a.Findings().Report); err != nil {
+			writeError(w, http.StatusNotFound, err.Error())
+			return
+		}
 	}
 	id, err := a.Rollouts.Start(spec)
 	if err != nil {
@@ -136,21 +165,33 @@ func startStatus(err error) int {
 		return http.StatusConflict
 	case errors.Is(err, rollout.ErrClosed):
 		return http.StatusServiceUnavailable
+	case errors.Is(err, gateway.ErrNoRoute):
+		return http.StatusNotFound
 	}
 	return http.StatusBadRequest
+}
+
+// order is the body of a promote or an abort.
+type order struct {
+	Reason string `yaml:"reason"` // up to 1000 bytes
+}
+
+// Validate returns a *setting.Error.
+func (o *order) Validate() error {
+	var f setting.Faults
+	checkReason(&f, o.Reason)
+	return f.Err()
 }
 
 // steer promotes or aborts a rollout.
 func (a *admin) steer(do func(id, reason string) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var q struct {
-			Reason string `yaml:"reason"`
-		}
-		if !decode(w, r, &q) {
+		var o order
+		if !decode(w, r, &o, (*order).Validate) {
 			return
 		}
 		id := r.PathValue("id")
-		switch err := do(id, q.Reason); {
+		switch err := do(id, o.Reason); {
 		case errors.Is(err, rollout.ErrUnknown):
 			writeError(w, http.StatusNotFound, err.Error())
 		case errors.Is(err, rollout.ErrEnded):
@@ -164,14 +205,17 @@ func (a *admin) steer(do func(id, reason string) error) http.HandlerFunc {
 	}
 }
 
-// decode reads a body of JSON or YAML; an empty one leaves v as it is. It answers the faults itself.
-func decode(w http.ResponseWriter, r *http.Request, v any) bool {
+// decode reads a body of JSON or YAML; an empty one leaves v as it is. It answers the faults itself, all at once.
+func decode[T any](w http.ResponseWriter, r *http.Request, v *T, validate func(*T) error) bool {
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		writeError(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body could not be read (at most %d bytes): %v", maxBody, err))
+	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
+		writeError(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is too long; at most %d bytes are read", maxBody))
 		return false
 	}
-	if err := conf.Decode("body", data, v); err != nil {
+	if err == nil {
+		err = conf.Load("body", data, v, validate)
+	}
+	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return false
 	}

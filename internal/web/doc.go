@@ -10,6 +10,9 @@
 //	GET  /metrics                        Prometheus
 //	GET  /livez, /readyz[?verbose]
 //
-// Requests that change something are refused when a browser sends them from another site, and every request is refused
-// whose Host is a name that a hostile DNS answer could point here. With a token, all but /livez and /readyz ask for it.
+// Errors are {"error": text}; those of a body name line, column and field. Nothing here is cached by browsers.
+//
+// Requests that change something are refused when a browser sends them from another site. Without a token every request
+// is refused whose Host is a name, since a hostile DNS answer could point it here: use the IP address or localhost. With
+// a token, all but /livez and /readyz ask for it, and any Host will do.
 package web

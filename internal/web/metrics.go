@@ -1,6 +1,7 @@
 package web
 
 import (
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -11,32 +12,42 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/longpole/longpole/breaker"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/stats"
 )
 
-// The metrics. All are read from snapshots when they are scraped; nothing is counted twice.
+// The metrics. All are read from snapshots when they are scraped; nothing is counted twice. Endpoints belong to their
+// upstream, whatever the number of routes to it; only breakers are each route's own.
 var (
-	callsDesc    = prometheus.NewDesc("longpole_calls_total", "Calls that ended, by route and class.", []string{"route", "class"}, nil)
-	attemptsDesc = prometheus.NewDesc("longpole_attempts_total", "Attempts sent upstream, by route and kind: first, retry or hedge.", []string{"route", "kind"}, nil)
-	latencyDesc  = prometheus.NewDesc("longpole_call_duration_seconds", "Time to the head of the answer, by route and what the cache did.", []string{"route", "cache"}, nil)
-	endpointDesc = prometheus.NewDesc("longpole_attempt_duration_seconds", "Time of one attempt to the head of its answer, by route and endpoint.", []string{"route", "endpoint"}, nil)
-	inFlightDesc = prometheus.NewDesc("longpole_endpoint_in_flight", "Attempts that run now.", []string{"route", "endpoint"}, nil)
-	healthyDesc  = prometheus.NewDesc("longpole_endpoint_healthy", "1 when the endpoint is in the rotation.", []string{"route", "endpoint"}, nil)
-	breakerDesc  = prometheus.NewDesc("longpole_breaker_open", "1 when the breaker of the endpoint is not closed.", []string{"route", "endpoint"}, nil)
-	weightDesc   = prometheus.NewDesc("longpole_rollout_weight_ratio", "Share of the calls that the candidate gets.", []string{"rollout", "route"}, nil)
-	phaseDesc    = prometheus.NewDesc("longpole_rollout_phase_info", "1 for the phase of a rollout.", []string{"rollout", "route", "phase"}, nil)
-	evidenceDesc = prometheus.NewDesc("longpole_rollout_evidence_log10", "Evidence for a claim about the candidate; 1 means ten times.", []string{"rollout", "route", "metric", "claim"}, nil)
-	droppedDesc  = prometheus.NewDesc("longpole_spans_dropped_total", "Spans that did not reach the diagnosis, by reason.", []string{"reason"}, nil)
 	buildDesc    = prometheus.NewDesc("longpole_build_info", "1, with the version.", []string{"version"}, nil)
+	callsDesc    = prometheus.NewDesc("longpole_calls_total", "Calls that ended, by route and class.", []string{"route", "class"}, nil)
+	attemptsDesc = prometheus.NewDesc("longpole_attempts_total", "Attempts sent upstream: first ones, retries and hedges.", []string{"route"}, nil)
+	retriesDesc  = prometheus.NewDesc("longpole_retries_total", "Attempts that followed a failed one.", []string{"route"}, nil)
+	hedgesDesc   = prometheus.NewDesc("longpole_hedges_total", "Attempts sent beside one that was late.", []string{"route"}, nil)
+	latencyDesc  = prometheus.NewDesc("longpole_call_duration_seconds", "Time to the head of the answer, by route and what the cache did.", []string{"route", "cache"}, nil)
+	breakerDesc  = prometheus.NewDesc("longpole_breaker_open", "1 when the route's breaker of the endpoint is not closed.", []string{"route", "endpoint"}, nil)
+
+	endpointAttemptsDesc = prometheus.NewDesc("longpole_endpoint_attempts_total", "Attempts that ended, by endpoint and class.", []string{"upstream", "endpoint", "class"}, nil)
+	endpointLatencyDesc  = prometheus.NewDesc("longpole_endpoint_attempt_duration_seconds", "Time of one attempt to the head of its answer, without attempts that were given up.", []string{"upstream", "endpoint"}, nil)
+	inFlightDesc         = prometheus.NewDesc("longpole_endpoint_in_flight", "Attempts that run now.", []string{"upstream", "endpoint"}, nil)
+	healthyDesc          = prometheus.NewDesc("longpole_endpoint_healthy", "1 when the endpoint is in the rotation.", []string{"upstream", "endpoint"}, nil)
+
+	weightDesc     = prometheus.NewDesc("longpole_rollout_weight_ratio", "Share of the calls that the candidate gets.", []string{"rollout", "route"}, nil)
+	phaseDesc      = prometheus.NewDesc("longpole_rollout_phase_info", "1 for the phase of a rollout that has not ended.", []string{"rollout", "route", "phase"}, nil)
+	evidenceDesc   = prometheus.NewDesc("longpole_rollout_evidence_log10", "Evidence for a claim about the candidate; 1 means ten times.", []string{"rollout", "route", "metric", "claim"}, nil)
+	rememberedDesc = prometheus.NewDesc("longpole_rollouts_remembered", "Rollouts that are remembered, by phase.", []string{"phase"}, nil)
+	droppedDesc    = prometheus.NewDesc("longpole_spans_dropped_total", "Spans that did not reach the diagnosis, by reason.", []string{"reason"}, nil)
 )
 
-// metrics is the /metrics handler with a registry of its own.
+// metrics is the /metrics handler with a registry of its own. What one series has wrong costs that series only.
 func (a *admin) metrics() http.Handler {
 	r := prometheus.NewRegistry()
 	r.MustRegister(a, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{
+		EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelWarn),
+	})
 }
 
 // Describe sends nothing: which series exist depends on the configuration.
@@ -44,58 +55,92 @@ func (a *admin) Describe(chan<- *prometheus.Desc) {}
 
 // Collect reads the gateway, the rollouts and the analysis.
 func (a *admin) Collect(out chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	gauge(buildDesc, 1, a.Version)
+	s := series(out)
+	s.gauge(buildDesc, 1, a.Version)
+	upstreams := map[string]bool{}
 	for _, r := range a.Gateway.Routes() {
-		collectRoute(out, r)
-	}
-	for _, s := range a.Rollouts.List() {
-		if !s.Phase.Final() {
-			collectRollout(gauge, s)
+		s.route(r)
+		if !upstreams[r.Upstream] {
+			upstreams[r.Upstream] = true
+			s.upstream(r)
 		}
+	}
+	phases := map[rollout.Phase]float64{}
+	for _, r := range a.Rollouts.List() {
+		phases[r.Phase]++
+		if !r.Phase.Final() {
+			s.rollout(r)
+		}
+	}
+	for _, p := range []rollout.Phase{rollout.Pending, rollout.Warmup, rollout.Step, rollout.Promoted, rollout.RolledBack, rollout.Aborted, rollout.InconclusiveEnd} {
+		s.gauge(rememberedDesc, phases[p], string(p))
 	}
 	for reason, n := range a.Dropped() {
-		out <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(n), reason)
+		s.counter(droppedDesc, n, reason)
 	}
 }
 
-func collectRoute(out chan<- prometheus.Metric, r gateway.RouteStatus) {
-	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+// series is where a scrape sends what it reads.
+type series chan<- prometheus.Metric
+
+func (s series) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	s.send(d, prometheus.GaugeValue, v, labels)
+}
+
+func (s series) counter(d *prometheus.Desc, n uint64, labels ...string) {
+	s.send(d, prometheus.CounterValue, float64(n), labels)
+}
+
+func (s series) flag(d *prometheus.Desc, on bool, labels ...string) {
+	v := 0.0
+	if on {
+		v = 1
 	}
+	s.gauge(d, v, labels...)
+}
+
+// send must not panic, whatever text a label holds: the data plane runs in the same process.
+func (s series) send(d *prometheus.Desc, t prometheus.ValueType, v float64, labels []string) {
+	m, err := prometheus.NewConstMetric(d, t, v, labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(d, err)
+	}
+	s <- m
+}
+
+func (s series) route(r gateway.RouteStatus) {
 	for class, n := range r.Classes {
-		counter(callsDesc, n, r.Name, class)
+		s.counter(callsDesc, n, r.Name, class)
 	}
-	counter(attemptsDesc, r.Tally.Attempts-min(r.Tally.Attempts, r.Tally.Hedges+r.Tally.Retries), r.Name, "first")
-	counter(attemptsDesc, r.Tally.Retries, r.Name, "retry")
-	counter(attemptsDesc, r.Tally.Hedges, r.Name, "hedge")
-	for state, s := range r.Caches {
-		out <- histogram{latencyDesc, s, []string{"route", r.Name, "cache", state}}
+	s.counter(attemptsDesc, r.Tally.Attempts, r.Name)
+	s.counter(retriesDesc, r.Tally.Retries, r.Name)
+	s.counter(hedgesDesc, r.Tally.Hedges, r.Name)
+	for state, latency := range r.Caches {
+		s <- histogram{latencyDesc, latency, []string{"cache", state, "route", r.Name}}
 	}
 	for _, e := range r.Endpoints {
-		out <- histogram{endpointDesc, e.Latency, []string{"route", r.Name, "endpoint", e.Name}}
-		flag := func(d *prometheus.Desc, on bool) {
-			v := 0.0
-			if on {
-				v = 1
-			}
-			out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, r.Name, e.Name)
-		}
-		out <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(e.InFlight), r.Name, e.Name)
-		flag(healthyDesc, e.Healthy)
-		flag(breakerDesc, e.Breaker != "closed")
+		s.flag(breakerDesc, e.Breaker != breaker.Closed.String(), r.Name, e.Name)
 	}
 }
 
-func collectRollout(gauge func(*prometheus.Desc, float64, ...string), s rollout.Status) {
-	gauge(weightDesc, s.Weight, s.ID, s.Route)
-	gauge(phaseDesc, 1, s.ID, s.Route, string(s.Phase))
-	for _, m := range s.Judgement.Metrics {
-		gauge(evidenceDesc, m.Worse.Log10E, s.ID, s.Route, m.Metric, "worse")
-		gauge(evidenceDesc, m.NoWorse.Log10E, s.ID, s.Route, m.Metric, "no_worse")
-		gauge(evidenceDesc, m.Improved.Log10E, s.ID, s.Route, m.Metric, "improved")
+func (s series) upstream(r gateway.RouteStatus) {
+	for _, e := range r.Endpoints {
+		for class, n := range e.Classes {
+			s.counter(endpointAttemptsDesc, n, r.Upstream, e.Name, class)
+		}
+		s <- histogram{endpointLatencyDesc, e.Latency, []string{"endpoint", e.Name, "upstream", r.Upstream}}
+		s.gauge(inFlightDesc, float64(e.InFlight), r.Upstream, e.Name)
+		s.flag(healthyDesc, e.Healthy, r.Upstream, e.Name)
+	}
+}
+
+func (s series) rollout(r rollout.Status) {
+	s.gauge(weightDesc, r.Weight, r.ID, r.Route)
+	s.gauge(phaseDesc, 1, r.ID, r.Route, string(r.Phase))
+	for _, m := range r.Judgement.Metrics {
+		s.gauge(evidenceDesc, m.Worse.Log10E, r.ID, r.Route, m.Metric, "worse")
+		s.gauge(evidenceDesc, m.NoWorse.Log10E, r.ID, r.Route, m.Metric, "no_worse")
+		s.gauge(evidenceDesc, m.Improved.Log10E, r.ID, r.Route, m.Metric, "improved")
 	}
 }
 
@@ -103,7 +148,7 @@ func collectRollout(gauge func(*prometheus.Desc, float64, ...string), s rollout.
 type histogram struct {
 	desc     *prometheus.Desc
 	snapshot stats.Snapshot
-	labels   []string // name, value, name, value
+	labels   []string // name, value, name, value; names in ascending order
 }
 
 // Desc is part of prometheus.Metric.
@@ -117,17 +162,11 @@ var classicBounds = []time.Duration{
 	7500 * time.Millisecond, 10 * time.Second,
 }
 
-// Write is part of prometheus.Metric.
+// Write is part of prometheus.Metric. A classic bucket ends where the native one around its bound does, up to 1.1 % later.
 func (h histogram) Write(m *dto.Metric) error {
 	for i := 0; i+1 < len(h.labels); i += 2 {
 		m.Label = append(m.Label, &dto.LabelPair{Name: &h.labels[i], Value: &h.labels[i+1]})
 	}
-	slices.SortFunc(m.Label, func(a, b *dto.LabelPair) int {
-		if a.GetName() < b.GetName() {
-			return -1
-		}
-		return 1
-	})
 	count, sum := h.snapshot.Count(), h.snapshot.Sum().Seconds()
 	out := &dto.Histogram{SampleCount: &count, SampleSum: &sum}
 	for _, bound := range classicBounds {

@@ -4,11 +4,13 @@ import (
 	"crypto/subtle"
 	"embed"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/longpole/longpole/internal/advise"
@@ -26,15 +28,15 @@ type Findings struct {
 	Report advise.Report
 }
 
-// Options is what the handler shows and steers. Token may be empty; all else is needed.
+// Options is what the handler shows and steers. All but Token and Log are needed.
 type Options struct {
 	Gateway  *gateway.Gateway
 	Rollouts *rollout.Controller
 	Findings func() Findings
 	Dropped  func() map[string]uint64 // spans lost on the way to the diagnosis, by reason
 	Version  string
-	Token    string // asked for as bearer token or as basic password; "" = everybody may
-	Log      *slog.Logger
+	Token    string       // asked for as bearer token or as basic password; "" = everybody may
+	Log      *slog.Logger // nil = nothing is logged
 }
 
 // admin holds the handlers.
@@ -43,6 +45,9 @@ type admin struct{ Options }
 // New returns the admin handler. It is safe for concurrent use and starts nothing.
 func New(o Options) http.Handler {
 	a := &admin{o}
+	if a.Log == nil {
+		a.Log = slog.New(slog.DiscardHandler)
+	}
 	static, err := fs.Sub(page, "page")
 	if err != nil {
 		panic(err) // the embedded folder is there or the program does not compile
@@ -59,8 +64,18 @@ func New(o Options) http.Handler {
 	guarded.HandleFunc("POST /api/v1/rollouts/{id}/promote", a.steer(a.Rollouts.Promote))
 	guarded.HandleFunc("POST /api/v1/rollouts/{id}/abort", a.steer(a.Rollouts.Abort))
 	guarded.Handle("GET /metrics", a.metrics())
+	guarded.HandleFunc("GET /api/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; see /api/v1/routes, /api/v1/findings and /api/v1/rollouts")
+	})
 	guarded.Handle("GET /", http.FileServerFS(static))
-	open.Handle("/", a.authorised(http.NewCrossOriginProtection().Handler(guarded)))
+	sameOrigin := http.NewCrossOriginProtection()
+	sameOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeError(w, http.StatusForbidden, "a page of another site may change nothing here")
+	}))
+	open.Handle("/", a.authorised(sameOrigin.Handler(guarded)))
+	if o.Token != "" {
+		return headers(open)
+	}
 	return headers(ownHost(open))
 }
 
@@ -70,6 +85,7 @@ func headers(next http.Handler) http.Handler {
 		h := w.Header()
 		h.Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'")
 		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
@@ -77,15 +93,15 @@ func headers(next http.Handler) http.Handler {
 }
 
 // ownHost refuses DNS rebinding: a name that an attacker controls may point to a loopback address, an IP literal and
-// "localhost" may not. Behind a proxy, let it send the address as Host.
+// "localhost" may not. It stands where there is no token: a browser sends none to the attacker's name.
 func ownHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
-		if _, err := netip.ParseAddr(trimBrackets(host)); err != nil && host != "localhost" {
-			writeError(w, http.StatusMisdirectedRequest, "the admin side answers only to its IP address or localhost, not to "+host)
+		if _, err := netip.ParseAddr(trimBrackets(host)); err != nil && !strings.EqualFold(host, "localhost") {
+			writeError(w, http.StatusMisdirectedRequest, fmt.Sprintf("without a token the admin side answers only to its IP address or localhost, not to %q", host))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -105,8 +121,8 @@ func (a *admin) authorised(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, password, _ := r.BasicAuth()
-		bearer := r.Header.Get("Authorization")
-		if !same(password, a.Token) && !same(bearer, "Bearer "+a.Token) {
+		scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if !same(password, a.Token) && !(strings.EqualFold(scheme, "Bearer") && same(bearer, a.Token)) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="longpole", charset="UTF-8"`)
 			writeError(w, http.StatusUnauthorized, "a token is needed: as bearer token, or as the password of any user")
 			return
@@ -138,7 +154,6 @@ func writeText(w http.ResponseWriter, status int, text string) {
 // problem is the body of every error.
 type problem struct {
 	Error string `json:"error"`
-	Hint  string `json:"hint,omitempty"`
 }
 
 func writeError(w http.ResponseWriter, status int, text string) {
