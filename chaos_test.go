@@ -2,6 +2,7 @@ package longpole_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -65,11 +66,14 @@ func (c *chaos) Try(ctx context.Context, a longpole.Attempt) (*answer, error) {
 }
 
 func (c *chaos) Judge(r *answer, err error) call.Outcome {
-	switch f := err.(type) {
-	case nil:
-		return r.out
-	case failure:
-		return f.out
+	{
+		var f failure
+		switch {
+		case err == nil:
+			return r.out
+		case errors.As(err, &f):
+			return f.out
+		}
 	}
 	return call.Outcome{Class: call.Server}
 }

@@ -3,6 +3,7 @@ package longpole
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/longpole/longpole/balance"
@@ -170,8 +171,8 @@ func (x *execution[R, W]) attempts(ctx context.Context, now time.Time) finished[
 			return f
 		}
 		pause, why := policy.Next(f.end, x.made, x.info, f.out)
-		if why == nil && endsBefore(ctx, f.end.Add(pause)) {
-			why = retry.ErrNoMore // the deadline would pass before anything is tried
+		if next := f.end.Add(pause); why == nil && (endsBefore(ctx, next) || !x.canTry(next)) {
+			why = retry.ErrNoMore // nothing would be tried, and the answer that is there would be lost
 		}
 		if why != nil {
 			if f.err != nil && errors.Is(why, retry.ErrBudget) {
@@ -308,8 +309,16 @@ func (x *execution[R, W]) pick(now time.Time, fresh bool) (to target, err error)
 }
 
 func (x *execution[R, W]) hasTried(e *balance.Endpoint) bool {
-	for _, t := range x.tried[:min(x.made, len(x.tried))] {
-		if t == e {
+	return slices.Contains(x.tried[:min(x.made, len(x.tried))], e)
+}
+
+// canTry reports whether any endpoint would take an attempt at now.
+func (x *execution[R, W]) canTry(now time.Time) bool {
+	if x.parts.balance == nil {
+		return x.ready(now, nil)
+	}
+	for _, e := range x.set.Endpoints() {
+		if e.Healthy() && x.ready(now, e) {
 			return true
 		}
 	}

@@ -368,6 +368,21 @@ func TestBreakerOpensAndRecovers(t *testing.T) {
 	})
 }
 
+// The failure that opens the last breaker is a better answer than the breaker's refusal of the retry.
+func TestTheAnswerThatOpensTheBreakerIsNotLost(t *testing.T) {
+	for _, endpoints := range [][]string{nil, {"a"}} {
+		p := policy(t, longpole.Config{Retry: atOnce(), Breaker: &breaker.Config{MinCalls: 2}}, endpoints...)
+		s := &script{steps: []step{{out: call.Outcome{Class: call.Server}, answered: true}}}
+		r, err := longpole.Do(t.Context(), p, idem, nil, s)
+		if err != nil || r.number != 2 || s.held != 1 {
+			t.Error(r, err)
+		}
+		if _, err = longpole.Do(t.Context(), p, idem, nil, s); !errors.Is(err, breaker.ErrOpen) {
+			t.Error(err)
+		}
+	}
+}
+
 func TestAnOpenEndpointIsNotPicked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := policy(t, longpole.Config{Retry: atOnce(), Breaker: &breaker.Config{MinCalls: 5}, Balance: inTurn}, "a", "b")

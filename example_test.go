@@ -32,6 +32,7 @@ func (p price) Judge(_ string, err error) call.Outcome {
 
 // A string needs no release: it outlives its attempt.
 func (p price) Discard(string) {}
+
 func (p price) Hold(answer string, release func()) string {
 	release()
 	return answer

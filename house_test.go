@@ -21,8 +21,10 @@ const (
 var mayStart = []string{".", "internal/gateway", "internal/rollout", "internal/load", "internal/lab", "internal/ingest", "cmd/longpole"}
 
 // clockless names the packages that are told the time, so that their tests need none.
-var clockless = []string{"call", "setting", "retry", "breaker", "balance", "cache", "internal/stats", "internal/trace",
-	"internal/conf", "internal/diagnose", "internal/advise"}
+var clockless = []string{
+	"call", "setting", "retry", "breaker", "balance", "cache", "internal/stats", "internal/trace",
+	"internal/conf", "internal/diagnose", "internal/advise",
+}
 
 var clockFuncs = []string{"Now", "Since", "Until", "Sleep", "NewTimer", "NewTicker", "After", "AfterFunc", "Tick"}
 

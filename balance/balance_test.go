@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -116,7 +117,7 @@ func TestPickPrefersHealthyThenNotAvoided(t *testing.T) {
 		e, err := b.Pick(t0, func(e *Endpoint) bool { return avoided[e] })
 		switch {
 		case healthy == 0:
-			if err != ErrNoEndpoint || e != nil {
+			if !errors.Is(err, ErrNoEndpoint) || e != nil {
 				t.Fatal(e, err)
 			}
 		case err != nil || !e.Healthy() || best > 0 && avoided[e]:

@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -51,7 +52,7 @@ func TestOpensAtTheRatioOfEnoughCalls(t *testing.T) {
 		if got := b.State(t0); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
-		if err := b.Allow(t0); (err == ErrOpen) != (tt.want == Open) {
+		if err := b.Allow(t0); errors.Is(err, ErrOpen) != (tt.want == Open) {
 			t.Errorf("%s: Allow says %v", tt.name, err)
 		}
 	}
@@ -90,7 +91,7 @@ func TestWindowForgets(t *testing.T) {
 func TestHalfOpenAdmitsExactlyTheProbesAndCloses(t *testing.T) {
 	b := opened(t)
 	due := t0.Add(5 * time.Second)
-	if b.Allow(due.Add(-1)) != ErrOpen || b.Ready(due.Add(-1)) {
+	if !errors.Is(b.Allow(due.Add(-1)), ErrOpen) || b.Ready(due.Add(-1)) {
 		t.Error("open ended too early")
 	}
 	if b.State(due) != HalfOpen || !b.Ready(due) {
@@ -101,12 +102,12 @@ func TestHalfOpenAdmitsExactlyTheProbesAndCloses(t *testing.T) {
 			t.Fatal("probe", i, err)
 		}
 	}
-	if b.Allow(due) != ErrOpen || b.Ready(due) {
+	if !errors.Is(b.Allow(due), ErrOpen) || b.Ready(due) {
 		t.Error("a fourth probe")
 	}
 	b.Record(due, good)
 	b.Record(due, good)
-	if b.Allow(due) != ErrOpen {
+	if !errors.Is(b.Allow(due), ErrOpen) {
 		t.Error("a fourth probe after two good ones")
 	}
 	b.Record(due, good)
@@ -144,7 +145,7 @@ func TestAProbeGivenUpMakesRoom(t *testing.T) {
 	}
 	b.Cancel(due)
 	b.Record(due.Add(time.Second), call.Outcome{Class: call.Canceled, Latency: time.Second})
-	if b.Allow(due) != nil || b.Allow(due) != nil || b.Allow(due) != ErrOpen {
+	if b.Allow(due) != nil || b.Allow(due) != nil || !errors.Is(b.Allow(due), ErrOpen) {
 		t.Error("want room for exactly two")
 	}
 }
@@ -162,7 +163,7 @@ func TestCallsFromBeforeAreNoProbes(t *testing.T) {
 	if s := b.State(due.Add(time.Second)); s != HalfOpen {
 		t.Fatal(s)
 	}
-	if b.Allow(due) != nil || b.Allow(due) != nil || b.Allow(due) != ErrOpen {
+	if b.Allow(due) != nil || b.Allow(due) != nil || !errors.Is(b.Allow(due), ErrOpen) {
 		t.Error("want room for exactly two")
 	}
 }
@@ -189,7 +190,7 @@ func TestProbesAreExactUnderConcurrency(t *testing.T) {
 func TestReconfigureKeepsTheState(t *testing.T) {
 	b := opened(t)
 	b.Reconfigure(Config{MinCalls: 100})
-	if b.Allow(t0) != ErrOpen {
+	if !errors.Is(b.Allow(t0), ErrOpen) {
 		t.Error("new settings closed it")
 	}
 	b.Reconfigure(Config{Off: true})

@@ -54,6 +54,7 @@ func (d *delay) arm() {
 func (d *delay) finished(now time.Time, age time.Duration) {
 	d.samples.Load().finished.Record(now, age)
 }
+
 func (d *delay) givenUp(now time.Time, age time.Duration) { d.samples.Load().givenUp.Record(now, age) }
 
 // after returns the delay for the given budget, and renews it when that is due.

@@ -82,7 +82,7 @@ func TestRetryOnlyWhatIsSafeAndWorthIt(t *testing.T) {
 		}
 	}
 	off := rich(Config{Off: true, Hedge: &Hedge{After: 1}})
-	if _, err := off.Next(t0, 1, idem, failed); err != ErrNoMore {
+	if _, err := off.Next(t0, 1, idem, failed); !errors.Is(err, ErrNoMore) {
 		t.Error("off:", err)
 	}
 	if _, ok := off.HedgeAfter(t0, 1, idem); ok || off.Hedge(t0) {
@@ -107,7 +107,7 @@ func TestBudgetAllowsTheReserveAndTheRatio(t *testing.T) {
 	n := 0
 	for ; n < 1000; n++ {
 		if _, err := p.Next(t0, 1, idem, failed); err != nil {
-			if err != ErrBudget {
+			if !errors.Is(err, ErrBudget) {
 				t.Fatal(err)
 			}
 			break
@@ -253,8 +253,10 @@ func TestReconfigureKeepsTheBudget(t *testing.T) {
 }
 
 func TestConfigNamesEveryFault(t *testing.T) {
-	err := Config{MaxAttempts: 11, BaseDelay: -1, MaxDelay: -1, BudgetRatio: 2, MinPerSecond: -1,
-		Hedge: &Hedge{After: -1, BudgetRatio: -1}}.Validate()
+	err := Config{
+		MaxAttempts: 11, BaseDelay: -1, MaxDelay: -1, BudgetRatio: 2, MinPerSecond: -1,
+		Hedge: &Hedge{After: -1, BudgetRatio: -1},
+	}.Validate()
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok || len(joined.Unwrap()) != 7 {
 		t.Errorf("%v: want 7 faults", err)

@@ -34,8 +34,7 @@ func (f *Faults) Check(ok bool, path string, value any, want string) {
 // Errors that are no *Error are kept as they are.
 func (f *Faults) Within(path string, err error) {
 	for _, e := range List(err) {
-		var fault *Error
-		if errors.As(e, &fault) {
+		if fault, ok := errors.AsType[*Error](e); ok {
 			inner := *fault
 			inner.Path = join(path, fault.Path)
 			e = &inner

@@ -34,6 +34,9 @@ func newDiagnose() *cobra.Command {
 			if err := checkOutput(output, "text", "json"); err != nil {
 				return err
 			}
+			if routes < 0 {
+				return usagef("0 prints all routes", "--routes %d is negative", routes)
+			}
 			report, err := diagnoseFiles(cmd, args, baseline)
 			if err != nil {
 				return err
@@ -44,9 +47,9 @@ func newDiagnose() *cobra.Command {
 			return renderReport(cmd.OutOrStdout(), report, routes)
 		},
 	}
-	cmd.Flags().StringArrayVar(&baseline, "baseline", nil, "traces of healthy traffic to compare with; may be repeated")
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	cmd.Flags().IntVar(&routes, "routes", 5, "routes to print as text; 0 = all")
+	cmd.Flags().StringArrayVar(&baseline, "baseline", nil, "`PATH` of traces of healthy traffic to compare with; may be repeated")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "`FORMAT`: text or json")
+	cmd.Flags().IntVar(&routes, "routes", 5, "print at most `N` routes as text; 0 = all")
 	return cmd
 }
 
@@ -69,13 +72,15 @@ func diagnoseFiles(cmd *cobra.Command, paths, baseline []string) (advise.Report,
 	if len(report.Routes) == 0 {
 		return report, &failure{
 			code: exitError,
-			err: fmt.Errorf("no usable trace among %d spans of %d traces (%d invalid)",
-				report.Input.Spans, report.Input.Traces, report.Input.InvalidSpans),
-			hint: "a trace needs one span that ends after it starts",
+			err:  fmt.Errorf("no usable trace: all spans of %s are invalid (%d)", count(len(suspect.Traces), "trace"), report.Input.InvalidSpans),
+			hint: unusableHint,
 		}
 	}
 	return report, nil
 }
+
+// unusableHint says what makes a span invalid once it could be read.
+const unusableHint = "a span is invalid when it ends before it starts, or is its own ancestor"
 
 const criticalPathLong = `Print the critical path of each trace's root as one JSON object a line, or with --service and --operation that of the
 topmost span of that name. The sections are in time order and partition the span's duration.`
@@ -103,20 +108,22 @@ func newCriticalPath() *cobra.Command {
 		Use:   "critical-path [--service S --operation O] [-o json] PATH...",
 		Short: "Print the exact critical path of each trace",
 		Long:  criticalPathLong,
-		Args:  minArgs(1, "at least one trace file, folder or -"),
+		Example: `  longpole critical-path traces.json
+  longpole critical-path --service orders --operation "GET /orders" traces/ | jq .duration_ns`,
+		Args: minArgs(1, "at least one trace file, folder or -"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output, "json"); err != nil {
 				return err
 			}
 			if (service == "") != (operation == "") {
-				return usagef("a span is named by both", "--service and --operation go together")
+				return usagef("give both, or neither for the root of each trace", "--service and --operation go together")
 			}
 			return criticalPaths(cmd, args, service, operation)
 		},
 	}
-	cmd.Flags().StringVar(&service, "service", "", "start at the topmost span of this service")
-	cmd.Flags().StringVar(&operation, "operation", "", "start at the topmost span of this operation")
-	cmd.Flags().StringVarP(&output, "output", "o", "json", "json")
+	cmd.Flags().StringVar(&service, "service", "", "start at the topmost span of service `S` and the --operation")
+	cmd.Flags().StringVar(&operation, "operation", "", "start at the topmost span of operation `O` and the --service")
+	cmd.Flags().StringVarP(&output, "output", "o", "json", "`FORMAT`: json, the only one")
 	return cmd
 }
 
@@ -127,9 +134,10 @@ func criticalPaths(cmd *cobra.Command, paths []string, service, operation string
 	}
 	enc := json.NewEncoder(cmd.OutOrStdout())
 	enc.SetEscapeHTML(false)
-	written, without := 0, 0
+	written, without, invalid, duplicates := 0, 0, 0, 0
 	for _, t := range in.Traces {
 		tree := diagnose.Build(t, diagnose.ClockOptions{})
+		invalid, duplicates = invalid+tree.Invalid, duplicates+tree.Duplicates
 		root := rootOf(tree, service, operation)
 		if root < 0 {
 			without++
@@ -140,14 +148,25 @@ func criticalPaths(cmd *cobra.Command, paths []string, service, operation string
 		}
 		written++
 	}
-	if without > 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "longpole: warning: %d of %d traces have no such span\n", without, len(in.Traces))
+	warn := func(n int, what string) {
+		if n > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "longpole: warning: %s\n", what)
+		}
 	}
-	if written == 0 {
-		return &failure{code: exitError, err: fmt.Errorf("no critical path in %d traces", len(in.Traces)),
-			hint: "check --service and --operation; they match exactly"}
+	warn(invalid, count(invalid, "invalid span")+" dropped: "+unusableHint)
+	warn(duplicates, count(duplicates, "span")+" dropped that shared the ID of another")
+	if written > 0 {
+		warn(without, fmt.Sprintf("%d of %s have no such span", without, count(len(in.Traces), "trace")))
+		return nil
 	}
-	return nil
+	if service == "" {
+		return &failure{code: exitError, err: fmt.Errorf("no usable span in %s", count(len(in.Traces), "trace")), hint: unusableHint}
+	}
+	return &failure{
+		code: exitError,
+		err:  fmt.Errorf("no span of service %q and operation %q in %s", service, operation, count(len(in.Traces), "trace")),
+		hint: "both match exactly; `longpole diagnose` prints the names",
+	}
 }
 
 // rootOf is the trace's root, or its topmost span of that name; -1 when there is none.

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,12 +19,23 @@ func readInput(cmd *cobra.Command, paths []string) (ingest.Input, error) {
 	})
 	show.Clear()
 	if err != nil {
-		return in, &failure{code: exitError, err: err, hint: "accepted are OTLP (JSON, JSON lines, protobuf), Jaeger JSON and Zipkin v2 JSON; plain, .gz or .zst"}
+		return in, &failure{code: exitError, err: err, hint: inputHint(err)}
 	}
 	for _, w := range in.Warnings {
 		fmt.Fprintln(cmd.ErrOrStderr(), "longpole: warning:", w)
 	}
 	return in, nil
+}
+
+// inputHint is the mend of an input that could not be read. What a file of another kind should hold, its error says.
+func inputHint(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "PATH is a file, a folder, or - for standard input"
+	case errors.Is(err, ingest.ErrNoSpans):
+		return ""
+	}
+	return "a faulty file in a folder is left out with a warning, and the others are read"
 }
 
 // checkOutput refuses an -o that the command does not have.
@@ -31,5 +45,5 @@ func checkOutput(output string, known ...string) error {
 			return nil
 		}
 	}
-	return usagef("", "unknown output %q; want one of %v", output, known)
+	return usagef("want "+strings.Join(known, " or "), "unknown output %q", output)
 }

@@ -38,6 +38,7 @@ func (f *failure) Unwrap() error { return f.err }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -56,6 +57,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	fail := &failure{code: exitError, err: err}
 	errors.As(err, &fail)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		fail = &failure{code: exitAborted, err: errors.New("interrupted")}
+	}
 	fmt.Fprintf(stderr, "longpole: error: %v\n", fail.err)
 	if fail.hint != "" {
 		fmt.Fprintf(stderr, "longpole: hint: %s\n", fail.hint)
@@ -65,12 +69,19 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 const rootLong = `Longpole finds the long pole in a distributed system's latency, cuts it, and proves that it stayed cut.
 
-  longpole demo                         see the whole loop on an embedded system, about 4 minutes
-  longpole diagnose traces/             find the long pole in your own trace files
-  longpole serve --config longpole.yaml put it in the path of your traffic
+  longpole demo                          see the whole loop on an embedded system, about 4 minutes
+  longpole diagnose traces/              find the long pole in your own trace files
+  longpole serve --config longpole.yaml  put it in the path of your traffic
 
 Data goes to standard output, messages to standard error.
-Exit codes: 0 done, 1 error, 2 usage, 97 aborted, 98 inconclusive, 99 a threshold failed, 104 invalid configuration.`
+Exit codes:
+  0    done
+  1    error
+  2    the command was called wrongly
+  97   aborted
+  98   inconclusive
+  99   a threshold failed, as when a rollout was rolled back
+  104  invalid configuration`
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -83,7 +94,7 @@ func newRoot() *cobra.Command {
 			if len(args) == 0 {
 				return nil
 			}
-			return usagef("see `longpole --help` for the commands", "unknown command %q", args[0])
+			return unknownCommand(cmd, args[0])
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -91,7 +102,46 @@ func newRoot() *cobra.Command {
 		return &failure{code: exitUsage, err: err, hint: fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 	})
 	root.AddCommand(newDemo(), newServe(), newDiagnose(), newCriticalPath(), newRollout(), newValidate(), newVersion())
+	root.SetHelpCommand(newHelp())
+	plainUsage(root)
 	return root
+}
+
+// unknownCommand is what was asked for below parent and is not there, with what was perhaps meant.
+func unknownCommand(parent *cobra.Command, name string) error {
+	hint := fmt.Sprintf("see `%s --help` for the commands", parent.CommandPath())
+	parent.SuggestionsMinimumDistance = 2
+	if near := parent.SuggestionsFor(name); len(near) > 0 {
+		hint = fmt.Sprintf("did you mean `%s %s`?", parent.CommandPath(), near[0])
+	}
+	return usagef(hint, "unknown command %q", parent.CommandPath()+" "+name)
+}
+
+// plainUsage keeps cobra from adding [flags] to usage lines, which name theirs.
+func plainUsage(cmd *cobra.Command) {
+	cmd.DisableFlagsInUseLine = true
+	for _, c := range cmd.Commands() {
+		plainUsage(c)
+	}
+}
+
+// newHelp is cobra's help command, except that it refuses a command that is not there.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Print what a command does and takes",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			at, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return unknownCommand(at, rest[0])
+			}
+			at.InitDefaultHelpFlag()
+			return at.Help()
+		},
+	}
 }
 
 func newVersion() *cobra.Command {
@@ -116,6 +166,24 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	return usagef(fmt.Sprintf("see `%s --help`", cmd.CommandPath()), "%s takes no arguments, but got %q", cmd.CommandPath(), args[0])
+}
+
+// maxOne lets one argument follow, or none.
+func maxOne(cmd *cobra.Command, args []string) error {
+	if len(args) <= 1 {
+		return nil
+	}
+	return usagef(fmt.Sprintf("see `%s --help`", cmd.CommandPath()), "%s takes one argument at most, but got %q", cmd.CommandPath(), args)
+}
+
+// oneArg asks for exactly one argument, called what in the message.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return maxOne(cmd, args)
+		}
+		return minArgs(1, what)(cmd, args)
+	}
 }
 
 // minArgs asks for at least n arguments, called what in the message.

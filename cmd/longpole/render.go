@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,7 +25,8 @@ const (
 )
 
 // renderReport writes a report for a person. routes bounds the routes shown; 0 = all.
-func renderReport(w io.Writer, r advise.Report, routes int) error {
+func renderReport(out io.Writer, r advise.Report, routes int) error {
+	w := bufio.NewWriter(out)
 	renderInput(w, r.Input)
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "Note: %s\n", n)
@@ -40,9 +42,9 @@ func renderReport(w io.Writer, r advise.Report, routes int) error {
 		renderRoute(w, route)
 	}
 	if rest := len(r.Routes) - len(shown); rest > 0 {
-		fmt.Fprintf(w, "\n%d more routes; `--routes 0` prints them all\n", rest)
+		fmt.Fprintf(w, "\n… %s; `--routes 0` prints them all\n", count(rest, "more route"))
 	}
-	return nil
+	return w.Flush()
 }
 
 func renderInput(w io.Writer, in diagnose.Input) {
@@ -51,16 +53,16 @@ func renderInput(w io.Writer, in diagnose.Input) {
 		fmt.Fprintf(w, ", %s", count(in.Files, "file"))
 	}
 	for _, c := range []struct {
-		n    int
-		what string
+		n          int
+		what, then string
 	}{
-		{in.IncompleteTraces, "incomplete traces"},
-		{in.DuplicateSpans, "duplicate spans dropped"},
-		{in.InvalidSpans, "invalid spans dropped"},
-		{in.SkewCorrectedSpans, "spans moved for clock skew"},
+		{in.IncompleteTraces, "incomplete trace", ""},
+		{in.DuplicateSpans, "duplicate span", " dropped"},
+		{in.InvalidSpans, "invalid span", " dropped"},
+		{in.SkewCorrectedSpans, "span", " moved for clock skew"},
 	} {
 		if c.n > 0 {
-			fmt.Fprintf(w, ", %d %s", c.n, c.what)
+			fmt.Fprintf(w, ", %s%s", count(c.n, c.what), c.then)
 		}
 	}
 	fmt.Fprintln(w)
@@ -80,7 +82,7 @@ func renderCulprits(w io.Writer, culprits []diagnose.Culprit) {
 }
 
 func renderRoute(w io.Writer, r advise.Route) {
-	fmt.Fprintf(w, "\n%s  %s   %d traces, %d errors\n", r.Service, r.Operation, r.Traces, r.Errors)
+	fmt.Fprintf(w, "\n%s  %s   %s, %s\n", r.Service, r.Operation, count(r.Traces, "trace"), count(r.Errors, "error"))
 	l := r.Latency
 	fmt.Fprintf(w, "  p50 %s   p90 %s   p95 %s   p99 %s   p99.9 %s   max %s ms\n", ms(l.P50), ms(l.P90), ms(l.P95), ms(l.P99), ms(l.P999), ms(l.Max))
 	rows := [][]string{{"  SEGMENT", "SERVICE", "OPERATION", "P50 BAND", "", "P99 BAND", "", ""}}
@@ -97,7 +99,7 @@ func renderRoute(w io.Writer, r advise.Route) {
 	table(w, rows)
 	for i, f := range r.Findings {
 		if i == findingsShown {
-			fmt.Fprintf(w, "  … %d more findings\n", len(r.Findings)-i)
+			fmt.Fprintf(w, "  … %s\n", count(len(r.Findings)-i, "more finding"))
 			break
 		}
 		renderFinding(w, f)

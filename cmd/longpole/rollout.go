@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,8 +25,10 @@ import (
 const rolloutLong = `Replace the policy of a route on live traffic: a share of the calls is drawn at random to the candidate, an equal share is
 the baseline beside it, and a test that stays valid however often one looks decides between them.
 
-The commands speak to the admin address of a running gateway: --admin, or LONGPOLE_ADMIN; with a token in
-LONGPOLE_ADMIN_TOKEN where one is needed.`
+The commands speak to the admin address of a running gateway: --admin, or LONGPOLE_ADMIN; with the gateway's own
+LONGPOLE_ADMIN_TOKEN where it has one. Without an ID they mean the only rollout that runs, or else the newest.`
+
+const verdictCodes = `Exits 0 when it was promoted, 97 when it was aborted, 98 when it stayed inconclusive, 99 when it was rolled back.`
 
 // adminClient speaks to the admin API.
 type adminClient struct {
@@ -38,19 +41,22 @@ func newRollout() *cobra.Command {
 		Use: "rollout", Short: "Try a policy change on live traffic and let the evidence decide", Long: rolloutLong,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("see `longpole rollout --help`", "unknown command %q for rollout", args[0])
+				return unknownCommand(cmd, args[0])
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.token = os.Getenv("LONGPOLE_ADMIN_TOKEN")
-	cmd.PersistentFlags().StringVar(&c.base, "admin", cmp.Or(os.Getenv("LONGPOLE_ADMIN"), "http://127.0.0.1:9901"), "admin address of the gateway")
+	c.token = os.Getenv(tokenVariable)
+	cmd.PersistentFlags().StringVar(&c.base, "admin", cmp.Or(os.Getenv("LONGPOLE_ADMIN"), "http://127.0.0.1:9901"), "`URL` of the gateway's admin side")
 	cmd.AddCommand(newRolloutStart(&c), newRolloutList(&c), newRolloutGet(&c), newRolloutWatch(&c),
 		newRolloutSteer(&c, "promote", "Make the candidate the policy now, whatever the evidence"),
 		newRolloutSteer(&c, "abort", "Drop the candidate and keep the policy in force"))
 	return cmd
 }
+
+// adminPatience bounds one request to the admin API, which answers from memory.
+const adminPatience = 30 * time.Second
 
 // do makes one request. into may be nil.
 func (c *adminClient) do(ctx context.Context, method, path string, body, into any) error {
@@ -66,6 +72,8 @@ func (c *adminClient) do(ctx context.Context, method, path string, body, into an
 	if !strings.Contains(base, "://") {
 		base = "http://" + base
 	}
+	ctx, cancel := context.WithTimeout(ctx, adminPatience)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(base, "/")+path, payload)
 	if err != nil {
 		return usagef("want a URL as http://127.0.0.1:9901", "--admin: %w", err)
@@ -75,7 +83,11 @@ func (c *adminClient) do(ctx context.Context, method, path string, body, into an
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return &failure{code: exitError, err: err, hint: "is `longpole serve` running, and is --admin its admin address?"}
+		var fault *url.Error
+		if errors.As(err, &fault) {
+			err = fault.Err // the rest repeats the request
+		}
+		return &failure{code: exitError, err: fmt.Errorf("no answer from %s: %w", base, err), hint: "is `longpole serve` running, and is --admin its admin address?"}
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
@@ -85,14 +97,30 @@ func (c *adminClient) do(ctx context.Context, method, path string, body, into an
 	if resp.StatusCode >= 300 {
 		var p struct{ Error string }
 		if json.Unmarshal(data, &p) != nil || p.Error == "" {
-			p.Error = resp.Status
+			p.Error = fmt.Sprintf("%s answers %s", base, resp.Status)
 		}
-		return fmt.Errorf("%s", p.Error)
+		return &failure{code: exitError, err: errors.New(p.Error), hint: adminHint(resp.StatusCode)}
 	}
 	if into == nil {
 		return nil
 	}
-	return json.Unmarshal(data, into)
+	if err := json.Unmarshal(data, into); err != nil {
+		return &failure{code: exitError, err: fmt.Errorf("%s does not answer like a gateway: %w", base, err), hint: "--admin is the admin address, not the one that takes calls"}
+	}
+	return nil
+}
+
+// adminHint is the mend of a refusal, where its text does not say it.
+func adminHint(status int) string {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return "put the gateway's token in " + tokenVariable
+	case http.StatusConflict:
+		return "`longpole rollout list` shows what runs and what has ended"
+	case http.StatusNotFound:
+		return "`longpole rollout list` shows the IDs; --admin is the admin address, not the one that takes calls"
+	}
+	return ""
 }
 
 func newRolloutStart(c *adminClient) *cobra.Command {
@@ -100,8 +128,9 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 	var to, output string
 	var watch bool
 	cmd := &cobra.Command{
-		Use:   "start --route NAME (--advice CODE | --to FILE)",
+		Use:   "start --route NAME (--advice CODE | --to FILE) [--watch]",
 		Short: "Start a rollout",
+		Long:  "Start a rollout of a finding's cure or of a policy of your own. With --watch, wait for its end.\n" + verdictCodes,
 		Example: `  longpole rollout start --route orders --advice LP103 --watch
   longpole rollout start --route orders --to policy.yaml --goal no_worse --reason "shorter timeout"`,
 		Args: noArgs,
@@ -109,7 +138,14 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			if to != "" {
+			switch {
+			case q.Route == "":
+				return usagef("`longpole rollout start --help` has examples", "--route NAME is missing")
+			case (q.Advice == "") == (to == ""):
+				return usagef("--advice takes the cure of a finding, --to a policy of your own", "give either --advice CODE or --to FILE")
+			case watch && output != "table":
+				return usagef("leave out --watch, and see `longpole rollout get -o json` later", "--watch has no -o %s", output)
+			case to != "":
 				p, err := readPolicy(cmd, to)
 				if err != nil {
 					return err
@@ -123,24 +159,28 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 			if watch {
 				return c.watch(cmd, s.ID)
 			}
-			return showRollouts(cmd.OutOrStdout(), output, []rollout.Status{s})
+			if output == "json" {
+				return writeJSON(cmd.OutOrStdout(), s)
+			}
+			showRollouts(cmd.OutOrStdout(), []rollout.Status{s})
+			return nil
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&q.Route, "route", "", "route whose policy is to change")
-	f.StringVar(&q.Advice, "advice", "", "try the change that this finding carries, as LP103")
-	f.StringVar(&to, "to", "", "file with the whole new policy, or - for standard input")
-	f.StringVar(&q.Goal, "goal", "", "improve or no_worse (default improve)")
-	f.StringVar(&q.Target, "target", "", "what to improve: p50, p95, p99, errors, timeouts, attempts (default p99)")
-	f.Float64SliceVar(&q.Steps, "steps", nil, "shares of the candidate (default 0.05,0.1,0.25,0.5)")
-	f.DurationVar(&q.Slice, "slice", 0, "time between two looks (default 10s)")
-	f.DurationVar(&q.Warmup, "warmup", 0, "time that is not judged (default 30s)")
-	f.DurationVar(&q.MaxDuration, "max-duration", 0, "of the whole rollout (default 30m)")
-	f.StringVar(&q.OnInconclusive, "on-inconclusive", "", "rollback or promote when time is up (default rollback)")
-	f.StringVar(&q.Reason, "reason", "", "why, for the journal")
+	f.StringVar(&q.Route, "route", "", "`NAME` of the route whose policy is to change")
+	f.StringVar(&q.Advice, "advice", "", "try the change that the finding with this `CODE` carries, as LP103")
+	f.StringVar(&to, "to", "", "`FILE` with the whole new policy, or - for standard input")
+	f.StringVar(&q.Goal, "goal", "", "`GOAL`: improve or no_worse (default improve)")
+	f.StringVar(&q.Target, "target", "", "`METRIC` to improve: p50, p95, p99, errors, timeouts or attempts (default p99)")
+	f.Float64SliceVar(&q.Steps, "steps", nil, "`SHARES` of the calls that the candidate gets, one after the other (default 0.05,0.1,0.25,0.5)")
+	f.DurationVar(&q.Slice, "slice", 0, "`TIME` between two looks (default 10s)")
+	f.DurationVar(&q.Warmup, "warmup", 0, "`TIME` at the start that is not judged (default 30s)")
+	f.DurationVar(&q.MaxDuration, "max-duration", 0, "longest `TIME` of the whole rollout (default 30m)")
+	f.StringVar(&q.OnInconclusive, "on-inconclusive", "", "`END` when time is up without a verdict: rollback or promote (default rollback)")
+	f.StringVar(&q.Reason, "reason", "", "`TEXT` for the journal: why")
 	f.BoolVarP(&watch, "watch", "w", false, "watch it until it ends")
-	f.StringVarP(&output, "output", "o", "table", "table or json")
-	cmd.MarkFlagsMutuallyExclusive("advice", "to")
+	f.StringVarP(&output, "output", "o", "table", "`FORMAT`: table or json")
+	f.Lookup("steps").DefValue = "" // its text names the default
 	return cmd
 }
 
@@ -174,15 +214,22 @@ func newRolloutList(c *adminClient) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return showRollouts(cmd.OutOrStdout(), output, all)
+			if output == "json" {
+				return writeJSON(cmd.OutOrStdout(), all)
+			}
+			showRollouts(cmd.OutOrStdout(), all)
+			if len(all) == 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "longpole: no rollout yet; `longpole rollout start` starts one")
+			}
+			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`FORMAT`: table or json")
 	return cmd
 }
 
 func (c *adminClient) list(ctx context.Context) ([]rollout.Status, error) {
-	var answer struct{ Rollouts []rollout.Status }
+	answer := struct{ Rollouts []rollout.Status }{Rollouts: []rollout.Status{}}
 	err := c.do(ctx, http.MethodGet, "/api/v1/rollouts", nil, &answer)
 	return answer.Rollouts, err
 }
@@ -210,7 +257,7 @@ func (c *adminClient) pick(ctx context.Context, args []string) (string, error) {
 	case len(all) > 0:
 		return all[len(all)-1].ID, nil
 	}
-	return "", usagef("`longpole rollout start` starts one", "there is no rollout")
+	return "", &failure{code: exitError, err: errors.New("there is no rollout"), hint: "`longpole rollout start` starts one"}
 }
 
 func (c *adminClient) get(ctx context.Context, id string) (s rollout.Status, err error) {
@@ -221,7 +268,7 @@ func (c *adminClient) get(ctx context.Context, id string) (s rollout.Status, err
 func newRolloutGet(c *adminClient) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "get [ID]", Short: "Show one rollout with its evidence and journal", Args: cobra.MaximumNArgs(1),
+		Use: "get [ID]", Short: "Show one rollout with its evidence and journal", Args: maxOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output, "text", "json"); err != nil {
 				return err
@@ -241,7 +288,7 @@ func newRolloutGet(c *adminClient) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "`FORMAT`: text or json")
 	return cmd
 }
 
@@ -249,8 +296,8 @@ func newRolloutWatch(c *adminClient) *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch [ID]",
 		Short: "Watch a rollout until it ends",
-		Long:  "Watch a rollout until it ends. Exits 0 when it was promoted, 99 when it was rolled back, 98 when it stayed inconclusive, 97 when it was aborted.",
-		Args:  cobra.MaximumNArgs(1),
+		Long:  "Watch a rollout until it ends. Interrupting the watch leaves the rollout alone.\n" + verdictCodes,
+		Args:  maxOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := c.pick(cmd.Context(), args)
 			if err != nil {
@@ -268,6 +315,9 @@ func (c *adminClient) watch(cmd *cobra.Command, id string) error {
 	line := newProgress(cmd.ErrOrStderr())
 	for {
 		s, err := c.get(cmd.Context(), id)
+		if cmd.Context().Err() != nil {
+			return &failure{code: exitAborted, err: fmt.Errorf("stopped watching; %s goes on", id)}
+		}
 		if err != nil {
 			return err
 		}
@@ -285,7 +335,6 @@ func (c *adminClient) watch(cmd *cobra.Command, id string) error {
 		select {
 		case <-tick.C:
 		case <-cmd.Context().Done():
-			return &failure{code: exitAborted, err: fmt.Errorf("stopped watching; %s goes on", id)}
 		}
 	}
 }
@@ -302,7 +351,7 @@ func verdictError(s rollout.Status) error {
 func newRolloutSteer(c *adminClient, verb, short string) *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use: verb + " [ID]", Short: short, Args: cobra.MaximumNArgs(1),
+		Use: verb + " [ID]", Short: short, Args: maxOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := c.pick(cmd.Context(), args)
 			if err != nil {
@@ -313,17 +362,15 @@ func newRolloutSteer(c *adminClient, verb, short string) *cobra.Command {
 			if err := c.do(cmd.Context(), http.MethodPost, "/api/v1/rollouts/"+url.PathEscape(id)+"/"+verb, body, &s); err != nil {
 				return err
 			}
-			return showRollouts(cmd.OutOrStdout(), "table", []rollout.Status{s})
+			showRollouts(cmd.OutOrStdout(), []rollout.Status{s})
+			return nil
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the journal")
+	cmd.Flags().StringVar(&reason, "reason", "", "`TEXT` for the journal: why")
 	return cmd
 }
 
-func showRollouts(w io.Writer, output string, all []rollout.Status) error {
-	if output == "json" {
-		return writeJSON(w, all)
-	}
+func showRollouts(w io.Writer, all []rollout.Status) {
 	rows := [][]string{{"ID", "ROUTE", "PHASE", "STEP", "WEIGHT", "VERDICT", "STARTED", "OUTCOME"}}
 	for _, s := range all {
 		rows = append(rows, []string{
@@ -332,7 +379,6 @@ func showRollouts(w io.Writer, output string, all []rollout.Status) error {
 		})
 	}
 	table(w, rows)
-	return nil
 }
 
 // rolloutLine is a running rollout in one line.
@@ -357,13 +403,21 @@ func renderRollout(w io.Writer, s rollout.Status) {
 		rows = append(rows, row("  predicted", *s.Predicted))
 	}
 	table(w, append(rows, row("  candidate", s.Measured)))
+	if len(s.Judgement.Metrics) == 0 {
+		fmt.Fprintln(w, "  not judged yet")
+	} else {
+		renderMetrics(w, s.Judgement.Metrics)
+	}
+	for _, e := range s.Journal {
+		fmt.Fprintf(w, "  %s  %-11s %s\n", e.At.Local().Format("15:04:05"), e.Phase, e.Text)
+	}
+}
+
+func renderMetrics(w io.Writer, all []rollout.MetricResult) {
 	metrics := [][]string{{"  METRIC", "VERDICT", "BASELINE", "CANDIDATE", "DIFFERENCE", "95 % INTERVAL", "UNIT"}}
-	for _, m := range s.Judgement.Metrics {
+	for _, m := range all {
 		metrics = append(metrics, []string{"  " + m.Metric, string(m.Verdict), ms(m.Baseline), ms(m.Candidate),
 			fmt.Sprintf("%+.4f", m.Difference), fmt.Sprintf("%+.4f .. %+.4f", m.Low, m.High), m.Unit})
 	}
 	table(w, metrics)
-	for _, e := range s.Journal {
-		fmt.Fprintf(w, "  %s  %-11s %s\n", e.At.Local().Format("15:04:05"), e.Phase, e.Text)
-	}
 }

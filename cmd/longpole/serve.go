@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,13 +12,18 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/longpole/longpole/internal/conf"
+	"github.com/longpole/longpole/setting"
 )
 
 const serveLong = `Run the gateway of a configuration file: the data plane, OTLP receivers, the live diagnosis, rollouts, and the page and
 API on the admin address.
 
 The file is read again on SIGHUP and when it changes. A bad file is refused with all its faults and the running one stays.
-SIGTERM and SIGINT drain: no new calls, running ones end.`
+SIGTERM and SIGINT drain: no new calls, running ones end; a second one stops at once.
+
+The log goes to standard error: text on a terminal, JSON elsewhere. Exits 104 when the configuration is invalid.`
 
 func newServe() *cobra.Command {
 	var path, level string
@@ -29,7 +35,7 @@ func newServe() *cobra.Command {
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if path == "" {
-				return usagef("the smallest configuration is in the README", "serve needs --config FILE")
+				return usagef(smallestConfig, "longpole serve needs --config FILE")
 			}
 			log, err := newLog(cmd.ErrOrStderr(), level)
 			if err != nil {
@@ -38,8 +44,8 @@ func newServe() *cobra.Command {
 			return serve(cmd.Context(), path, log)
 		},
 	}
-	cmd.Flags().StringVarP(&path, "config", "c", "", "configuration file")
-	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().StringVarP(&path, "config", "c", "", "configuration `FILE`")
+	cmd.Flags().StringVar(&level, "log-level", "info", "`LEVEL`: debug, info, warn or error")
 	return cmd
 }
 
@@ -63,10 +69,14 @@ func serve(ctx context.Context, path string, log *slog.Logger) error {
 		return err
 	}
 	s, err := newServer(ctx, cfg, log)
+	var fault *setting.Error
+	if errors.As(err, &fault) {
+		return faulty(path, located(path, err))
+	}
 	if err != nil {
 		return err
 	}
-	log.Info("serving", "config", path, "routes", len(cfg.Routes), "admin", "http://"+address(s.admin)+"/",
+	log.Info("serving", "config", path, "routes", len(cfg.Routes), "admin", pageOf(s.admin),
 		"otlp_http", address(s.otlpHTTP), "otlp_grpc", address(s.otlpGRPC))
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -80,6 +90,15 @@ func serve(ctx context.Context, path string, log *slog.Logger) error {
 	<-watched
 	log.Info("stopped")
 	return err
+}
+
+// located gives faults that came to light after the file was read their lines in it.
+func located(path string, faults error) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return faults
+	}
+	return conf.Locate(path, data, faults)
 }
 
 // watchConfig reloads on SIGHUP and when the file's content may have changed. It polls: a mounted ConfigMap is replaced
@@ -118,7 +137,7 @@ func fileStamp(path string) string {
 func (s *server) reload(path string) {
 	cfg, err := loadConfig(path)
 	if err == nil {
-		err = s.gateway.Reload(cfg)
+		err = located(path, s.gateway.Reload(cfg))
 	}
 	if err != nil {
 		s.log.Error("reload refused; the running configuration stays", "config", path, "error", err.Error())

@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,6 +44,9 @@ func newServer(ctx context.Context, cfg gateway.Config, log *slog.Logger) (_ *se
 			s.closeListeners()
 		}
 	}()
+	if err := guardAdmin(cfg.Admin); err != nil {
+		return nil, err
+	}
 	s.analysis = newAnalysis(log, s.policies)
 	s.receiver = ingest.NewReceiver(s.analysis.Receive)
 	for _, l := range []struct {
@@ -70,6 +76,24 @@ func newServer(ctx context.Context, cfg gateway.Config, log *slog.Logger) (_ *se
 	return s, nil
 }
 
+// tokenVariable holds the token of the admin side, for the gateway and for the commands that speak to it.
+const tokenVariable = "LONGPOLE_ADMIN_TOKEN"
+
+// guardAdmin refuses to offer the admin side to a network without a token: it can change every policy.
+func guardAdmin(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || host == "localhost" || os.Getenv(tokenVariable) != "" {
+		return nil
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+		return nil
+	}
+	return &failure{
+		code: exitConfig, err: fmt.Errorf("admin: %s is not a loopback address, and there is no token", address),
+		hint: "set " + tokenVariable + ", or use 127.0.0.1:9901",
+	}
+}
+
 func listen(ctx context.Context, address string) (net.Listener, error) {
 	if address == gateway.Off || address == "" {
 		return nil, nil
@@ -77,7 +101,11 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, &failure{code: exitError, err: err, hint: "another program uses the address; choose another in the configuration, or \"off\""}
+		hint := "it must be an address of this machine"
+		if errors.Is(err, syscall.EADDRINUSE) {
+			hint = "another program uses the address; choose another in the configuration"
+		}
+		return nil, &failure{code: exitError, err: err, hint: hint}
 	}
 	return l, nil
 }
@@ -132,7 +160,7 @@ func (s *server) Run(ctx context.Context) error {
 func (s *server) adminHandler() http.Handler {
 	return web.New(web.Options{
 		Gateway: s.gateway, Rollouts: s.rollouts, Findings: s.analysis.Newest, Dropped: s.analysis.Dropped,
-		Version: version, Log: s.log,
+		Version: version, Token: os.Getenv(tokenVariable), Log: s.log,
 	})
 }
 
@@ -169,6 +197,14 @@ func (s *server) serveGRPC(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, srv.Stop)
 	defer stop()
 	return srv.Serve(s.otlpGRPC)
+}
+
+// pageOf is where a browser finds the admin side, or "off".
+func pageOf(admin net.Listener) string {
+	if admin == nil {
+		return gateway.Off
+	}
+	return "http://" + admin.Addr().String() + "/"
 }
 
 // address is where l listens, or "off".

@@ -6,8 +6,8 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
 // isTerminal reports whether w is a character device, so that progress may overwrite its line.
@@ -71,22 +71,50 @@ func (p *progress) Clear() {
 	}
 }
 
-// table writes rows in aligned columns; the first row is the heading.
+// table writes rows in aligned columns, those of figures to the right. The first row is the heading; shorter rows are fine.
 func table(w io.Writer, rows [][]string) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.StripEscape)
-	for _, r := range rows {
-		fmt.Fprintln(t, strings.Join(r, "\t"))
+	var widths []int
+	var figures []bool
+	for n, row := range rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths, figures = append(widths, 0), append(figures, true)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			figures[i] = figures[i] && (n == 0 || isFigure(cell))
+		}
 	}
-	_ = t.Flush()
+	for _, row := range rows {
+		var line strings.Builder
+		for i, cell := range row {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if figures[i] {
+				cell = pad + cell
+			} else {
+				cell += pad
+			}
+			line.WriteString(cell)
+			line.WriteString("  ")
+		}
+		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+	}
 }
 
-// ms formats milliseconds to three significant digits: 0.42, 7.31, 184, 1250.
+// isFigure reports whether a cell holds a number, perhaps with its unit, or nothing.
+func isFigure(cell string) bool {
+	cell = strings.TrimLeft(cell, "+-")
+	return cell == "" || cell[0] >= '0' && cell[0] <= '9'
+}
+
+// ms formats milliseconds to about three significant digits: 0.004, 0.42, 7.31, 184, 1250.
 func ms(v float64) string {
 	switch {
 	case v >= 100:
 		return fmt.Sprintf("%.0f", v)
 	case v >= 10:
 		return fmt.Sprintf("%.1f", v)
+	case v > 0 && v < 0.1:
+		return fmt.Sprintf("%.3f", v)
 	}
 	return fmt.Sprintf("%.2f", v)
 }

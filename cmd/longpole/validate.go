@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -17,24 +18,27 @@ func newValidate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate [-o text|json] FILE",
 		Short: "Check a configuration file and report all of its faults",
-		Long:  "Check a configuration file and report all of its faults at once, each with its line. Exits 104 when there is one.",
-		Args:  minArgs(1, "the configuration file"),
+		Long: `Check a configuration file and report all of its faults at once, each as file:line:column. Nothing is started.
+Exits 0 when the file is valid, 104 when it is not.`,
+		Example: `  longpole validate longpole.yaml
+  longpole validate -o json longpole.yaml | jq '.faults[].line'`,
+		Args: oneArg("the configuration file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output, "text", "json"); err != nil {
 				return err
 			}
 			cfg, err := loadConfig(args[0])
 			if output == "json" {
-				return writeFaults(cmd, err)
+				return writeFaults(cmd, args[0], err)
 			}
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %d routes, %d upstreams\n", args[0], len(cfg.Routes), len(cfg.Upstreams))
-			return nil
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %s, %s\n", args[0], count(len(cfg.Routes), "route"), count(len(cfg.Upstreams), "upstream"))
+			return err
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "`FORMAT`: text or json")
 	return cmd
 }
 
@@ -42,14 +46,20 @@ func newValidate() *cobra.Command {
 func loadConfig(path string) (gateway.Config, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return gateway.Config{}, &failure{code: exitConfig, err: err, hint: "the smallest file is in the README"}
+		return gateway.Config{}, &failure{code: exitConfig, err: err, hint: smallestConfig}
 	}
 	cfg, err := gateway.Load(path, data)
 	if err != nil {
-		n := len(setting.List(err))
-		return cfg, &failure{code: exitConfig, err: fmt.Errorf("%s in %s:\n%w", count(n, "fault"), path, err), hint: "`longpole validate FILE` checks without starting"}
+		return cfg, faulty(path, err)
 	}
 	return cfg, nil
+}
+
+const smallestConfig = "the smallest configuration is in the README"
+
+// faulty is the error for a file with faults.
+func faulty(path string, faults error) error {
+	return &failure{code: exitConfig, err: fmt.Errorf("%s in %s:\n%w", count(len(setting.List(faults)), "fault"), path, faults)}
 }
 
 // count is "1 fault" or "3 faults".
@@ -58,6 +68,12 @@ func count(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// verdict is the JSON form.
+type verdict struct {
+	Valid  bool    `json:"valid"`
+	Faults []fault `json:"faults"` // in the order of the file
 }
 
 // fault is one fault in the JSON form.
@@ -69,24 +85,27 @@ type fault struct {
 	Message string `json:"message"`
 }
 
-func writeFaults(cmd *cobra.Command, err error) error {
+// writeFaults writes the verdict on a file. Standard error then has its number of faults only.
+func writeFaults(cmd *cobra.Command, path string, err error) error {
 	faults := []fault{}
-	var fail *failure
-	if errors.As(err, &fail) {
-		for _, e := range setting.List(errors.Unwrap(fail.err)) {
+	var unreadable *fs.PathError
+	if errors.As(err, &unreadable) {
+		faults = append(faults, fault{File: path, Message: unreadable.Error()})
+	} else if err != nil {
+		for _, e := range setting.List(errors.Unwrap(errors.Unwrap(err))) {
 			var at *conf.Error
 			if errors.As(e, &at) {
 				faults = append(faults, fault{at.File, at.Line, at.Column, at.Path, at.Msg})
 			} else {
-				faults = append(faults, fault{Message: e.Error()})
+				faults = append(faults, fault{File: path, Message: e.Error()})
 			}
 		}
-		if len(faults) == 0 {
-			faults = append(faults, fault{Message: fail.Error()})
-		}
 	}
-	if werr := writeJSON(cmd.OutOrStdout(), map[string]any{"valid": err == nil, "faults": faults}); werr != nil {
+	if werr := writeJSON(cmd.OutOrStdout(), verdict{err == nil, faults}); werr != nil {
 		return werr
 	}
-	return err
+	if err == nil || unreadable != nil {
+		return err
+	}
+	return &failure{code: exitConfig, err: fmt.Errorf("%s in %s", count(len(faults), "fault"), path)}
 }

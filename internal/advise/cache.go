@@ -1,7 +1,9 @@
 package advise
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -9,71 +11,127 @@ import (
 	"github.com/longpole/longpole/cache"
 )
 
-// lifetimes are the settings that are tried, from the freshest answers to the oldest. Ages beyond a minute are for the
-// owner of the data to think of.
-var lifetimes = []cache.Config{
-	{TTL: time.Second},
-	{TTL: time.Second, StaleWhileRevalidate: time.Second},
-	{TTL: time.Second, StaleWhileRevalidate: 4 * time.Second},
-	{TTL: 5 * time.Second},
-	{TTL: 2 * time.Second, StaleWhileRevalidate: 8 * time.Second},
-	{TTL: 10 * time.Second},
-	{TTL: 5 * time.Second, StaleWhileRevalidate: 15 * time.Second},
-	{TTL: 20 * time.Second},
-	{TTL: 10 * time.Second, StaleWhileRevalidate: 20 * time.Second},
-	{TTL: 30 * time.Second},
-	{TTL: 10 * time.Second, StaleWhileRevalidate: 50 * time.Second},
-	{TTL: 60 * time.Second},
+// lifetimes are the greatest ages that are tried. More than a minute is for the owner of the data to think of.
+var lifetimes = []time.Duration{
+	time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second, 6 * time.Second, 8 * time.Second, 10 * time.Second,
+	12 * time.Second, 16 * time.Second, 20 * time.Second, 24 * time.Second, 32 * time.Second, 40 * time.Second, 60 * time.Second,
 }
 
-// enoughOfBest is the share of the best gain that a fresher setting must reach to be preferred.
-const enoughOfBest = 0.9
+// ofAge is the setting that gives no answer older than age. A call waits only when none came in the stale part to start
+// a refresh behind it, so that part is the larger one; the fresh part is what spares the upstream.
+func ofAge(age time.Duration) cache.Config {
+	return cache.Config{TTL: age / 4, StaleWhileRevalidate: age - age/4}
+}
 
-// planCache chooses the freshest lifetime that gives nearly the best tail. It looks beyond the p99 first: where the
-// share of misses lies close to 1 %, a p99 flips between a hit and a fetch, and no forecast of it holds.
-func (r *reads) planCache() (cache.Config, bool) {
-	before := make([]int64, len(r.list))
+// What a lifetime must show.
+const (
+	fewWaits  = 0.005 // of the calls: half of 1 %, so that the p99 lies well among the hits
+	someWaits = 0.025 // as much for the p95
+)
+
+// thinnings is how many halves of the reads are replayed: what one draw leaves out is luck.
+const thinnings = 8
+
+// trial is what a replay showed of one setting.
+type trial struct {
+	config cache.Config
+	all    float64 // share of the calls that wait for a fetch, their own or another's
+	canary float64 // the same where the cache sees half of the calls only: the widest step of a canary
+}
+
+// longest is the greatest age that the recording can judge. The replay takes what was recorded to come again and again,
+// which for longer lifetimes would answer one call of a key by itself.
+func (r *reads) longest() time.Duration { return min(lifetimes[len(lifetimes)-1], r.window()/2) }
+
+// planCache chooses the shortest lifetime under which the p99 lies well among the hits even in the candidate arm of a
+// canary: its cache is one of its own, fed by a part of the calls, and a cure that the canary cannot prove never gets
+// further. With none, it chooses the best there is. ok is false when no lifetime would do even for the p95.
+func (r *reads) planCache() (best trial, ok bool) {
+	halves := make([]*reads, thinnings)
+	for k := range halves {
+		halves[k] = r.half(k)
+	}
+	var tried []trial
+	for _, age := range lifetimes {
+		if age > r.longest() {
+			break
+		}
+		t := trial{config: ofAge(age)}
+		for _, half := range halves {
+			t.canary += half.waits(half.simulate(t.config)) / thinnings
+		}
+		t.all = r.waits(r.simulate(t.config))
+		if t.canary <= fewWaits {
+			return t, true
+		}
+		tried = append(tried, t)
+	}
+	if len(tried) == 0 {
+		return trial{}, false
+	}
+	best = slices.MinFunc(tried, func(a, b trial) int { return cmp.Compare(a.canary, b.canary) })
+	if best.canary <= 2*fewWaits {
+		return best, true
+	}
+	for _, enough := range []func(t trial) bool{
+		func(t trial) bool { return t.all <= fewWaits && t.canary <= someWaits },
+		func(t trial) bool { return t.canary <= someWaits },
+		func(t trial) bool { return t.all <= fewWaits },
+		func(t trial) bool { return t.all <= someWaits },
+	} {
+		if i := slices.IndexFunc(tried, enough); i >= 0 {
+			return tried[i], true
+		}
+	}
+	return trial{}, false
+}
+
+// half is the nth way to split the reads in two, as a canary does: an arm is drawn for each call anew. Two in a row are
+// the two parts of one split.
+func (r *reads) half(n int) *reads {
+	h := &reads{keys: r.keys, period: r.period}
 	for i := range r.list {
-		before[i] = r.list[i].took
-	}
-	slices.Sort(before)
-	quantiles := []float64{0.995, 0.99, 0.95}
-	var tried []cache.Config
-	var tails [][]int64 // of each tried, at each of quantiles
-	for _, c := range lifetimes {
-		if c.TTL+c.StaleWhileRevalidate > r.window() {
-			continue
-		}
-		after := make([]int64, len(r.list))
-		for i, o := range r.simulate(c) {
-			after[i] = o.took
-		}
-		slices.Sort(after)
-		tail := make([]int64, len(quantiles))
-		for i, q := range quantiles {
-			tail[i] = quantile(after, q)
-		}
-		tried, tails = append(tried, c), append(tails, tail)
-	}
-	for i, q := range quantiles {
-		was, best := quantile(before, q), quantile(before, q)
-		for _, tail := range tails {
-			best = min(best, tail[i])
-		}
-		if float64(was-best) < minGain*float64(was) || len(tried) == 0 {
-			continue
-		}
-		for n, tail := range tails {
-			if float64(was-tail[i]) >= enoughOfBest*float64(was-best) {
-				return tried[n], true
-			}
+		if r.list[i].lots>>(n/2)&1 == uint64(n&1) {
+			h.list = append(h.list, r.list[i])
 		}
 	}
-	return cache.Config{}, false
+	return h
 }
 
-// replayCache is the effect of a cache under config on the routes above the reads, and the share of reads that no
-// longer wait for a fetch.
+// canary is the latency that the candidate arm of a canary would see under config.
+func (r *reads) canary(config cache.Config) Predicted {
+	var s samples
+	for k := range thinnings {
+		half := r.half(k)
+		for _, o := range half.simulate(config) {
+			s.add(o.took)
+		}
+	}
+	return s.predicted()
+}
+
+// unlike reports whether a person would call a latency in milliseconds another than expected.
+func unlike(got, expected float64) bool {
+	return math.Abs(got-expected) > max(0.1*expected, 0.1)
+}
+
+// doubt says what speaks against t, or "".
+func (r *reads) doubt(t trial) string {
+	if t.canary <= fewWaits {
+		return ""
+	}
+	text := fmt.Sprintf("in a canary with half of the calls %.1f%% of the reads would still wait for a fetch, so that it may not show a better p99",
+		100*t.canary)
+	longest := lifetimes[len(lifetimes)-1]
+	if r.longest() < longest {
+		return text + fmt.Sprintf("; the %s that were watched can judge no lifetime beyond %s, a recording of %s can judge up to %s",
+			short(r.period), short(int64(r.longest())), 2*longest, longest)
+	}
+	return text + fmt.Sprintf(", and no lifetime up to %s changes that: the keys are asked for too seldom", longest)
+}
+
+// replayCache is the effect of a cache under config on the routes above the reads, and the share of the upstream's calls
+// that it saves.
 func (c *corpus) replayCache(r *reads, config cache.Config, keys []routeKey) (effects []Effect, saved float64) {
 	out := r.simulate(config)
 	byTrace := make(map[int][]int)
@@ -111,36 +169,50 @@ func (s *situation) keep(r *reads, route string) (Action, string) {
 	if reason := cacheable(r, s.current[route]); reason != "" {
 		return Action{}, reason
 	}
-	config, ok := r.planCache()
+	plan, ok := r.planCache()
 	if !ok {
-		return Action{}, fmt.Sprintf("no cache: in the %s that were watched no lifetime up to %s keeps enough of the %d keys warm",
-			short(r.period), min(60*time.Second, short(r.period)), r.keys)
+		return Action{}, fmt.Sprintf("no cache: the %s that were watched can judge lifetimes up to %s, and none of them keeps enough of the %d keys warm",
+			short(r.period), short(int64(r.longest())), r.keys)
 	}
 	refs := make([]ref, len(r.list))
 	for i := range r.list {
 		refs[i] = r.list[i].ref
 	}
+	config := plan.config
 	effects, saved := s.corpus.replayCache(r, config, s.keys(refs))
 	a := Action{
 		Kind:      KindCache,
 		Effects:   effects,
 		ExtraLoad: -saved,
-		Summary:   fmt.Sprintf("keep the answers of %s for %s", name(route, s.finding), config.TTL),
-		Benefit:   fmt.Sprintf("%.1f%% of the reads no longer wait for a fetch of their own", 100*saved),
-		Cost:      fmt.Sprintf("answers may be up to %s old; memory for some %d answers", config.TTL+config.StaleWhileRevalidate, r.keys),
+		Summary: fmt.Sprintf("keep the answers of %s for %s, and give them stale for %s more while they are fetched anew",
+			name(route, s.finding), config.TTL, config.StaleWhileRevalidate),
+		Benefit: fmt.Sprintf("%.1f%% of the reads no longer wait for a fetch (%.1f%% in a canary with half of them), and the upstream gets %.0f%% fewer calls",
+			100*(1-plan.all), 100*(1-plan.canary), 100*saved),
+		Cost: fmt.Sprintf("answers may be up to %s old, those often asked for about %s; memory for some %d answers",
+			config.TTL+config.StaleWhileRevalidate, config.TTL, r.keys),
 		Risk: "the owner must confirm that an answer is the same for every caller: the spans show GETs without credentials, " +
 			"but not every header. The forecast takes the cache as warm",
-	}
-	if config.StaleWhileRevalidate > 0 {
-		a.Summary += fmt.Sprintf(", and give them stale for %s more while they are fetched anew", config.StaleWhileRevalidate)
 	}
 	if route == "" {
 		a.Summary += "; in the caller, or with a gateway in between"
 		a.Risk = "the caller must learn when what it keeps has changed, or bear its age, and every one of its users must be allowed to see it"
 	} else if change, ok := s.edit(route, func(c longpole.Config) longpole.Config { c.Cache = &config; return c }); ok {
 		a.Change = change
+		a.Canary = s.seen(r, config, effects, route)
 	}
-	return a, ""
+	return a, r.doubt(plan)
+}
+
+// seen is what the candidate arm of a canary sees where that differs from the effect on its route; else nil.
+func (s *situation) seen(r *reads, config cache.Config, effects []Effect, route string) *Predicted {
+	got := r.canary(config)
+	for _, e := range effects {
+		want := e.Predicted
+		if e.Route == route && (unlike(got.P50, want.P50) || unlike(got.P95, want.P95) || unlike(got.P99, want.P99)) {
+			return &got
+		}
+	}
+	return nil
 }
 
 // cacheable says why there is no point in a cache, or "".

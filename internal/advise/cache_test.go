@@ -2,6 +2,7 @@ package advise
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,6 +58,109 @@ func TestCacheForecastMatchesADirectRun(t *testing.T) {
 			t.Errorf("ttl %v: browse keeps the frontend's own time: %+v", ttl, e.Predicted)
 		}
 	}
+}
+
+// shares are the popularity of a demo's keys: 1/rank.
+func shares(keys int) []float64 {
+	list := make([]float64, keys)
+	for i := range list {
+		list[i] = 1 / float64(i+1)
+	}
+	return list
+}
+
+// staleRun runs a cache with a stale part over arrivals the plain way and returns the share of them that waited.
+func staleRun(list []arrival, c cache.Config) float64 {
+	type entry struct{ ready, fresh, stale, refreshed time.Duration }
+	entries := map[int]*entry{}
+	waited := 0
+	for _, a := range list {
+		e := entries[a.key]
+		if e != nil && e.refreshed > 0 && a.at >= e.refreshed {
+			*e = entry{ready: e.refreshed, fresh: e.refreshed + c.TTL, stale: e.refreshed + c.TTL + c.StaleWhileRevalidate}
+		}
+		switch {
+		case e == nil || a.at >= e.stale && e.refreshed == 0:
+			done := a.at + a.took
+			entries[a.key] = &entry{ready: done, fresh: done + c.TTL, stale: done + c.TTL + c.StaleWhileRevalidate}
+			waited++
+		case a.at < e.ready || a.at >= e.stale:
+			waited++
+		case a.at >= e.fresh && e.refreshed == 0:
+			e.refreshed = a.at + a.took
+		}
+	}
+	return float64(waited) / float64(len(list))
+}
+
+func TestCanaryCanProveTheLifetime(t *testing.T) {
+	for _, rate := range []float64{30, 60, 120} {
+		for seed := range uint64(6) {
+			r, _ := load(catalogue(weighted(seed, rate, 40*time.Second, shares(12))), diagnose.ClockOptions{}).readsOf(&repeatedReads)
+			plan, ok := r.planCache()
+			age := plan.config.TTL + plan.config.StaleWhileRevalidate
+			if !ok || plan.canary > fewWaits || age > 20*time.Second {
+				t.Fatalf("%v calls/s: %+v", rate, plan)
+			}
+			const long = 2000 * time.Second // other calls, and so many that the cold start is little
+			half := staleRun(weighted(seed+100, rate/2, long, shares(12)), plan.config)
+			all := staleRun(weighted(seed+200, rate, long, shares(12)), plan.config)
+			if half >= 0.01 || all > half {
+				t.Errorf("%v calls/s, age %v: in truth %.2f%% of a canary's calls wait, %.2f%% of all", rate, age, 100*half, 100*all)
+			}
+			t.Logf("%3v calls/s: %v + %v; waits in the canary %.2f%%, in truth %.2f%%; of all %.2f%%, in truth %.2f%%; saved %.0f%%", rate,
+				plan.config.TTL, plan.config.StaleWhileRevalidate, 100*plan.canary, 100*half, 100*plan.all, 100*all, 100*r.saved(r.simulate(plan.config)))
+		}
+	}
+}
+
+func TestLifetimeIsTheShortestThatWillDo(t *testing.T) {
+	r, _ := load(catalogue(weighted(1, 60, 60*time.Second, shares(12))), diagnose.ClockOptions{}).readsOf(&repeatedReads)
+	plan, _ := r.planCache()
+	for _, age := range lifetimes {
+		if age >= plan.config.TTL+plan.config.StaleWhileRevalidate {
+			return
+		}
+		waits := 0.0
+		for k := range thinnings {
+			half := r.half(k)
+			waits += half.waits(half.simulate(ofAge(age))) / thinnings
+		}
+		if waits <= fewWaits {
+			t.Errorf("%v would do, chosen was %+v", age, plan.config)
+		}
+	}
+}
+
+func TestShortRecordingSaysWhatItCannotJudge(t *testing.T) {
+	// 60 keys at 10 calls a second: the rare ones come once in half a minute.
+	s := situationOf(catalogue(weighted(1, 10, 40*time.Second, shares(60))), repeatedReads, "browse")
+	f := s.corpus.advise(repeatedReads, s.route, map[string]longpole.Config{"catalogue": {}})
+	if len(f.CounterEvidence) == 0 || !strings.Contains(strings.Join(f.CounterEvidence, "\n"), "can judge") {
+		t.Errorf("reasons %q", f.CounterEvidence)
+	}
+	for _, a := range f.Actions {
+		if c := a.Change.To.Cache; c.TTL+c.StaleWhileRevalidate > 20*time.Second {
+			t.Errorf("%+v was judged by 40s", *c)
+		}
+	}
+	t.Logf("%d actions; %s", len(f.Actions), strings.Join(f.CounterEvidence, "; "))
+}
+
+func TestCanaryArmIsForecastWhereItDiffers(t *testing.T) {
+	traces := catalogue(weighted(3, 40, 40*time.Second, shares(40)))
+	s := situationOf(traces, repeatedReads, "browse")
+	f := s.corpus.advise(repeatedReads, s.route, map[string]longpole.Config{"catalogue": {}})
+	if len(f.Actions) != 1 {
+		t.Fatalf("%+v, reasons %v", f.Actions, f.CounterEvidence)
+	}
+	a := f.Actions[0]
+	r, _ := s.corpus.readsOf(&repeatedReads)
+	got, e := r.canary(*a.Change.To.Cache), a.Effect("catalogue")
+	if differs := got.P99 > 100 && e.Predicted.P99 < 100; differs != (a.Canary != nil) {
+		t.Errorf("effect %+v, canary %+v, told %+v", e.Predicted, got, a.Canary)
+	}
+	t.Logf("%s; %s; effect %+v, canary %+v; %v", a.Summary, a.Benefit, e.Predicted, got, f.CounterEvidence)
 }
 
 func TestCacheAnswersByAgeAndFlight(t *testing.T) {

@@ -94,13 +94,35 @@ type arrival struct {
 func arrivals(seed uint64, rate float64, window time.Duration, keys uint64) []arrival {
 	r := rand.New(rand.NewPCG(seed, 2))
 	zipf := rand.NewZipf(r, 1.3, 1, keys-1)
+	return poisson(r, rate, window, func() int { return int(zipf.Uint64()) })
+}
+
+// weighted are the same over keys with given weights.
+func weighted(seed uint64, rate float64, window time.Duration, weights []float64) []arrival {
+	r := rand.New(rand.NewPCG(seed, 3))
+	sum := 0.0
+	for _, w := range weights {
+		sum += w
+	}
+	return poisson(r, rate, window, func() int {
+		at := r.Float64() * sum
+		for i, w := range weights {
+			if at -= w; at < 0 {
+				return i
+			}
+		}
+		return 0
+	})
+}
+
+func poisson(r *rand.Rand, rate float64, window time.Duration, key func() int) []arrival {
 	var list []arrival
 	for at := time.Duration(0); ; {
 		at += time.Duration(r.ExpFloat64() / rate * 1e9)
 		if at > window {
 			return list
 		}
-		list = append(list, arrival{at, int(zipf.Uint64()), expensive(r)})
+		list = append(list, arrival{at, key(), expensive(r)})
 	}
 }
 

@@ -16,7 +16,7 @@ const (
 	maxExtraLoad  = 0.10 // copies per call that an adviser may propose
 	hedgeHeadroom = 0.8  // of the budget that the forecast uses: a budget that runs dry loses the benefit
 	hedgeRounds   = 8    // draws of the second copy for each recorded call
-	nearlyBest    = 1.03 // a later copy that costs less wins while its p99 is within this of the best
+	nearlyBest    = 0.95 // share of the best gain at p99 that a later copy must keep to be preferred, since it costs less
 )
 
 // hedgePlan is when to send a copy, and what that costs.
@@ -26,7 +26,9 @@ type hedgePlan struct {
 }
 
 // planHedge chooses the age at which to send a copy by its effect, not by a fixed quantile: among the ages that at
-// most budget of the attempts reach, the latest whose p99 is nearly the best. ok is false when none helps at all.
+// most budget of the attempts reach, the latest that keeps nearly all of the best gain at p99. ok is false when none
+// helps at all. Calls get slower under load, so that more of them reach a given age than were recorded; a delay far
+// above the common latencies is safe from that, one just above them empties the budget.
 //
 // With F the latencies of the endpoint that was asked first and G those of all the others, the answer takes longer
 // than t with probability (1-F(t))(1-G(t-after)).
@@ -56,11 +58,12 @@ func (p *pool) planHedge(budget float64) (plan hedgePlan, ok bool) {
 		options = append(options, o)
 		best = min(best, o.p99)
 	}
-	if best >= quantile(all, 0.99) {
+	before := quantile(all, 0.99)
+	if best >= before {
 		return hedgePlan{}, false
 	}
 	for _, o := range slices.Backward(options) {
-		if float64(o.p99) <= nearlyBest*float64(best) {
+		if float64(before-o.p99) >= nearlyBest*float64(before-best) {
 			return hedgePlan{time.Duration(o.after), float64(p.aboveAll(o.after)) / float64(len(all))}, true
 		}
 	}

@@ -25,7 +25,7 @@ type situation struct {
 }
 
 // cures are what is tried on a finding, by its code. A cure returns an action without a kind when it has nothing to
-// offer, and then may say why.
+// offer, and then may say why; with an action, what it says speaks against that.
 var cures = map[string][]func(*situation) (Action, string){
 	"LP101": {parallelise},
 	"LP102": {batch},
@@ -112,11 +112,14 @@ func (c *corpus) advise(f diagnose.Finding, route routeKey, current map[string]l
 	for _, cure := range cures[f.Code] {
 		a, reason := cure(&situation{corpus: c, finding: &f, route: route, current: current})
 		if a.Kind != "" {
-			reason = a.judge(route)
+			if refused := a.judge(route); refused != "" {
+				a.Kind, reason = "", refused
+			}
 		}
 		if reason != "" {
 			out.CounterEvidence = append(out.CounterEvidence, reason)
-		} else if a.Kind != "" {
+		}
+		if a.Kind != "" {
 			out.Actions = append(out.Actions, a)
 		}
 	}

@@ -22,6 +22,7 @@ type read struct {
 	fetch  int64  // ns from the start to the end of the fetch
 	took   int64  // ns
 	stored bool   // the answer was a success that may be kept
+	lots   uint64 // its coins, which say in which half of a split it falls
 }
 
 // reads is one route's or one client's, in the order they began.
@@ -37,8 +38,9 @@ type reads struct {
 
 // outcome is how a cache would have answered a read.
 type outcome struct {
-	took  int64 // ns
-	state call.CacheState
+	took    int64 // ns
+	state   call.CacheState
+	fetched bool // the upstream got a call for it, waited for or behind
 }
 
 // readsOf finds the reads that a finding speaks of, as calls of the gateway's route nearest above most of them. route is
@@ -91,7 +93,8 @@ func (c *corpus) matching(f *diagnose.Finding, visit func(ref)) {
 func (r *reads) add(t *timeline, at ref, span int) *read {
 	s := &t.spans[span]
 	took := t.recorded(at.span)
-	x := read{ref: at, id: s.TraceID + "\x00" + s.ID, start: t.spans[at.span].Start, took: took, fetch: took, stored: storable(s)}
+	x := read{ref: at, id: s.TraceID + "\x00" + s.ID, start: t.spans[at.span].Start, took: took, fetch: took, stored: storable(s),
+		lots: random(s, 0).Uint64()}
 	switch s.Attr("longpole.cache") {
 	case "hit", "stale", "coalesced", "miss":
 		r.cached = true
@@ -227,7 +230,7 @@ func (r *reads) simulate(c cache.Config) []outcome {
 // answer asks the cache at now, and tells it of the fetch that follows.
 func (x *read) answer(entries map[string]*kept, c cache.Config, now int64) outcome {
 	if x.key == "" {
-		return outcome{x.took, call.Uncached}
+		return outcome{x.took, call.Uncached, true}
 	}
 	k := entries[x.key]
 	if k == nil {
@@ -238,18 +241,19 @@ func (x *read) answer(entries map[string]*kept, c cache.Config, now int64) outco
 	k.settle(asked, c)
 	switch {
 	case k.have && asked < k.fresh:
-		return outcome{x.lead + tail, call.Hit}
+		return outcome{x.lead + tail, call.Hit, false}
 	case k.have && asked < k.stale:
-		if k.flight == 0 {
+		lead := k.flight == 0
+		if lead {
 			k.flight, k.fails = now+x.fetch, !x.stored
 		}
-		return outcome{x.lead + tail, call.Stale}
+		return outcome{x.lead + tail, call.Stale, lead}
 	case k.flight != 0 && !k.fails:
-		return outcome{x.lead + k.flight - asked + tail, call.Coalesced}
+		return outcome{x.lead + k.flight - asked + tail, call.Coalesced, false}
 	case k.flight == 0:
 		k.flight, k.fails = now+x.fetch, !x.stored
 	}
-	return outcome{x.took, call.Miss}
+	return outcome{x.took, call.Miss, true}
 }
 
 // settle stores what a fetch that ended by now brought.
@@ -265,11 +269,22 @@ func (k *kept) settle(now int64, c cache.Config) {
 	k.flight = 0
 }
 
-// saved is the share that did not wait for a fetch of its own.
+// saved is the share of the reads that the upstream got no call for.
 func (r *reads) saved(out []outcome) float64 {
 	n := 0
-	for _, o := range out {
-		if o.state == call.Hit || o.state == call.Stale || o.state == call.Coalesced {
+	for i := range out {
+		if !out[i].fetched {
+			n++
+		}
+	}
+	return share(float64(n), float64(len(out)))
+}
+
+// waits is the share of the reads that waited for a fetch, their own or another's.
+func (r *reads) waits(out []outcome) float64 {
+	n := 0
+	for i := range out {
+		if out[i].state != call.Hit && out[i].state != call.Stale {
 			n++
 		}
 	}

@@ -48,6 +48,9 @@ type Action struct {
 	Kind      string     `json:"kind"`
 	Summary   string     `json:"summary"`
 	Predicted *Predicted `json:"predicted_ms"` // of the finding's route; nil = no honest forecast is possible
+	// Canary is what the candidate arm of a canary with half of the calls will see on Change's route, where that differs
+	// from the effect there: an arm's cache is fed by its own calls only. nil = as in Effects.
+	Canary    *Predicted `json:"canary_ms,omitempty"`
 	Benefit   string     `json:"benefit"`
 	Cost      string     `json:"cost"`
 	Risk      string     `json:"risk"`

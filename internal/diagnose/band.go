@@ -107,7 +107,8 @@ func segments(typical, slow []sample, p *places) []Segment {
 		if a == 0 && b == 0 {
 			continue
 		}
-		list = append(list, Segment{Segment: at.segment, Service: at.service, Operation: at.operation,
+		list = append(list, Segment{
+			Segment: at.segment, Service: at.service, Operation: at.operation,
 			Share:      Bands{P50: ratio(float64(a), float64(wholeTypical)), P99: ratio(float64(b), float64(wholeSlow))},
 			CriticalMS: Bands{P50: ratio(ms(a), float64(len(typical))), P99: ratio(ms(b), float64(len(slow)))},
 		})

@@ -169,59 +169,83 @@ func TestClockCorrections(t *testing.T) {
 		text string
 		want map[string]int64
 	}{
-		"a host's offset holds for all its spans below, whoever called them": {`
+		"a host's offset holds for all its spans below, whoever called them": {
+			`
 			root   0ms    100ms host=a
 			  call   10ms  90ms kind=client
 			    b      -500ms -440ms host=b kind=server
 			      ask    -490ms -450ms host=b kind=client
 			        c      30ms 50ms host=c kind=server
 			          b2     -475ms -465ms host=b`,
-			map[string]int64{"root": 0, "call": 10, "b": 20, "ask": 30, "c": 30, "b2": 45}},
-		"the root's clock is the reference when the call comes back": {`
+			map[string]int64{"root": 0, "call": 10, "b": 20, "ask": 30, "c": 30, "b2": 45},
+		},
+		"the root's clock is the reference when the call comes back": {
+			`
 			root 0ms 100ms host=a
 			  b    10ms  90ms host=b
 			    a2   5ms  50ms host=a`,
-			map[string]int64{"root": 0, "b": 10, "a2": 5}},
-		"a consumer may be late": {`
+			map[string]int64{"root": 0, "b": 10, "a2": 5},
+		},
+		"a consumer may be late": {
+			`
 			pub 0ms 100ms host=a kind=producer
 			  con 150ms 160ms host=b kind=consumer`,
-			map[string]int64{"pub": 0, "con": 150}},
-		"a consumer cannot be early": {`
+			map[string]int64{"pub": 0, "con": 150},
+		},
+		"a consumer cannot be early": {
+			`
 			pub 100ms 200ms host=a kind=producer
 			  con 50ms 60ms host=b kind=consumer`,
-			map[string]int64{"pub": 100, "con": 100}},
-		"a failed client gave up, and its server went on": {`
+			map[string]int64{"pub": 100, "con": 100},
+		},
+		"a failed client gave up, and its server went on": {
+			`
 			get 0ms 100ms host=a kind=client failed
 			  get2 60ms 130ms host=b kind=server`,
-			map[string]int64{"get": 0, "get2": 60}},
-		"a client that was answered waited for its server": {`
+			map[string]int64{"get": 0, "get2": 60},
+		},
+		"a client that was answered waited for its server": {
+			`
 			get 0ms 100ms host=a kind=client
 			  get2 60ms 130ms host=b kind=server`,
-			map[string]int64{"get": 0, "get2": 15}},
-		"a server after its client shows skew": {`
+			map[string]int64{"get": 0, "get2": 15},
+		},
+		"a server after its client shows skew": {
+			`
 			get 0ms 100ms host=a kind=client
 			  get2 300ms 350ms host=b kind=server`,
-			map[string]int64{"get": 0, "get2": 25}},
-		"other work after the end may be meant so": {`
+			map[string]int64{"get": 0, "get2": 25},
+		},
+		"other work after the end may be meant so": {
+			`
 			job 0ms 100ms host=a
 			  later 300ms 350ms host=b`,
-			map[string]int64{"job": 0, "later": 300}},
-		"a call between services, though no kind says so": {`
+			map[string]int64{"job": 0, "later": 300},
+		},
+		"a call between services, though no kind says so": {
+			`
 			get 0ms 100ms host=a
 			  get2 300ms 350ms service=other host=b`,
-			map[string]int64{"get": 0, "get2": 25}},
-		"but not a second late": {`
+			map[string]int64{"get": 0, "get2": 25},
+		},
+		"but not a second late": {
+			`
 			get 0ms 100ms host=a
 			  get2 1100ms 1150ms service=other host=b`,
-			map[string]int64{"get": 0, "get2": 1100}},
-		"overflow of one step of the clock is no skew": {`
+			map[string]int64{"get": 0, "get2": 1100},
+		},
+		"overflow of one step of the clock is no skew": {
+			`
 			get 0ms 100ms host=a kind=client
 			  get2 60ms 101ms host=b kind=server`,
-			map[string]int64{"get": 0, "get2": 60}},
-		"unknown hosts are not corrected": {`
+			map[string]int64{"get": 0, "get2": 60},
+		},
+		"unknown hosts are not corrected": {
+			`
 			get 100ms 200ms kind=client
 			  get2 50ms 60ms host=b kind=server`,
-			map[string]int64{"get": 100, "get2": 50}},
+			map[string]int64{"get": 100, "get2": 50},
+		},
 	} {
 		t.Run(name, func(t *testing.T) { same(t, "starts in ms", starts(build(t, c.text)), c.want) })
 	}

@@ -110,7 +110,7 @@ func generalise(suspect, baseline *tally) {
 	rare := make(map[edge]bool)
 	for _, c := range []*tally{suspect, baseline} {
 		for at := range c.at {
-			if at.shape != 0 && !(enough(suspect, at) && enough(baseline, at)) {
+			if at.shape != 0 && (!enough(suspect, at) || !enough(baseline, at)) {
 				rare[at] = true
 			}
 		}
@@ -347,8 +347,10 @@ func culprits(by map[string]*blame, total float64) []Culprit {
 			continue
 		}
 		segment := largest(b.segments)
-		list = append(list, Culprit{Service: service, Operation: largest(b.operations), Segment: segment, Class: b.class(segment),
-			ExcessMS: b.excess, Share: b.excess / total})
+		list = append(list, Culprit{
+			Service: service, Operation: largest(b.operations), Segment: segment, Class: b.class(segment),
+			ExcessMS: b.excess, Share: b.excess / total,
+		})
 	}
 	slices.SortFunc(list, func(a, b Culprit) int {
 		return cmp.Or(cmp.Compare(by[b.Service].weight(), by[a.Service].weight()), cmp.Compare(a.Service, b.Service))

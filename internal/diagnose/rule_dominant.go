@@ -25,7 +25,8 @@ func dominant(v *view, found []Finding) []Finding {
 			return nil
 		}
 	}
-	f := Finding{Code: "LP105", Class: "unknown", Segment: s.Segment, Service: s.Service, Operation: s.Operation,
+	f := Finding{
+		Code: "LP105", Class: "unknown", Segment: s.Segment, Service: s.Service, Operation: s.Operation,
 		Verdict: Suspected, Confidence: 0.4, ShareP99: s.Share.P99,
 		Summary: fmt.Sprintf("%s of %s %s takes %s of the slow traces (%.1f ms) and %s of the typical ones (%.1f ms)", s.Segment, s.Service, s.Operation,
 			percent(s.Share.P99), s.CriticalMS.P99, percent(s.Share.P50), s.CriticalMS.P50),

@@ -100,7 +100,8 @@ func (v *view) loopFinding(key spot, r *repeated) (Finding, bool) {
 	}
 	mean := float64(r.calls) / float64(r.traces)
 	each := time.Duration(r.total / max(r.measured, 1))
-	f := Finding{Code: "LP102", Class: "n_plus_one", Segment: r.key.segment, Service: key.service, Operation: key.operation,
+	f := Finding{
+		Code: "LP102", Class: "n_plus_one", Segment: r.key.segment, Service: key.service, Operation: key.operation,
 		Verdict: Likely, Confidence: 0.75, ShareP99: share,
 		Summary: fmt.Sprintf("%s %s calls %s %.0f times in a row, %s each; one call for all would save %s in the slow traces (%s of their time)",
 			key.service, key.operation, r.key.label(), mean, duration(each), duration(v.perSlow(r.saved)), percent(share)),

@@ -70,8 +70,8 @@ func plainReads(t *Tree, order []int) (list []keyed) {
 	const none, several = "", "\x00"
 	within := make([]int64, len(t.Spans))   // longest read below the span, ns
 	foreign := make([]string, len(t.Spans)) // the one other service that works below the span, or none or several
-	for at := len(order) - 1; at >= 0; at-- {
-		i := order[at]
+	for at, i := range slices.Backward(order) {
+
 		s := &t.Spans[i]
 		key := ""
 		if !s.Failed {
@@ -209,7 +209,8 @@ func (v *view) readFinding(key spot, r *readings) (Finding, bool) {
 	n := len(r.list)
 	each := time.Duration(r.took / int64(n))
 	span := time.Duration(r.list[n-1].start - r.list[0].start)
-	f := Finding{Code: "LP104", Class: "repeated_reads", Segment: r.segment, Service: key.service, Operation: key.operation,
+	f := Finding{
+		Code: "LP104", Class: "repeated_reads", Segment: r.segment, Service: key.service, Operation: key.operation,
 		Verdict: Likely, Confidence: 0.7, ShareP99: share,
 		Summary: fmt.Sprintf("%s %s answers the same reads again and again: kept for %s, %s of %d calls would need no work; they take %s of the slow traces",
 			key.service, key.operation, ttl, percent(hits), n, percent(share)),
@@ -218,8 +219,10 @@ func (v *view) readFinding(key spot, r *readings) (Finding, bool) {
 			fmt.Sprintf("replayed through a cache with a lifetime of %s: hit ratio %.2f", ttl, hits),
 		},
 		CounterEvidence: []string{"whether an answer of that age is fresh enough, and the same for every user, is not in the traces"},
-		Detail: Detail{Calls: float64(n) / float64(len(v.samples)), Latency: each, TTL: ttl, HitRatio: hits, Keys: len(r.keys),
-			Saved: v.perSlow(int64(hits * float64(r.slow)))},
+		Detail: Detail{
+			Calls: float64(n) / float64(len(v.samples)), Latency: each, TTL: ttl, HitRatio: hits, Keys: len(r.keys),
+			Saved: v.perSlow(int64(hits * float64(r.slow))),
+		},
 	}
 	if hits >= 0.8 {
 		f.Confidence = 0.8

@@ -153,7 +153,8 @@ func (v *view) serialFinding(key spot, s *serial) (Finding, bool) {
 		names = append(names[:shown], fmt.Sprintf("%d more", more))
 	}
 	gap := time.Duration(s.gaps / max(s.gapCount, 1))
-	f := Finding{Code: "LP101", Class: "serial_calls", Segment: s.longest.calls[0].key.segment, Service: key.service, Operation: key.operation,
+	f := Finding{
+		Code: "LP101", Class: "serial_calls", Segment: s.longest.calls[0].key.segment, Service: key.service, Operation: key.operation,
 		Verdict: Likely, Confidence: 0.6, ShareP99: share,
 		Summary: fmt.Sprintf("%s %s makes %d different calls one after the other; at once they would take %s less in the slow traces (%s of their time)",
 			key.service, key.operation, len(s.longest.calls), duration(v.perSlow(s.saved)), percent(share)),

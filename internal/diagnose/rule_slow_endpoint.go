@@ -190,7 +190,8 @@ func (v *view) slowFinding(key spot, x *tries, name string, names []string) (Fin
 	}
 	others := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
 	label := "p" + strings.TrimSuffix(fmt.Sprintf("%.0f", 100*q), ".")
-	f := Finding{Code: "LP103", Class: "dependency", Segment: x.segment, Service: key.service, Operation: key.operation,
+	f := Finding{
+		Code: "LP103", Class: "dependency", Segment: x.segment, Service: key.service, Operation: key.operation,
 		Verdict: Likely, Confidence: 0.8, ShareP99: share,
 		Summary: fmt.Sprintf("endpoint %s of %s is slow: %s %s against %s of its %d siblings; it takes %s of the slow traces",
 			name, key.service, label, duration(mine), duration(theirs), len(others), percent(share)),

@@ -122,8 +122,10 @@ func (v *view) finish(p *places) {
 var rules = []func(*view) []Finding{serialCalls, nPlusOne, slowEndpoint, repeatedReads}
 
 func (v *view) report() Route {
-	r := Route{Service: v.service, Operation: v.operation, Traces: len(v.samples), Errors: v.errors,
-		Latency: latency(v.samples), Segments: v.segments, Findings: []Finding{}}
+	r := Route{
+		Service: v.service, Operation: v.operation, Traces: len(v.samples), Errors: v.errors,
+		Latency: latency(v.samples), Segments: v.segments, Findings: []Finding{},
+	}
 	for _, rule := range rules {
 		r.Findings = append(r.Findings, rule(v)...)
 	}

@@ -126,9 +126,11 @@ func wide(spans int) []trace.Trace {
 		t := trace.Trace{ID: fmt.Sprint(len(traces))}
 		add := func(parent, service, name string, start, end int) string {
 			id := fmt.Sprint(len(t.Spans))
-			t.Spans = append(t.Spans, trace.Span{TraceID: t.ID, ID: id, Parent: parent, Service: service, Name: name,
+			t.Spans = append(t.Spans, trace.Span{
+				TraceID: t.ID, ID: id, Parent: parent, Service: service, Name: name,
 				Start: int64(start) * int64(time.Millisecond), End: int64(end) * int64(time.Millisecond),
-				Attributes: []trace.Attribute{{Key: "http.method", Value: "GET"}, {Key: "http.target", Value: "/" + name}}})
+				Attributes: []trace.Attribute{{Key: "http.method", Value: "GET"}, {Key: "http.target", Value: "/" + name}},
+			})
 			return id
 		}
 		root := add("", "shop", "get", 0, 1000)
@@ -164,8 +166,10 @@ func TestDeepTraceIsReported(t *testing.T) {
 	const depth = 20_000
 	deep := trace.Trace{ID: "deep"}
 	for i := range depth {
-		s := trace.Span{TraceID: "deep", ID: fmt.Sprint(i), Service: fmt.Sprint("s", i%3), Name: "get", Start: int64(i), End: int64(3*depth - i),
-			Attributes: []trace.Attribute{{Key: "http.method", Value: "GET"}, {Key: "url.path", Value: "/"}}}
+		s := trace.Span{
+			TraceID: "deep", ID: fmt.Sprint(i), Service: fmt.Sprint("s", i%3), Name: "get", Start: int64(i), End: int64(3*depth - i),
+			Attributes: []trace.Attribute{{Key: "http.method", Value: "GET"}, {Key: "url.path", Value: "/"}},
+		}
 		if i > 0 {
 			s.Parent = fmt.Sprint(i - 1)
 		}

@@ -19,7 +19,6 @@ var (
 	keysDatabase = []string{"db.system.name", "db.system", "db.type"}
 	keysQuery    = []string{"db.query.text", "db.statement"}
 	keysMessage  = []string{"messaging.system", "message_bus.destination"}
-	keysMessOp   = []string{"messaging.operation.type", "messaging.operation"}
 	keysPeer     = []string{"service.peer.name", "peer.service"}
 	keysAddress  = []string{"server.address", "net.peer.name", "network.peer.address", "net.sock.peer.addr", "net.peer.ip", "peer.hostname", "peer.ipv4", "peer.address"}
 	keysPort     = []string{"server.port", "net.peer.port", "network.peer.port", "net.sock.peer.port", "peer.port"}

@@ -35,7 +35,7 @@ func receive(w http.ResponseWriter, r *http.Request, l Limits, idempotent bool) 
 	c := &clientBody{body: body, control: http.NewResponseController(w), stall: l.StallTimeout}
 	small := r.ContentLength > 0 && r.ContentLength <= l.ReplayBytes
 	if !small && (r.ContentLength > 0 || !idempotent || l.ReplayBytes == 0) {
-		return &inbound{stream: c}, nil
+		return c.streamed(), nil
 	}
 	buf, err := io.ReadAll(io.LimitReader(c, l.ReplayBytes+1))
 	switch {
@@ -50,7 +50,7 @@ func receive(w http.ResponseWriter, r *http.Request, l Limits, idempotent bool) 
 	}
 	c.head = buf
 	c.touched.Store(false)
-	return &inbound{stream: c}, nil
+	return c.streamed(), nil
 }
 
 // replayable reports whether a second attempt can send the body too.
@@ -90,10 +90,11 @@ func (b *inbound) close() {
 	}
 }
 
-// clientBody reads what a client sends and gives it up when it stalls. While not all of a body is read the connection
-// has a deadline, for net/http reads the rest of it by itself, and would wait for ever. Once all is read it must have
-// none: net/http reads on in wait for the client to leave, and a deadline would look like that. The transport may read
-// while, and after, the handler returns; then the deadline is no longer ours.
+// clientBody reads what a client sends and gives it up when it stalls. The connection has a deadline while a read waits,
+// and once the handler returns with a body that is not whole, for net/http reads the rest of it by itself and would wait
+// for ever. It has none at other times: a slow upstream is no fault of the client's, and after a whole body net/http
+// reads on in wait for the client to leave, to which a deadline would look alike. The transport may read while, and
+// after, the handler returns; then the deadline is no longer ours.
 type clientBody struct {
 	head    []byte // read ahead already
 	body    io.ReadCloser
@@ -106,6 +107,14 @@ type clientBody struct {
 	reading bool
 	whole   bool // all is read
 	ended   bool // the handler returns
+}
+
+// streamed makes the body one for a single attempt. The answer may begin while it is still being sent; net/http would
+// otherwise read it to its end before, in rivalry with the transport.
+func (c *clientBody) streamed() *inbound {
+	_ = c.control.EnableFullDuplex() // HTTP/2 has it anyway
+	c.deadline(time.Time{})
+	return &inbound{stream: c}
 }
 
 // Read is used by one goroutine at a time.
@@ -142,7 +151,8 @@ func (c *clientBody) after(whole bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reading = false
-	if c.whole = c.whole || whole; c.whole && !c.ended {
+	c.whole = c.whole || whole
+	if !c.ended {
 		c.deadline(time.Time{})
 	}
 }

@@ -111,7 +111,7 @@ func TestTheTargetArrivesAsItWasWritten(t *testing.T) {
 }
 
 func TestWhatNoRouteMaySeeIsRefused(t *testing.T) {
-	_, url := real(t, "{}", ok("reached"))
+	g, url := real(t, "{}", ok("reached"))
 	tests := []struct{ name, head, want string }{
 		{"upgrade", "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", "501 not_supported"},
 		{"connect", "CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n", "501 not_supported"},
@@ -140,6 +140,9 @@ func TestWhatNoRouteMaySeeIsRefused(t *testing.T) {
 		}
 		_ = res.Body.Close()
 		_ = conn.Close()
+	}
+	if g.Unrouted() != 6 || g.Routes()[0].Calls != 0 { // the others net/http refuses by itself
+		t.Errorf("%d unrouted, %d routed", g.Unrouted(), g.Routes()[0].Calls)
 	}
 }
 
@@ -213,6 +216,21 @@ func TestBodiesAndTrailersPassWhole(t *testing.T) {
 	}
 	if s := g.Routes()[0]; s.Tally.Calls != 4 || s.Classes["ok"] != 4 {
 		t.Errorf("tally is %+v", s.Classes)
+	}
+}
+
+func TestAnAnswerMayBeginBeforeTheBodyEnds(t *testing.T) {
+	_, url := real(t, "{}", echo(t))
+	digests(t, plainClient(t), url, 8<<20)
+	_, url = real(t, "{}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	body, feed := io.Pipe() // never ends by itself
+	t.Cleanup(func() { _ = feed.Close() })
+	go func() { _, _ = feed.Write(make([]byte, 1<<10)) }()
+	if got := do(plainClient(t), request(t, "POST", url, body)); got.status != http.StatusUnauthorized {
+		t.Errorf("got %+v", got)
 	}
 }
 

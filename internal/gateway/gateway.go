@@ -38,7 +38,8 @@ type Gateway struct {
 	ready     chan struct{} // closed when all addresses listen
 	health    health
 
-	calls inFlight
+	calls    inFlight
+	unrouted atomic.Uint64
 }
 
 // New checks and compiles c, whose defaults it fills in. It opens no address and starts nothing: Handler works at once,
@@ -99,6 +100,9 @@ func (g *Gateway) Handler() http.Handler { return http.HandlerFunc(g.serve) }
 
 // Config is what is in force, as the last good New or Reload gave it; promoted candidates do not show.
 func (g *Gateway) Config() Config { return g.table.Load().cfg }
+
+// Unrouted is how many calls were refused before a route was found for them. They are in no other figure.
+func (g *Gateway) Unrouted() uint64 { return g.unrouted.Load() }
 
 // inFlight counts calls, so that the end of the last one can be waited for.
 type inFlight struct {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -18,6 +19,42 @@ type server struct {
 	listener    Listener
 	certificate atomic.Pointer[tls.Certificate] // nil = in the clear
 	addr        atomic.Pointer[net.Addr]
+	fresh       fresh
+}
+
+// fresh is the connections on which nothing has come yet. Shutdown would wait five seconds for them, and browsers open
+// such connections in advance.
+type fresh struct {
+	mu      sync.Mutex
+	conns   map[net.Conn]struct{}
+	closing bool
+}
+
+// track is the http.Server's ConnState.
+func (f *fresh) track(c net.Conn, state http.ConnState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case state != http.StateNew:
+		delete(f.conns, c)
+	case f.closing:
+		_ = c.Close()
+	default:
+		if f.conns == nil {
+			f.conns = make(map[net.Conn]struct{})
+		}
+		f.conns[c] = struct{}{}
+	}
+}
+
+// close ends them, and those that still come.
+func (f *fresh) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closing = true
+	for c := range f.conns {
+		_ = c.Close()
+	}
 }
 
 // Run listens on all addresses and serves until ctx is done. Then it takes no new calls, lets those that run end for
@@ -44,6 +81,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		})
 		run.Go(func() error {
 			<-ctx.Done()
+			s.fresh.close()
 			// The run context is gone: the drain has its own time.
 			patience, done := context.WithTimeout(context.WithoutCancel(ctx), limits.DrainTimeout)
 			defer done()
@@ -116,6 +154,7 @@ func (g *Gateway) httpServer(s *server, l Limits) *http.Server {
 		MaxHeaderBytes:    int(l.HeaderBytes),
 		Protocols:         protocols,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
+		ConnState:         s.fresh.track,
 		// OPTIONS * asks about a server as a whole, which there is none of here: it is refused like any other such target.
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(g.options.Log.Handler(), slog.LevelDebug),

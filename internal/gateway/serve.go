@@ -53,13 +53,16 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer g.calls.leave()
 	g.deadlines(w, r)
-	if f, bad := unacceptable(r); bad {
-		refuse(w, "", f)
-		return
+	f, bad := unacceptable(r)
+	var route *route
+	if !bad {
+		if route = g.table.Load().find(r); route == nil {
+			f, bad = refusal{http.StatusNotFound, "no_route", "no route takes this call", 0}, true
+		}
 	}
-	route := g.table.Load().find(r)
-	if route == nil {
-		refuse(w, "", refusal{http.StatusNotFound, "no_route", "no route takes this call", 0})
+	if bad {
+		g.unrouted.Add(1)
+		refuse(w, "", f)
 		return
 	}
 	v := &visit{g: g, w: w, r: r, route: route, start: time.Now()}

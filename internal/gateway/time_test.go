@@ -429,6 +429,11 @@ routes: [{name: a, match: {path: /a}, upstream: a}, {name: b, match: {path: /b},
 		go func() { ended <- g.Run(ctx) }()
 		<-g.Ready()
 		c := n.client(t)
+		if idle, err := n.dial(t.Context(), "tcp", "gw:80"); err != nil {
+			t.Error(err)
+		} else {
+			defer idle.Close()
+		}
 		var calls sync.WaitGroup
 		calls.Go(func() {
 			if got := get(t, c, "http://gw:80/a"); got.body != "in time" {
@@ -450,6 +455,95 @@ routes: [{name: a, match: {path: /a}, upstream: a}, {name: b, match: {path: /b},
 		synctest.Wait()
 		if gone.Load() != 1 {
 			t.Errorf("%d upstream calls were cut; want 1", gone.Load())
+		}
+	})
+}
+
+func TestAClientThatDoesNotReadIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		var gone atomic.Int64
+		n.serve(t, "a:1", func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+					break
+				}
+			}
+			gone.Add(1)
+		})
+		g := n.start(t, "limits: {stall_timeout: 3s}\n"+one("{timeout: 1h}", "http://a:1"), nil)
+		conn, err := n.dial(t.Context(), "tcp", "gw:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: gw\r\n\r\n")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if s := g.Routes()[0]; gone.Load() != 1 || s.Classes["canceled"] != 1 || s.Endpoints[0].InFlight != 0 {
+			t.Errorf("%d told; status is %+v", gone.Load(), s.Classes)
+		}
+	})
+}
+
+func TestASlowHeadIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.serve(t, "a:1", ok("x"))
+		n.start(t, "limits: {header_timeout: 2s, idle_timeout: 5s}\n"+one("{}", "http://a:1"), nil)
+		for text, want := range map[string]time.Duration{"GET / HTTP/1.1\r\nHost": 2 * time.Second, "": 2 * time.Second, "GET / HTTP/1.1\r\nHost: gw\r\n\r\n": 5 * time.Second} {
+			conn, err := n.dial(t.Context(), "tcp", "gw:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			_, _ = io.WriteString(conn, text)
+			_, _ = io.Copy(io.Discard, conn)
+			if took := time.Since(start); took < want || took > want+time.Second {
+				t.Errorf("%q: closed after %v; want %v", text, took, want)
+			}
+			_ = conn.Close()
+		}
+	})
+}
+
+func TestALongUploadToASlowUpstreamIsNotCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.serve(t, "a:1", func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(10 * time.Second)
+			size, err := io.Copy(io.Discard, r.Body)
+			_, _ = fmt.Fprint(w, size, " ", err)
+		})
+		n.start(t, "limits: {stall_timeout: 1s}\n"+one("{}", "http://a:1"), nil)
+		got := do(n.client(t), request(t, "POST", "http://gw:80/", strings.NewReader(strings.Repeat("x", 1<<20))))
+		if got.body != "1048576 <nil>" {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+func TestAnIdleConnectionDoesNotHoldUpTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		g, err := New(load(t, one("{}", "http://a:1")), Options{Dial: n.dial, Listen: n.listen})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- g.Run(ctx) }()
+		<-g.Ready()
+		conn, err := n.dial(ctx, "tcp", "gw:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		synctest.Wait()
+		start := time.Now()
+		cancel()
+		if err := <-ended; err != nil || time.Since(start) > time.Second {
+			t.Errorf("ended after %v: %v", time.Since(start), err)
 		}
 	})
 }

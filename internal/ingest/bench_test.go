@@ -18,9 +18,14 @@ func benchmarkSpans(n int) []trace.Span {
 			Kind: trace.Client, Service: fmt.Sprint("service-", i%5), Name: "GET /api/orders/{id}", Host: fmt.Sprint("node-", i%5),
 			Start: 1_700_000_000_000_000_000 + int64(i)*1000, End: 1_700_000_000_000_900_000 + int64(i)*1000,
 			Attributes: []trace.Attribute{
-				{Key: "http.request.method", Value: "GET"}, {Key: "http.response.status_code", Value: "200"}, {Key: "url.path", Value: fmt.Sprint("/api/orders/", i)},
-				{Key: "server.address", Value: "orders.shop.svc"}, {Key: "server.port", Value: "8080"}, {Key: "network.protocol.version", Value: "1.1"},
-				{Key: "user_agent.original", Value: "okhttp/4.9.3"}, {Key: "thread.id", Value: fmt.Sprint(i % 16)},
+				{Key: "http.request.method", Value: "GET"},
+				{Key: "http.response.status_code", Value: "200"},
+				{Key: "url.path", Value: fmt.Sprint("/api/orders/", i)},
+				{Key: "server.address", Value: "orders.shop.svc"},
+				{Key: "server.port", Value: "8080"},
+				{Key: "network.protocol.version", Value: "1.1"},
+				{Key: "user_agent.original", Value: "okhttp/4.9.3"},
+				{Key: "thread.id", Value: fmt.Sprint(i % 16)},
 			},
 		}
 	}

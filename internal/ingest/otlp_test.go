@@ -47,12 +47,15 @@ func pair(key string, v *commonpb.AnyValue) *commonpb.KeyValue {
 func sample() *tracepb.TracesData {
 	id := bytes.Repeat([]byte{0xAB}, 16)
 	list := &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{Values: []*commonpb.AnyValue{
-		text("a\"b"), {Value: &commonpb.AnyValue_IntValue{IntValue: 7}}, {Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{}}}}}}}
+		text("a\"b"), {Value: &commonpb.AnyValue_IntValue{IntValue: 7}}, {Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{}}},
+	}}}}
 	object := &commonpb.AnyValue{Value: &commonpb.AnyValue_KvlistValue{KvlistValue: &commonpb.KeyValueList{Values: []*commonpb.KeyValue{
-		pair("x", text("1")), pair("y", list)}}}}
+		pair("x", text("1")), pair("y", list),
+	}}}}
 	return &tracepb.TracesData{ResourceSpans: []*tracepb.ResourceSpans{{
 		Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{
-			pair("k8s.pod.name", text("pod-1")), pair("service.name", text("orders")), pair("host.name", text("node-1"))}},
+			pair("k8s.pod.name", text("pod-1")), pair("service.name", text("orders")), pair("host.name", text("node-1")),
+		}},
 		ScopeSpans: []*tracepb.ScopeSpans{{
 			Scope: &commonpb.InstrumentationScope{Name: "lib"},
 			Spans: []*tracepb.Span{
@@ -88,9 +91,15 @@ func wantSample() []trace.Span {
 		TraceID: id, ID: "0102030405060708", Kind: trace.Server, Service: "orders", Name: "GET /orders", Host: "node-1", Failed: true,
 		Start: 1_700_000_000_000_000_001, End: 1_700_000_000_000_000_500,
 		Attributes: []trace.Attribute{
-			{Key: "text", Value: "é\n\"x\""}, {Key: "list", Value: `["a\"b",7,[]]`}, {Key: "object", Value: `{"x":"1","y":["a\"b",7,[]]}`},
-			{Key: "int", Value: "-5"}, {Key: "double", Value: "1.5"}, {Key: "bool", Value: "true"}, {Key: "bytes", Value: "AQI="},
-			{Key: "host.name", Value: "the span's own"}, common[0], common[1],
+			{Key: "text", Value: "é\n\"x\""},
+			{Key: "list", Value: `["a\"b",7,[]]`},
+			{Key: "object", Value: `{"x":"1","y":["a\"b",7,[]]}`},
+			{Key: "int", Value: "-5"},
+			{Key: "double", Value: "1.5"},
+			{Key: "bool", Value: "true"},
+			{Key: "bytes", Value: "AQI="},
+			{Key: "host.name", Value: "the span's own"},
+			common[0], common[1],
 		},
 	}, {
 		TraceID: id, ID: "0909090909090909", Parent: "0102030405060708", Service: "orders", Name: "later", Host: "node-1",
@@ -176,7 +185,8 @@ func TestAttributesAreBounded(t *testing.T) {
 	m := sample()
 	s := m.ResourceSpans[0].ScopeSpans[0].Spans[0]
 	s.Attributes = []*commonpb.KeyValue{pair("long", text(strings.Repeat("é", 3000))), pair("list", &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{
-		ArrayValue: &commonpb.ArrayValue{Values: []*commonpb.AnyValue{text(strings.Repeat("x", 5000)), text("y")}}}})}
+		ArrayValue: &commonpb.ArrayValue{Values: []*commonpb.AnyValue{text(strings.Repeat("x", 5000)), text("y")}},
+	}})}
 	for i := range 100 {
 		s.Attributes = append(s.Attributes, pair(fmt.Sprint("k", i), text("v")))
 	}

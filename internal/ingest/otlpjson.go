@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -27,7 +28,7 @@ func (d *decoder) otlpJSON(data []byte) error {
 	defer d.drop(mark{})
 	j.export()
 	d.counts.CutText += j.scan.cutTexts
-	if err := j.scan.err; err != nil && err != io.EOF {
+	if err := j.scan.err; err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("byte %d: %w", j.scan.offset(), err)
 	}
 	return nil
@@ -37,7 +38,7 @@ func (d *decoder) otlpJSON(data []byte) error {
 func (j *document) export() {
 	s := j.scan
 	if s.token() != '{' {
-		if s.err == io.EOF {
+		if errors.Is(s.err, io.EOF) {
 			s.err = errCut
 		}
 		s.fault("an object with resourceSpans")

@@ -232,7 +232,7 @@ func (r *reader) read(f file, stdin io.Reader) error {
 		if err != nil {
 			return errors.Unwrap(err) // the caller names the file
 		}
-		defer opened.Close()
+		defer func() { _ = opened.Close() }()
 		from = opened
 	}
 	if from == nil {

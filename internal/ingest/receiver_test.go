@@ -71,8 +71,13 @@ func TestHTTPTakesBothEncodingsInEveryCompression(t *testing.T) {
 		media, coding string
 		body          []byte
 	}{
-		{mediaProto, "", message}, {mediaProto, "identity", message}, {mediaProto, "gzip", gzipped(t, message)}, {mediaProto, "zstd", zstded(t, message)},
-		{mediaJSON, "", []byte(otlpJSON)}, {mediaJSON + "; charset=utf-8", "", []byte(otlpJSON)}, {mediaJSON, "gzip", gzipped(t, []byte(otlpJSON))},
+		{mediaProto, "", message},
+		{mediaProto, "identity", message},
+		{mediaProto, "gzip", gzipped(t, message)},
+		{mediaProto, "zstd", zstded(t, message)},
+		{mediaJSON, "", []byte(otlpJSON)},
+		{mediaJSON + "; charset=utf-8", "", []byte(otlpJSON)},
+		{mediaJSON, "gzip", gzipped(t, []byte(otlpJSON))},
 	} {
 		var s sink
 		w := post(t, NewReceiver(s.take).HTTP(), c.media, c.coding, c.body)

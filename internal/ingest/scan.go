@@ -73,7 +73,7 @@ func (s *scanner) fill() bool {
 // fault notes that something else was expected than what comes next.
 func (s *scanner) fault(want string) {
 	if s.err != nil {
-		if s.err == io.EOF {
+		if errors.Is(s.err, io.EOF) {
 			s.err = errCut
 		}
 		return
@@ -372,7 +372,7 @@ func (s *scanner) word(want string) []byte {
 	t := s.scratch[:0]
 	for {
 		if s.pos == s.end && !s.fill() {
-			if s.err == io.EOF {
+			if errors.Is(s.err, io.EOF) {
 				s.err = nil // a bare number may end the input
 				s.r = eof{}
 				break
@@ -451,8 +451,7 @@ func (s *scanner) integer() (n int64, ok bool) {
 // resync clears a syntax fault and goes on behind the next line break; false when
 // there is none or the fault was of another kind.
 func (s *scanner) resync() bool {
-	var syntax syntaxError
-	if !errors.As(s.err, &syntax) {
+	if _, ok := errors.AsType[syntaxError](s.err); !ok {
 		return false
 	}
 	s.err, s.depth, s.fresh = nil, 0, false

@@ -61,7 +61,7 @@ type layer struct {
 
 func (l layer) Read(p []byte) (int, error) {
 	n, err := l.from.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = layerError(l.name, err)
 	}
 	return n, err
@@ -131,10 +131,10 @@ func (r *reader) json(in io.Reader, f file) error {
 			continue
 		}
 		fault := fmt.Errorf("line %d, byte %d: %w", s.line, s.offset(), s.err)
-		if !errors.As(s.err, &syntax) && s.err != errCut {
+		if !errors.As(s.err, &syntax) && !errors.Is(s.err, errCut) {
 			return fmt.Errorf("byte %d: %w", s.offset(), s.err) // of the file itself, not of the JSON
 		}
-		if s.line != line || s.err == errCut && good == 0 {
+		if s.line != line || errors.Is(s.err, errCut) && good == 0 {
 			return fault // no JSON lines: what follows could not be told apart
 		}
 		if bad++; bad <= 3 {
@@ -150,7 +150,7 @@ func (r *reader) json(in io.Reader, f file) error {
 	}
 	r.input.Stats.BadLines += bad
 	r.decoder.counts.CutText += s.cutTexts
-	if s.err != nil && s.err != io.EOF && s.err != errCut {
+	if s.err != nil && !errors.Is(s.err, io.EOF) && !errors.Is(s.err, errCut) {
 		return fmt.Errorf("byte %d: %w", s.offset(), s.err)
 	}
 	if good == 0 && first != nil {
@@ -224,7 +224,7 @@ func (w *wire) single() error {
 	for {
 		at := w.offset
 		tag, err := w.varint()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -255,7 +255,7 @@ func (w *wire) field(tag int64) error {
 		return fmt.Errorf("wire type %d is unknown", tag&7)
 	}
 	if err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return err
@@ -277,7 +277,7 @@ func (w *wire) prefixed(length func() (int64, error)) error {
 	for {
 		at := w.offset
 		n, err := length()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

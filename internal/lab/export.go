@@ -115,7 +115,7 @@ func (e *exporter) send(ctx context.Context, body []byte) error {
 		return fmt.Errorf("lab: export: %w", err)
 	}
 	defer response.Body.Close()
-	io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // so that the connection can be used again
+	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // so that the connection can be used again
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("lab: export: the receiver answered %s; want 200", response.Status)
 	}

@@ -80,8 +80,7 @@ func TestFaultySettingsAreAllNamed(t *testing.T) {
 	} {
 		var paths []string
 		for _, e := range setting.List(f.Validate()) {
-			var fault *setting.Error
-			if errors.As(e, &fault) {
+			if fault, ok := errors.AsType[*setting.Error](e); ok {
 				paths = append(paths, fault.Path)
 			}
 		}

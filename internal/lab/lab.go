@@ -175,7 +175,7 @@ func (l *Lab) release() {
 			s.listener.Close()
 		}
 		if l.db != nil {
-			l.db.close()
+			_ = l.db.close()
 		}
 		close(l.done)
 	})

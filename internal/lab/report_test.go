@@ -74,8 +74,10 @@ func sample() Report {
 			Verdict: "Promoted after 47 s: p99 fell from 389 to 48 ms (predicted 44); errors are no worse.",
 			Change:  "route: orders\nto:\n  retry:\n    hedge: {after: 21ms, budget_ratio: 10%}\n",
 			Steps: []Step{
-				{"warmup", 0.05, 0, 5 * time.Second}, {"step", 0.1, 5 * time.Second, 17 * time.Second},
-				{"step", 0.25, 17 * time.Second, 30 * time.Second}, {"step", 0.5, 30 * time.Second, 47 * time.Second},
+				{"warmup", 0.05, 0, 5 * time.Second},
+				{"step", 0.1, 5 * time.Second, 17 * time.Second},
+				{"step", 0.25, 17 * time.Second, 30 * time.Second},
+				{"step", 0.5, 30 * time.Second, 47 * time.Second},
 			},
 			Metrics: []Metric{
 				{"p99", "389 ms", "48 ms", "better", "−88 % (−91 % to −79 %), e-value 8400"},
@@ -176,8 +178,10 @@ func TestReportBearsMissingAndAbsurdFigures(t *testing.T) {
 	for name, r := range map[string]Report{
 		"empty":   {},
 		"no data": {Routes: []RouteResult{{Route: "a"}}, Diagnoses: []Diagnosis{{}}, Rollouts: []Rollout{{}}},
-		"one call": {Routes: []RouteResult{{Route: "a", Before: huge, After: huge, Predicted: &huge,
-			BeforeCurve: []Point{{1, 0}}, AfterCurve: []Point{{1, math.MaxInt64}}}}},
+		"one call": {Routes: []RouteResult{{
+			Route: "a", Before: huge, After: huge, Predicted: &huge,
+			BeforeCurve: []Point{{1, 0}}, AfterCurve: []Point{{1, math.MaxInt64}},
+		}}},
 		"steps that run backwards": {Rollouts: []Rollout{{Steps: []Step{{"step", 7, time.Second, 0}, {"step", -1, -5, -9}}}}},
 	} {
 		html := page(t, r)

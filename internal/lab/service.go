@@ -44,7 +44,8 @@ type work func(ctx context.Context, r *http.Request, at *span) (any, error)
 // listen opens the listener on a free port of loopback.
 func (s *service) listen(mux *http.ServeMux) error {
 	var err error
-	if s.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	var lc net.ListenConfig
+	if s.listener, err = lc.Listen(context.Background(), "tcp", "127.0.0.1:0"); err != nil {
 		return fmt.Errorf("lab: %s: %w", s.instance, err)
 	}
 	mux.HandleFunc("GET "+HealthPath, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
@@ -84,8 +85,7 @@ func (s *service) handle(mux *http.ServeMux, route string, w work) {
 			return
 		}
 		status := http.StatusOK
-		var f *failure
-		if errors.As(err, &f) {
+		if f, ok := errors.AsType[*failure](err); ok {
 			status = f.status
 		} else if err != nil {
 			status = http.StatusInternalServerError
@@ -99,7 +99,7 @@ func (s *service) handle(mux *http.ServeMux, route string, w work) {
 		}
 		rw.Header().Set("Content-Type", "application/json")
 		rw.WriteHeader(status)
-		json.NewEncoder(rw).Encode(answer) // a reader that went away is no error of ours
+		_ = json.NewEncoder(rw).Encode(answer) // a reader that went away is no error of ours
 	})
 }
 

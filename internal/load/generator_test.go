@@ -346,8 +346,7 @@ func TestFaultsOfAPlanAreAllReported(t *testing.T) {
 	}, load.Options{})
 	var paths []string
 	for _, e := range setting.List(errors.Unwrap(err)) {
-		var fault *setting.Error
-		if errors.As(e, &fault) {
+		if fault, ok := errors.AsType[*setting.Error](e); ok {
 			paths = append(paths, fault.Path)
 		}
 	}

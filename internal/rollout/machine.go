@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/longpole/longpole/internal/stats"
@@ -275,7 +276,7 @@ func (st state) sentence() string {
 
 // note adds a line for the journal. It never writes into a slice that another state holds.
 func (st state) note(format string, args ...any) state {
-	st.notes = append(st.notes[:len(st.notes):len(st.notes)], fmt.Sprintf(format, args...))
+	st.notes = append(slices.Clip(st.notes), fmt.Sprintf(format, args...))
 	return st
 }
 

@@ -342,8 +342,7 @@ func TestSpecFaultsAreAllReported(t *testing.T) {
 	}
 	var paths []string
 	for _, err := range setting.List(bad.Validate()) {
-		var fault *setting.Error
-		if errors.As(err, &fault) {
+		if fault, ok := errors.AsType[*setting.Error](err); ok {
 			paths = append(paths, fault.Path)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 func (r *run) drive(ctx context.Context) {
 	ticker := time.NewTicker(r.spec.Slice)
 	defer ticker.Stop()
-	r.apply(func(st state) (state, []command) {
+	_ = r.apply(func(st state) (state, []command) {
 		if st.phase != Pending {
 			return st, nil
 		}
@@ -29,7 +29,7 @@ func (r *run) drive(ctx context.Context) {
 }
 
 func (r *run) look() {
-	r.apply(func(st state) (state, []command) {
+	_ = r.apply(func(st state) (state, []command) {
 		var s sample
 		if st.ending == "" {
 			s.baseline, s.candidate, s.err = r.c.target.Tallies(r.spec.Change.Route)

@@ -73,7 +73,6 @@ type copies struct {
 	count int
 	every time.Duration
 	named bool // the ID was given
-	apart bool // every was given
 }
 
 func (p *notation) line(indent int, body string) error {
