@@ -37,11 +37,27 @@ type Outcome struct {
 	Pushback time.Duration // the server's Retry-After; 0 = none
 }
 
+// Priority orders calls by how much their failure would hurt: under overload the lowest go first. The zero value is Normal.
+type Priority int8
+
+// The six tiers of Uber's Cinnamon, from the last to be shed to the first.
+const (
+	Critical    Priority = 2  // a person waits for it, and the business stops without it
+	Important   Priority = 1  // a person waits for it
+	Normal      Priority = 0  // the default
+	Deferrable  Priority = -1 // may be asked again later
+	Background  Priority = -2 // nobody waits
+	Speculative Priority = -3 // a hedge, a refresh ahead: done only where there is room
+)
+
 // Info is what a policy may know about a call before it starts.
 type Info struct {
-	Route      string // names the call in messages
-	Idempotent bool   // doing it twice does no harm (RFC 9110 section 9.2.2)
-	Key        string // equal keys have equal answers; "" = neither cached nor coalesced
+	Route      string   // names the call in messages
+	Idempotent bool     // doing it twice does no harm (RFC 9110 section 9.2.2)
+	Key        string   // equal keys have equal answers; "" = neither cached nor coalesced
+	Priority   Priority // which calls are shed first
+	Cohort     uint8    // 0..127, of the caller: within a tier, higher cohorts are shed first, so that few callers lose much instead of all a little
+	Tenant     string   // capacity is shared fairly between tenants; "" = one tenant of its own
 }
 
 // CacheState says what the cache did for a call.
