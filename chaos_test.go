@@ -14,6 +14,7 @@ import (
 	"github.com/longpole/longpole/breaker"
 	"github.com/longpole/longpole/cache"
 	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/limit"
 	"github.com/longpole/longpole/retry"
 )
 
@@ -96,6 +97,17 @@ func (c *chaos) Keep(r *answer, _ int64) (cache.Value, time.Duration, *answer, b
 
 func (c *chaos) Open(cache.Value, call.CacheState) *answer { return &answer{value: "kept"} }
 
+func (c *chaos) Fallback(ctx context.Context, _ longpole.Fallback, _ call.Class, _ error) (*answer, error) {
+	if c.roll(2) == 0 {
+		return nil, longpole.ErrNoFallback
+	}
+	r := &answer{value: "spare", ctx: ctx}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.alive[r] = true
+	return r, nil
+}
+
 // Whatever happens, and under whatever policy: each answer is held, kept or discarded exactly once, what the caller
 // gets can be read, the record adds up, nothing stays in flight, and (as the bubble ends) no goroutine is left.
 func TestEveryAnswerIsSettledExactlyOnce(t *testing.T) {
@@ -122,6 +134,9 @@ func TestEveryAnswerIsSettledExactlyOnce(t *testing.T) {
 			synctest.Wait()
 			if len(w.alive) != 0 || len(w.mistakes) != 0 {
 				t.Errorf("seed %d: %d answers forgotten, %v", seed, len(w.alive), w.mistakes)
+			}
+			if l := p.Limiter(); l != nil && (l.InFlight() != 0 || l.Queued() != 0) {
+				t.Errorf("seed %d: %d permits and %d waiting", seed, l.InFlight(), l.Queued())
 			}
 			for _, e := range endpoints.Endpoints() {
 				if e.InFlight() != 0 {
@@ -151,6 +166,18 @@ func anyConfig(r *rand.Rand) (c longpole.Config) {
 	}
 	if on() {
 		c.Breaker = &breaker.Config{MinCalls: 5, OpenFor: 20 * ms}
+	}
+	if on() {
+		c.MinTry = 10 * ms
+	}
+	if on() {
+		c.Limit = &limit.Config{Algorithm: limit.Fixed, Limit: 4, Max: 4}
+		if on() {
+			c.Limit.Queue = &limit.Queue{Length: 5}
+		}
+	}
+	if on() {
+		c.Fallback = &longpole.Fallback{Timeout: 5 * ms}
 	}
 	return c
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/longpole/longpole/balance"
 	"github.com/longpole/longpole/breaker"
 	"github.com/longpole/longpole/cache"
+	"github.com/longpole/longpole/limit"
 	"github.com/longpole/longpole/retry"
 	"github.com/longpole/longpole/setting"
 )
@@ -15,10 +16,13 @@ import (
 type Config struct {
 	Timeout    time.Duration   `yaml:"timeout"`     // of the whole call, all attempts and the body; 0 = the caller's deadline only
 	TryTimeout time.Duration   `yaml:"try_timeout"` // of one attempt, to the head of its answer; 0 = none
+	MinTry     time.Duration   `yaml:"min_try"`     // no attempt is begun with less time left before the deadline; 0 = any time is enough
 	Cache      *cache.Config   `yaml:"cache"`
+	Limit      *limit.Config   `yaml:"limit"` // one permit a call, whatever its attempts
 	Retry      *retry.Config   `yaml:"retry"` // hedging stands in here: the two share a budget
 	Balance    *balance.Config `yaml:"balance"`
-	Breaker    *breaker.Config `yaml:"breaker"` // one for each endpoint
+	Breaker    *breaker.Config `yaml:"breaker"`  // one for each endpoint
+	Fallback   *Fallback       `yaml:"fallback"` // what answers a call that failed
 }
 
 // Safe returns c with a safe setting for each part that is nil or zero, except Cache, which nobody may turn on but
@@ -58,14 +62,32 @@ func (c Config) WithDefaults() Config {
 		part := c.Breaker.WithDefaults()
 		c.Breaker = &part
 	}
+	if c.Limit != nil {
+		part := c.Limit.WithDefaults()
+		c.Limit = &part
+	}
+	if c.Fallback != nil {
+		part := c.Fallback.WithDefaults()
+		c.Fallback = &part
+	}
 	return c
 }
 
 // clone copies c so that the two share nothing.
 func (c Config) clone() Config {
-	c.Cache, c.Balance, c.Breaker = copied(c.Cache), copied(c.Balance), copied(c.Breaker)
+	c.Cache, c.Breaker = copied(c.Cache), copied(c.Breaker)
+	if c.Balance != nil {
+		b := c.Balance.Clone()
+		c.Balance = &b
+	}
+	if c.Limit = copied(c.Limit); c.Limit != nil {
+		c.Limit.Queue, c.Limit.Rate = copied(c.Limit.Queue), copied(c.Limit.Rate)
+	}
 	if c.Retry = copied(c.Retry); c.Retry != nil {
 		c.Retry.Hedge = copied(c.Retry.Hedge)
+	}
+	if c.Fallback = copied(c.Fallback); c.Fallback != nil {
+		c.Fallback.Static = copied(c.Fallback.Static)
 	}
 	return c
 }
@@ -84,8 +106,13 @@ func (c Config) Validate() error {
 	f.Check(c.Timeout >= 0, "timeout", c.Timeout, "a duration that is not negative")
 	f.Check(c.TryTimeout >= 0, "try_timeout", c.TryTimeout, "a duration that is not negative")
 	f.Check(c.Timeout == 0 || c.TryTimeout <= c.Timeout, "try_timeout", c.TryTimeout, "at most timeout")
+	f.Check(c.MinTry >= 0, "min_try", c.MinTry, "a duration that is not negative")
+	f.Check(c.Timeout <= 0 || c.MinTry < c.Timeout, "min_try", c.MinTry, "less than timeout, or no attempt is ever made")
 	if c.Cache != nil {
 		f.Within("cache", c.Cache.Validate())
+	}
+	if c.Limit != nil {
+		f.Within("limit", c.Limit.Validate())
 	}
 	if c.Retry != nil {
 		f.Within("retry", c.Retry.Validate())
@@ -95,6 +122,10 @@ func (c Config) Validate() error {
 	}
 	if c.Breaker != nil {
 		f.Within("breaker", c.Breaker.Validate())
+	}
+	if c.Fallback != nil {
+		f.Within("fallback", c.Fallback.Validate())
+		f.Check(c.Fallback.Stale == 0 || c.Cache != nil, "fallback.stale", c.Fallback.Stale, "a cache that keeps the answers")
 	}
 	return f.Err()
 }

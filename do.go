@@ -9,14 +9,17 @@ import (
 	"github.com/longpole/longpole/balance"
 	"github.com/longpole/longpole/breaker"
 	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/limit"
 	"github.com/longpole/longpole/retry"
 )
 
 // Attempt says which try of a call this is, and where it goes.
 type Attempt struct {
-	Number   int    // counted from 1, hedges included
-	Hedge    bool   // an earlier attempt is still running
-	Endpoint string // "" when the policy has no endpoints
+	Number   int       // counted from 1, hedges included
+	Hedge    bool      // an earlier attempt is still running
+	Endpoint string    // "" when the policy has no endpoints
+	Deadline time.Time // of the call, its body included; zero = none. What is left of it is what a transport tells its server
+	HeadBy   time.Time // of this attempt's head: the end of TryTimeout, or Deadline if that is earlier; zero = none
 }
 
 // Work performs and judges one call whose answer has type R. A transport implements it once.
@@ -40,23 +43,26 @@ type Work[R any] interface {
 
 // Do runs one call under p. The order is fixed:
 //
-//	deadline             no work for a call that is already too late; Timeout covers all that follows, and the body
-//	  cache, coalesce    a fresh answer, another call's fetch, a stale answer
-//	    retry            attempts, pauses, budget
-//	      hedge          a copy of a slow attempt
-//	        pick         another endpoint than before
-//	          breaker    of that endpoint; an open one is not picked while there is another
-//	            try      the only step that knows the answer
+//	deadline                 no work for a call that is already too late; Timeout covers all that follows, and the body
+//	  fault                  an injected delay or error (Policy.Inject), before everything that should cope with it
+//	    cache, coalesce      a fresh answer, another call's fetch, a stale answer
+//	      admit              one permit of the limiter for the call, or for the fetch; the wait for it
+//	        retry            attempts, pauses, budget
+//	          hedge          a copy of a slow attempt; none while the limiter sheds
+//	            pick         another endpoint than before
+//	              breaker    of that endpoint; an open one is not picked while there is another
+//	                try      the only step that knows the answer; none is begun with less than MinTry left
+//	fallback                 another answer in place of a failure
 //
-// The answer of the last attempt is returned as it is, also when it is a failure: R and the Work's own view of it are
+// The permit is given back at the head of the answer: a reader that takes its time over the body holds none. The answer of the last attempt is returned as it is, also when it is a failure: R and the Work's own view of it are
 // not replaced by an error. An error is always an *Error.
 //
 // info is what the policy may know of the call. rec is filled in when it is not nil: Route, Start, Latency, Total
-// (equal to Latency: who reads a body adds its time), Class, Cache, Attempts. It must be zero in these, and is written
+// (equal to Latency: who reads a body adds its time), Class, Cache, QueueWait, Fallback, Attempts. It must be zero in these, and is written
 // by the caller's goroutine only, before Do returns.
 //
-// Nothing is allocated with retry, breaker and balance armed as long as nothing fails and no Timeout, TryTimeout,
-// hedge or cache asks for it.
+// Nothing is allocated with limit, retry, breaker and balance armed as long as nothing fails, the call need not queue,
+// and no hedge or cache asks for it. Timeout and TryTimeout cost a context, unless the Work is Timed.
 func Do[R any, W Work[R]](ctx context.Context, p *Policy, info call.Info, rec *call.Record, w W) (R, error) {
 	now := time.Now()
 	parts := p.parts.Load()
@@ -67,33 +73,27 @@ func Do[R any, W Work[R]](ctx context.Context, p *Policy, info call.Info, rec *c
 	if ctx.Err() != nil {
 		return refuse[R](ctx, rec)
 	}
+	_, timed := any(w).(Timed)
+	at := now
+	if inject := p.fault.Load(); inject != nil {
+		if f, ok := suffer[R](ctx, parts, *inject, now, info); !ok {
+			return finish(ctx, parts, w, rec, now, &f, nothing)
+		} else {
+			at = f.end
+		}
+	}
 	if parts.cache != nil && info.Key != "" {
 		if s, ok := any(w).(Storable[R]); ok {
-			c := cachedCall[R]{p: p, parts: parts, info: info, rec: rec, start: now, work: s, release: nothing}
+			c := cachedCall[R]{p: p, parts: parts, info: info, rec: rec, caller: ctx, start: now, work: s, timed: timed, release: nothing}
 			return c.do(ctx)
 		}
 	}
-	ctx, release := parts.bound(ctx, now)
-	x := execution[R, W]{parts: parts, set: p.endpoints, info: info, rec: rec, w: w, start: now}
-	f := x.attempts(ctx, now)
-	return finish(w, rec, now, &f, release)
-}
-
-func nothing() {}
-
-// bound puts a call that began at now under Timeout; release ends it.
-func (p *parts) bound(ctx context.Context, now time.Time) (_ context.Context, release func()) {
-	d := p.cfg.Timeout
-	if d <= 0 || endsBefore(ctx, now.Add(d)) {
-		return ctx, nothing
-	}
-	return context.WithDeadlineCause(ctx, now.Add(d), ErrDeadline)
-}
-
-// endsBefore reports whether the context's own deadline makes another one at t superfluous.
-func endsBefore(ctx context.Context, t time.Time) bool {
-	own, ok := ctx.Deadline()
-	return ok && !own.After(t)
+	bounded, deadline, release := parts.bound(ctx, now, timed)
+	var x execution[R, W] // filled in place: a literal would be built elsewhere and copied
+	x.p, x.parts, x.info, x.rec, x.w, x.start, x.deadline, x.timed = p, parts, info, rec, w, now, deadline, timed
+	var f finished[R]
+	x.run(bounded, at, &f)
+	return finish(ctx, parts, w, rec, now, &f, release)
 }
 
 // refuse ends a call whose context was done before it began.
@@ -105,8 +105,20 @@ func refuse[R any](ctx context.Context, rec *call.Record) (r R, err error) {
 	return r, &Error{Class: class, Err: why}
 }
 
-// finish gives the result of a call to its caller.
-func finish[R any, W Work[R]](w W, rec *call.Record, start time.Time, f *finished[R], release func()) (R, error) {
+// finish gives the result of a call to its caller, whose context is ctx.
+func finish[R any, W Work[R]](
+	ctx context.Context, parts *parts, w W, rec *call.Record, start time.Time, f *finished[R], release func(),
+) (R, error) {
+	if f.out.Class != call.OK && parts.cfg.Fallback != nil {
+		if r, ok := spare(ctx, parts, w, f); ok {
+			w.Discard(f.r)
+			f.cancel(nil)
+			release()
+			fellBack(rec, start, f.out.Class)
+			return r, nil
+		}
+		f.end = time.Now()
+	}
 	if rec != nil {
 		rec.Latency = f.end.Sub(start)
 		rec.Total = rec.Latency
@@ -115,7 +127,7 @@ func finish[R any, W Work[R]](w W, rec *call.Record, start time.Time, f *finishe
 	if f.err != nil {
 		f.cancel(nil)
 		release()
-		return f.r, &Error{Class: f.out.Class, Attempts: f.made, Err: f.err}
+		return f.r, &Error{Class: f.out.Class, Attempts: f.made, Pushback: f.out.Pushback, Err: f.err}
 	}
 	if cancel := f.stop; cancel != nil {
 		outer := release
@@ -145,47 +157,75 @@ func (f *finished[R]) cancel(cause error) {
 // execution is the state of one call while its attempts are made. It belongs to one goroutine and stays on its stack:
 // what other goroutines need is copied.
 type execution[R any, W Work[R]] struct {
-	parts *parts
-	set   *balance.Set
-	info  call.Info
-	rec   *call.Record
-	w     W
-	start time.Time
-	made  int // attempts sent
-	tried [call.MaxAttempts]*balance.Endpoint
+	p        *Policy
+	parts    *parts
+	info     call.Info
+	rec      *call.Record
+	w        W
+	start    time.Time
+	deadline time.Time // zero = none
+	timed    bool      // the Work is Timed
+	permit   limit.Ticket
+	made     int // attempts sent
+	tried    [call.MaxAttempts]*balance.Endpoint
+}
+
+// run makes the call once it has its permit. How it ended goes to f, which is too large to be handed up step by step.
+func (x *execution[R, W]) run(ctx context.Context, now time.Time, f *finished[R]) {
+	if x.late(now) {
+		*f = x.hopeless(now)
+		return
+	}
+	if x.parts.limit == nil {
+		x.attempts(ctx, now, f)
+		return
+	}
+	now, err := x.admit(ctx, now)
+	if err != nil {
+		*f = x.unadmitted(ctx, now, err)
+		return
+	}
+	if x.late(now) {
+		x.parts.limit.Cancel(now, x.permit)
+		*f = x.hopeless(now)
+		return
+	}
+	x.attempts(ctx, now, f)
+	x.done(now, f)
 }
 
 // attempts makes attempts until one succeeds or the policy has had enough.
-func (x *execution[R, W]) attempts(ctx context.Context, now time.Time) finished[R] {
+func (x *execution[R, W]) attempts(ctx context.Context, now time.Time, f *finished[R]) {
 	policy := x.parts.retry
 	if policy == nil {
-		f := x.once(ctx, now)
-		x.won(&f)
-		return f
+		x.once(ctx, now, f)
+		x.won(f)
+		return
 	}
 	policy.Begin(now)
 	for {
-		f := x.round(ctx, now)
+		x.round(ctx, now, f)
 		if !f.out.Class.Failed() || ctx.Err() != nil {
-			x.won(&f)
-			return f
+			x.won(f)
+			return
 		}
 		pause, why := policy.Next(f.end, x.made, x.info, f.out)
-		if next := f.end.Add(pause); why == nil && (endsBefore(ctx, next) || !x.canTry(next)) {
+		if next := f.end.Add(pause); why == nil && (x.late(next) || !x.canTry(next)) {
 			why = retry.ErrNoMore // nothing would be tried, and the answer that is there would be lost
 		}
 		if why != nil {
 			if f.err != nil && errors.Is(why, retry.ErrBudget) {
 				f.err = errors.Join(f.err, why)
 			}
-			x.won(&f)
-			return f
+			x.won(f)
+			return
 		}
 		x.w.Discard(f.r)
 		f.cancel(nil)
 		if now = f.end; pause > 0 {
 			if !sleep(ctx, pause) {
-				return x.cut(ctx)
+				*f = x.cut(ctx)
+				return
 			}
 			now = time.Now()
 		}
@@ -193,26 +233,28 @@ func (x *execution[R, W]) attempts(ctx context.Context, now time.Time) finished[
 }
 
 // round makes one attempt, or one and its copy.
-func (x *execution[R, W]) round(ctx context.Context, now time.Time) finished[R] {
+func (x *execution[R, W]) round(ctx context.Context, now time.Time, f *finished[R]) {
 	after, hedge := x.parts.retry.HedgeAfter(now, x.made+1, x.info)
-	if hedge && (x.parts.balance == nil || x.set.Healthy() >= 2) {
-		return x.race(ctx, now, after)
+	if hedge && (x.parts.balance == nil || x.parts.balance.Usable(now) >= 2) && !x.shedding(now) {
+		*f = x.race(ctx, now, after)
+		return
 	}
-	return x.once(ctx, now)
+	x.once(ctx, now, f)
 }
 
 // once makes one attempt in the caller's goroutine.
-func (x *execution[R, W]) once(ctx context.Context, now time.Time) finished[R] {
-	to, err := x.pick(now, false)
+func (x *execution[R, W]) once(ctx context.Context, now time.Time, f *finished[R]) {
+	to, err := x.first(now)
 	if err != nil {
-		return x.shed(now, err)
+		*f = x.shed(now, err)
+		return
 	}
-	t := try[R, W]{parts: x.parts, w: x.w, to: to, start: now, ctx: ctx}
+	var t try[R, W]
+	t.parts, t.w, t.to, t.start, t.ctx, t.timed = x.parts, x.w, to, now, ctx, x.timed
 	x.sent(&t.attempt, &t.index, to, now, false)
 	t.begin()
-	f := t.make()
-	x.note(&f)
-	return f
+	t.make(f)
+	x.note(f)
 }
 
 // sent counts an attempt that is about to be made.
@@ -221,7 +263,7 @@ func (x *execution[R, W]) sent(a *Attempt, index *int, to target, now time.Time,
 		x.tried[x.made] = to.endpoint
 	}
 	x.made++
-	*a = Attempt{Number: x.made, Hedge: hedge, Endpoint: to.name()}
+	*a = Attempt{Number: x.made, Hedge: hedge, Endpoint: to.name(), Deadline: x.deadline, HeadBy: x.headBy(now)}
 	*index = -1
 	if x.rec != nil {
 		// Canceled until it is known to have ended otherwise.
@@ -256,6 +298,11 @@ func (x *execution[R, W]) cut(ctx context.Context) finished[R] {
 	return finished[R]{err: why, out: call.Outcome{Class: class}, end: time.Now(), made: x.made, index: -1}
 }
 
+// timeout is the end of a call at now for which no attempt is begun, because of the time.
+func (x *execution[R, W]) timeout(now time.Time, why error) finished[R] {
+	return finished[R]{err: why, out: call.Outcome{Class: call.Timeout}, end: now, made: x.made, index: -1}
+}
+
 // target is where an attempt goes. Both are nil when there is no such policy.
 type target struct {
 	endpoint *balance.Endpoint
@@ -267,6 +314,14 @@ func (t target) name() string {
 		return ""
 	}
 	return t.endpoint.Name()
+}
+
+// first picks for an attempt that is no copy.
+func (x *execution[R, W]) first(now time.Time) (target, error) {
+	if x.parts.prequal {
+		x.p.probe(x.parts.balance, now)
+	}
+	return x.pick(now, false)
 }
 
 // pick chooses where the next attempt goes and takes the breaker's leave. With fresh it must be an endpoint that this
@@ -317,7 +372,7 @@ func (x *execution[R, W]) canTry(now time.Time) bool {
 	if x.parts.balance == nil {
 		return x.ready(now, nil)
 	}
-	for _, e := range x.set.Endpoints() {
+	for _, e := range x.p.endpoints.Endpoints() {
 		if e.Healthy() && x.ready(now, e) {
 			return true
 		}
@@ -334,7 +389,7 @@ func (x *execution[R, W]) breaker(e *balance.Endpoint) *breaker.Breaker {
 	if x.parts.breakers == nil {
 		return nil
 	}
-	return x.parts.breakers.of(e, x.set)
+	return x.parts.breakers.of(e, x.p.endpoints)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -126,3 +126,33 @@ func Example_incorrect() {
 	// declared idempotent: thank you - charged 2 times
 	// as it is: server - charged 1 times
 }
+
+// list has an empty answer for when the dependency has none.
+type list struct{ price }
+
+func (list) Try(context.Context, longpole.Attempt) (string, error) {
+	return "", errors.New("connection refused")
+}
+
+func (list) Fallback(_ context.Context, f longpole.Fallback, class call.Class, _ error) (string, error) {
+	return f.Static.Body, nil
+}
+
+// A worse answer is often better than none. The record still says that the call failed.
+func ExampleFallback() {
+	policy, err := longpole.New(longpole.Config{
+		Fallback: &longpole.Fallback{Static: &longpole.Static{Body: "no recommendations today"}},
+	}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer policy.Close()
+	var record call.Record
+	answer, err := longpole.Do(context.Background(), policy, call.Info{Route: "recommendations"}, &record, list{})
+	fmt.Println(answer, err)
+	fmt.Println(record.Class, record.Fallback)
+	// Output:
+	// no recommendations today <nil>
+	// refused true
+}

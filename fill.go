@@ -31,8 +31,11 @@ type cachedCall[R any] struct {
 	parts   *parts
 	info    call.Info
 	rec     *call.Record
+	caller  context.Context // as it was given to Do
 	start   time.Time
 	work    Storable[R]
+	timed   bool
+	until   time.Time // deadline; zero = none
 	release func()
 }
 
@@ -41,15 +44,14 @@ type cachedCall[R any] struct {
 func (c *cachedCall[R]) do(ctx context.Context) (R, error) {
 	found := c.parts.cache.Lookup(c.start, c.info.Key)
 	switch found.State {
-	case call.Stale:
+	case call.Stale, call.Hit:
 		if found.Lead {
 			c.fetch(ctx, found.Flight, true)
 		}
-		fallthrough
-	case call.Hit:
 		return c.open(found.Value, found.State) // takes no time, so it needs no deadline
 	}
-	ctx, c.release = c.parts.bound(ctx, c.start)
+	// A call that waits for another goroutine's fetch needs a context even when its Work is Timed.
+	ctx, c.until, c.release = c.parts.bound(ctx, c.start, false)
 	if found.State == call.Coalesced {
 		return c.follow(ctx, found)
 	}
@@ -69,20 +71,23 @@ func (c *cachedCall[R]) state(s call.CacheState) {
 }
 
 func (c *cachedCall[R]) finish(f *finished[R]) (R, error) {
-	return finish(c.work, c.rec, c.start, f, c.release)
+	return finish(c.caller, c.parts, c.work, c.rec, c.start, f, c.release)
 }
 
 // alone makes the call as if there were no cache.
 func (c *cachedCall[R]) alone(ctx context.Context) (R, error) {
 	c.state(call.Miss)
 	now := time.Now()
-	x := c.execution(c.rec)
-	f := x.attempts(ctx, now)
+	x := c.execution(c.rec, c.until)
+	var f finished[R]
+	x.run(ctx, now, &f)
 	return c.finish(&f)
 }
 
-func (c *cachedCall[R]) execution(rec *call.Record) execution[R, Storable[R]] {
-	return execution[R, Storable[R]]{parts: c.parts, set: c.p.endpoints, info: c.info, rec: rec, w: c.work, start: c.start}
+func (c *cachedCall[R]) execution(rec *call.Record, deadline time.Time) execution[R, Storable[R]] {
+	return execution[R, Storable[R]]{
+		p: c.p, parts: c.parts, info: c.info, rec: rec, w: c.work, start: c.start, deadline: deadline, timed: c.timed,
+	}
 }
 
 // gone ends a call whose context was done while it waited.
@@ -126,7 +131,7 @@ func (c *cachedCall[R]) lead(ctx context.Context, found cache.Result) (R, error)
 		<-f.landed
 	}
 	if c.rec != nil {
-		c.rec.Count, c.rec.Attempts = f.rec.Count, f.rec.Attempts
+		c.rec.Count, c.rec.Attempts, c.rec.QueueWait = f.rec.Count, f.rec.Attempts, f.rec.QueueWait
 	}
 	end := &f.end
 	switch {
@@ -189,10 +194,13 @@ type fetch[R any] struct {
 // (behind) and too many of that kind run.
 func (c *cachedCall[R]) fetch(ctx context.Context, flight *cache.Flight, behind bool) *fetch[R] {
 	f := &fetch[R]{all: &c.p.fetches, orphan: behind, landed: make(chan struct{})}
-	own := &cachedCall[R]{p: c.p, parts: c.parts, info: c.info, start: c.start, work: c.work}
-	until := own.until(ctx)
+	own := &cachedCall[R]{p: c.p, parts: c.parts, info: c.info, start: c.start, work: c.work, timed: c.timed}
+	own.until = own.fetchBy(ctx)
+	if behind {
+		own.info = behindTheScenes(own.info)
+	}
 	ctx, f.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	if !f.all.begin(behind, func() { own.run(ctx, until, flight, f) }) {
+	if !f.all.begin(behind, func() { own.run(ctx, flight, f) }) {
 		f.cancel(errClosed)
 		c.parts.cache.Refuse(c.start, flight, errClosed)
 		return nil
@@ -200,9 +208,9 @@ func (c *cachedCall[R]) fetch(ctx context.Context, flight *cache.Flight, behind 
 	return f
 }
 
-// until is the deadline of a fetch: Config.Timeout if there is one, as the others who wait should not suffer from the
+// fetchBy is the deadline of a fetch: Config.Timeout if there is one, as the others who wait should not suffer from the
 // haste of the first.
-func (c *cachedCall[R]) until(ctx context.Context) time.Time {
+func (c *cachedCall[R]) fetchBy(ctx context.Context) time.Time {
 	if d := c.parts.cfg.Timeout; d > 0 {
 		return c.start.Add(d)
 	}
@@ -213,11 +221,14 @@ func (c *cachedCall[R]) until(ctx context.Context) time.Time {
 }
 
 // run makes the call, stores its answer and hands it over.
-func (c *cachedCall[R]) run(ctx context.Context, until time.Time, flight *cache.Flight, f *fetch[R]) {
-	ctx, timer := context.WithDeadlineCause(ctx, until, ErrDeadline)
+func (c *cachedCall[R]) run(ctx context.Context, flight *cache.Flight, f *fetch[R]) {
+	ctx, timer := context.WithDeadlineCause(ctx, c.until, ErrDeadline)
 	attached := context.AfterFunc(f.all.life, func() { f.cancel(errClosed) })
-	x := c.execution(&f.rec)
-	end := x.attempts(ctx, c.start)
+	end := finished[R]{index: -1}
+	x := c.execution(&f.rec, c.until)
+	if f.value = c.fromTier(ctx, flight); f.value == nil {
+		x.run(ctx, time.Now(), &end)
+	}
 	inner := end.stop
 	end.stop = func(cause error) {
 		if inner != nil {
@@ -226,16 +237,25 @@ func (c *cachedCall[R]) run(ctx context.Context, until time.Time, flight *cache.
 		f.cancel(cause)
 		timer()
 	}
-	c.store(&end, flight, f)
+	known, ttl := f.value != nil, time.Duration(0)
+	if known {
+		end.end = time.Now()
+		end.cancel(nil)
+	} else {
+		ttl = c.store(&end, flight, f)
+	}
 	attached()
-	if f.land(end) && f.value == nil {
+	switch orphan := f.land(end); {
+	case f.value != nil && !known:
+		c.toTier(f.all.life, end.end, flight.Key(), f.value, ttl)
+	case orphan && f.value == nil:
 		c.work.Discard(end.r)
 		end.cancel(nil)
 	}
 }
 
-// store ends the flight.
-func (c *cachedCall[R]) store(end *finished[R], flight *cache.Flight, f *fetch[R]) {
+// store ends the flight. ttl is what the Work said of an answer that was kept.
+func (c *cachedCall[R]) store(end *finished[R], flight *cache.Flight, f *fetch[R]) (ttl time.Duration) {
 	store := c.parts.cache
 	if !good(end) {
 		err := end.err
@@ -243,18 +263,19 @@ func (c *cachedCall[R]) store(end *finished[R], flight *cache.Flight, f *fetch[R
 			err = &Error{Class: end.out.Class, Attempts: end.made, Err: errFailed}
 		}
 		store.Refuse(end.end, flight, err)
-		return
+		return 0
 	}
 	v, ttl, rest, ok := c.work.Keep(end.r, store.MaxEntryBytes())
 	now := time.Now()
 	if !ok {
 		end.r = rest
 		store.Refuse(now, flight, cache.ErrNotStorable)
-		return
+		return 0
 	}
 	end.cancel(nil)
 	f.value = v
 	store.Fill(now, flight, v, ttl)
+	return ttl
 }
 
 // land hands the end over; orphan says that nobody is there to take it.

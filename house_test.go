@@ -17,12 +17,12 @@ const (
 	maxFuncLines = 80
 )
 
-// mayStart names the packages that own goroutines.
-var mayStart = []string{".", "internal/gateway", "internal/rollout", "internal/load", "internal/lab", "internal/ingest", "cmd/longpole"}
+// mayStart names the packages that own goroutines. That of httppolicy reads a body that knows of no deadline.
+var mayStart = []string{".", "httppolicy", "internal/gateway", "internal/rollout", "internal/load", "internal/lab", "internal/ingest", "cmd/longpole"}
 
 // clockless names the packages that are told the time, so that their tests need none.
 var clockless = []string{
-	"call", "setting", "retry", "breaker", "balance", "cache", "internal/stats", "internal/trace",
+	"call", "setting", "retry", "breaker", "balance", "cache", "limit", "internal/stats", "internal/trace",
 	"internal/conf", "internal/diagnose", "internal/advise",
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/longpole/longpole/balance"
 	"github.com/longpole/longpole/breaker"
 	"github.com/longpole/longpole/cache"
+	"github.com/longpole/longpole/limit"
 	"github.com/longpole/longpole/retry"
 )
 
@@ -20,6 +21,9 @@ type Policy struct {
 	parts     atomic.Pointer[parts]
 	mu        sync.Mutex // serialises Reconfigure and Close
 	fetches   fetches
+	fault     atomic.Pointer[Fault]
+	prober    atomic.Pointer[Prober]
+	tier      atomic.Pointer[cache.Tier]
 }
 
 // parts is what one call works with from its begin to its end. It is never written to after it was published.
@@ -27,8 +31,10 @@ type parts struct {
 	given    Config // as it was given
 	cfg      Config // with defaults
 	cache    *cache.Cache
+	limit    *limit.Limiter
 	retry    *retry.Policy
 	balance  *balance.Balancer
+	prequal  bool // the balancer wants its endpoints asked
 	breakers *breakers
 }
 
@@ -60,9 +66,19 @@ func (p *Policy) Reconfigure(c Config) error {
 	old := p.parts.Load()
 	next := &parts{given: c.clone(), cfg: c.WithDefaults()}
 	if cfg := next.cfg.Cache; cfg != nil {
+		if f := next.cfg.Fallback; f != nil {
+			cfg.StaleIfError = max(cfg.StaleIfError, f.Stale)
+		}
 		next.cache = keep(old.cache, *cfg, cache.New)
 	} else if old.cache != nil {
 		defer old.cache.Close()
+	}
+	if cfg := next.cfg.Limit; cfg != nil {
+		if next.limit = old.limit; next.limit == nil {
+			next.limit = limit.New(*cfg)
+		} else {
+			next.limit.Reconfigure(time.Now(), *cfg)
+		}
 	}
 	if cfg := next.cfg.Retry; cfg != nil {
 		next.retry = keep(old.retry, *cfg, retry.New)
@@ -75,6 +91,7 @@ func (p *Policy) Reconfigure(c Config) error {
 		if next.cfg.Balance != nil {
 			cfg = *next.cfg.Balance
 		}
+		next.prequal = cfg.Algorithm == balance.Prequal
 		next.balance = keep(old.balance, cfg, func(c balance.Config) *balance.Balancer { return balance.New(c, p.endpoints) })
 	}
 	p.parts.Store(next)
@@ -178,6 +195,7 @@ type fetches struct {
 	mu      sync.Mutex
 	closed  bool
 	orphans int
+	probes  int
 	run     sync.WaitGroup
 	life    context.Context // done when the policy is closed
 	end     context.CancelCauseFunc

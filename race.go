@@ -20,7 +20,7 @@ type race[R any, W Work[R]] struct {
 }
 
 func (x *execution[R, W]) race(ctx context.Context, now time.Time, after time.Duration) finished[R] {
-	to, err := x.pick(now, false)
+	to, err := x.first(now)
 	if err != nil {
 		return x.shed(now, err)
 	}
@@ -64,7 +64,7 @@ func (x *execution[R, W]) race(ctx context.Context, now time.Time, after time.Du
 
 // half starts one half of a race.
 func (x *execution[R, W]) half(ctx context.Context, rc *race[R, W], to target, now time.Time, hedge bool) *try[R, W] {
-	t := &try[R, W]{parts: x.parts, w: x.w, to: to, start: now, ctx: ctx}
+	t := &try[R, W]{parts: x.parts, w: x.w, to: to, start: now, ctx: ctx, timed: x.timed}
 	x.sent(&t.attempt, &t.index, to, now, hedge)
 	t.own()
 	t.begin()
@@ -75,6 +75,9 @@ func (x *execution[R, W]) half(ctx context.Context, rc *race[R, W], to target, n
 // copy sends the second half, if there is another endpoint and the budget allows it.
 func (x *execution[R, W]) copy(ctx context.Context, rc *race[R, W]) *try[R, W] {
 	now := time.Now()
+	if x.late(now) || x.shedding(now) {
+		return nil
+	}
 	to, err := x.pick(now, true)
 	if err != nil {
 		return nil
@@ -120,7 +123,8 @@ func (x *execution[R, W]) drop(f *finished[R]) {
 
 // run makes one half and hands it over, or cleans up after it when the race is over.
 func (rc *race[R, W]) run(t *try[R, W]) {
-	f := t.make()
+	var f finished[R]
+	t.make(&f)
 	rc.mu.Lock()
 	over := rc.over
 	if !over {

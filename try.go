@@ -19,11 +19,12 @@ type try[R any, W Work[R]] struct {
 	ctx     context.Context
 	stop    context.CancelCauseFunc // nil = ctx is the call's
 	timer   *time.Timer             // TryTimeout; nil = none
+	timed   bool                    // the Work keeps the deadlines itself
 }
 
 // begin starts TryTimeout, for which the attempt needs a context of its own.
 func (t *try[R, W]) begin() {
-	if d := t.parts.cfg.TryTimeout; d > 0 {
+	if d := t.parts.cfg.TryTimeout; d > 0 && !t.timed {
 		t.own()
 		stop := t.stop
 		t.timer = time.AfterFunc(d, func() { stop(ErrTryTimeout) })
@@ -38,7 +39,7 @@ func (t *try[R, W]) own() {
 }
 
 // make performs the attempt and tells everyone who learns from it.
-func (t *try[R, W]) make() finished[R] {
+func (t *try[R, W]) make(f *finished[R]) {
 	r, err := t.w.Try(t.ctx, t.attempt)
 	if t.timer != nil && !t.timer.Stop() && err == nil {
 		// Too late by a hair: the context is gone, and the body with it.
@@ -46,14 +47,26 @@ func (t *try[R, W]) make() finished[R] {
 		var none R
 		r, err = none, ErrTryTimeout
 	}
-	f := finished[R]{r: r, err: err, end: time.Now(), stop: t.stop, index: t.index, number: t.attempt.Number}
+	took := time.Since(t.start) // reads one clock, where time.Now reads two
+	f.r, f.err, f.end, f.stop, f.index, f.number = r, err, t.start.Add(took), t.stop, t.index, t.attempt.Number
 	f.out = t.judge(r, err)
-	f.out.Latency = f.end.Sub(t.start)
-	if err != nil && f.out.Class == call.Timeout {
+	f.out.Latency = took
+	switch {
+	case err == nil:
+	case t.timed && t.ctx.Err() == nil && t.expired(f.end):
+		f.out.Class = call.Timeout
+		f.err = t.overdue(f.end, err)
+	case f.out.Class == call.Timeout:
 		f.err = named(t.ctx, err)
 	}
 	t.tell(f.end, f.out)
-	return f
+	if t.parts.prequal && err == nil {
+		if s, ok := any(t.w).(Reporter[R]); ok {
+			if l, ok := s.Load(r); ok {
+				t.parts.balance.Report(t.to.endpoint, f.end, l)
+			}
+		}
+	}
 }
 
 func (t *try[R, W]) judge(r R, err error) call.Outcome {
@@ -62,6 +75,20 @@ func (t *try[R, W]) judge(r R, err error) call.Outcome {
 		out.Class, _ = ended(t.ctx)
 	}
 	return out
+}
+
+// expired reports whether the time of a Timed attempt is over.
+func (t *try[R, W]) expired(now time.Time) bool {
+	return !t.attempt.HeadBy.IsZero() && !now.Before(t.attempt.HeadBy)
+}
+
+// overdue adds to the error of a Timed attempt which of its times is over.
+func (t *try[R, W]) overdue(now time.Time, err error) error {
+	why := ErrTryTimeout
+	if d := t.attempt.Deadline; !d.IsZero() && !now.Before(d) {
+		why = ErrDeadline
+	}
+	return errors.Join(why, err)
 }
 
 // named adds our reason to an error that only says that a context ended.

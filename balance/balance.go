@@ -3,6 +3,7 @@ package balance
 import (
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,138 +14,137 @@ import (
 // would be in vain.
 var ErrNoEndpoint = errors.New("balance: no healthy endpoint")
 
-// Balancer chooses endpoints of one Set. All methods are safe for concurrent use and do not allocate.
+// Balancer chooses endpoints of one Set. What it learns of them (latency, failures, ejections, load reports) is its own:
+// routes of different latency do not disturb each other. All methods are safe for concurrent use and do not allocate,
+// those apart that say so; a change of the settings or of the Set costs the next call some allocations.
 type Balancer struct {
-	cfg  atomic.Pointer[Config]
-	set  *Set
-	turn atomic.Uint64 // of round robin
-	rand func() uint64
+	cfg    atomic.Pointer[Config]
+	set    *Set
+	view   atomic.Pointer[view]
+	latest atomic.Int64 // about the latest instant that was seen
+	warmTo atomic.Int64 // no slow start lasts longer than this instant
+	rand   func() uint64
+
+	turns sync.Mutex // guards node.turn
+	turn  atomic.Uint64
+	gate  sync.Mutex // serialises new views and decisions about ejection
+	eject ejection
+	pool  pool
 }
 
 // New returns a balancer over s. c must be valid.
 func New(c Config, s *Set) *Balancer {
 	b := &Balancer{set: s, rand: rand.Uint64}
+	b.warmTo.Store(never)
 	b.Reconfigure(c)
 	return b
 }
 
-// Reconfigure swaps the settings. The load and the health stay: they are the Set's.
+// Reconfigure swaps the settings. What was learned stays; the load and the health are the Set's.
 func (b *Balancer) Reconfigure(c Config) {
 	c = c.WithDefaults()
+	if c.SubsetKey == "" {
+		c.SubsetKey = b.set.seed
+	}
 	b.cfg.Store(&c)
 }
 
-// Pick chooses the endpoint of a call that starts at now and counts it as in flight until Done. Among the healthy
-// endpoints, one that avoid refuses is chosen only when avoid refuses all of them. avoid may be nil; it must not block.
+// Pick chooses the endpoint of a call that starts at now and counts it as in flight until Done. The order of
+// preference, each step only when nothing is left in the one before:
 //
-// P2C draws two different endpoints and takes the one with fewer calls in flight (recent failures in a row count as
-// such), the first drawn when they are level. Source: Mitzenmacher, The Power of Two Choices (2001).
+//  1. fit and not refused by avoid
+//  2. fit
+//  3. ejected, but healthy by active checks
+//
+// and within each: the caller's zone and subset, then other zones, then outside of the subset. An endpoint whose
+// ejection is over gets one call as a trial before all this. avoid may be nil; it must not block.
 func (b *Balancer) Pick(now time.Time, avoid func(*Endpoint) bool) (*Endpoint, error) {
-	list := b.set.Endpoints()
-	e := b.choose(now, list, avoid)
-	if e == nil && avoid != nil {
-		e = b.choose(now, list, nil)
-	}
-	if e == nil {
+	v, t := b.look(now)
+	q := query{b: b, v: v, t: t}
+	n := q.choose(avoid)
+	if n == nil {
 		return nil, ErrNoEndpoint
 	}
-	e.inFlight.Add(1)
-	return e, nil
+	n.e.inFlight.Add(1)
+	return n.e, nil
 }
 
-func (b *Balancer) choose(now time.Time, list []*Endpoint, avoid func(*Endpoint) bool) *Endpoint {
-	if b.cfg.Load().Algorithm == RoundRobin {
-		return b.next(list, avoid)
-	}
-	return b.two(now, list, avoid)
-}
-
-// Done tells that a call on e ended. It must follow each Pick once.
+// Done tells that a call on e ended. It must follow each Pick once. out.Latency must be the time since the Pick, or 0
+// when it is not known.
 func (b *Balancer) Done(e *Endpoint, now time.Time, out call.Outcome) {
 	e.inFlight.Add(-1)
-	switch {
-	case out.Class.Failed():
-		e.failed.Store(now.UnixNano())
-		e.streak.Add(1)
-	case out.Class == call.OK || out.Class == call.Client:
-		if e.streak.Load() != 0 {
-			e.streak.Store(0)
-		}
+	v, t := b.look(now)
+	n := v.by[e]
+	if n == nil {
+		return // the endpoint is gone
+	}
+	bad := refused(out)
+	gap := n.fail(t, out, bad)
+	if v.cfg.Algorithm == PeakEWMA {
+		n.mu.Lock()
+		n.price(t, out, bad)
+		n.mu.Unlock()
+	}
+	if v.cfg.Eject != nil {
+		b.judge(v, n, t, out, n.learn(t, gap, out, bad))
 	}
 }
 
-func fit(e *Endpoint, avoid func(*Endpoint) bool) bool {
-	return e.Healthy() && (avoid == nil || !avoid(e))
+// refused reports an outcome that speaks against the endpoint. An answer that says when to come again is one, whatever
+// its class: who sheds at once must not look fast, nor well.
+func refused(out call.Outcome) bool {
+	return out.Class.Failed() || out.Pushback > 0 && out.Class == call.Client
 }
 
-// two is P2C; nil when none is fit.
-func (b *Balancer) two(now time.Time, list []*Endpoint, avoid func(*Endpoint) bool) *Endpoint {
-	if n := uint64(len(list)); n >= 2 {
-		// Two that differ by construction. When both are fit, as nearly always, no other needs a look.
-		r := b.rand()
-		i, j := r>>32%n, r&(1<<32-1)%(n-1)
-		if j >= i {
-			j++
-		}
-		if fit(list[i], avoid) && fit(list[j], avoid) {
-			return lighter(now, list[i], list[j])
-		}
+// fail notes failures in a row, and returns the time since the one before.
+func (n *node) fail(t instant, out call.Outcome, bad bool) (gap time.Duration) {
+	if bad {
+		n.streak.Add(1)
+		return t - instant(n.failed.Swap(int64(t)))
 	}
-	return b.sample(now, list, avoid)
+	if out.Class == call.OK && n.streak.Load() != 0 {
+		n.streak.Store(0)
+	}
+	return 0
 }
 
-// sample draws the two from the fit ones alone, in one pass (reservoir sampling).
-func (b *Balancer) sample(now time.Time, list []*Endpoint, avoid func(*Endpoint) bool) *Endpoint {
-	var drawn [2]*Endpoint
-	seen := uint64(0)
-	for _, e := range list {
-		if !fit(e, avoid) {
-			continue
-		}
-		if seen < 2 {
-			drawn[seen] = e
-		} else if k := b.rand() % (seen + 1); k < 2 {
-			drawn[k] = e
-		}
-		seen++
+// A failure counts like a call in flight for this long, up to so many: an endpoint that fails fast always has the
+// least in flight, and would draw all calls onto itself.
+const (
+	failureWeighs = time.Second
+	maxStreak     = 16
+)
+
+// penalty is how many calls in flight the recent failures count for.
+func (n *node) penalty(t instant) int64 {
+	streak := n.streak.Load()
+	if streak > 0 && t-instant(n.failed.Load()) < failureWeighs {
+		return int64(min(streak, maxStreak))
 	}
-	if seen < 2 {
-		return drawn[0]
-	}
-	if b.rand()&1 == 1 { // the reservoir keeps the order of the list, which must not break ties
-		drawn[0], drawn[1] = drawn[1], drawn[0]
-	}
-	return lighter(now, drawn[0], drawn[1])
+	return 0
 }
 
-func lighter(now time.Time, a, b *Endpoint) *Endpoint {
-	if b.load(now) < a.load(now) {
-		return b
-	}
-	return a
+// pending is the calls in flight, failures counted in.
+func (n *node) pending(t instant) float64 {
+	return float64(max(n.e.inFlight.Load(), 0) + n.penalty(t))
 }
 
-// next is round robin over the fit ones, so that the neighbour of an unfit one gets no double share; nil when none is fit.
-func (b *Balancer) next(list []*Endpoint, avoid func(*Endpoint) bool) *Endpoint {
-	n := uint64(0)
-	for _, e := range list {
-		if fit(e, avoid) {
-			n++
+// Usable is how many endpoints a Pick at now would choose from: healthy and not ejected.
+func (b *Balancer) Usable(now time.Time) int {
+	v, t := b.look(now)
+	q := query{b: b, v: v, t: t}
+	q.failOpen()
+	count := 0
+	for _, n := range v.used {
+		if q.fit(n, nil) {
+			count++
 		}
 	}
-	if n == 0 {
-		return nil
-	}
-	skip := (b.turn.Add(1) - 1) % n
-	var last *Endpoint // in case one became unfit since it was counted
-	for _, e := range list {
-		if !fit(e, avoid) {
-			continue
-		}
-		if last = e; skip == 0 {
-			break
-		}
-		skip--
-	}
-	return last
+	return count
+}
+
+// Ejected reports whether e is out of the rotation for what its calls did, a trial included.
+func (b *Balancer) Ejected(e *Endpoint) bool {
+	v := b.view.Load()
+	return v != nil && v.by[e] != nil && v.by[e].out.Load() != 0
 }

@@ -2,11 +2,14 @@ package balance
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/setting"
 	"pgregory.net/rapid"
 )
 
@@ -113,7 +116,7 @@ func TestPickPrefersHealthyThenNotAvoided(t *testing.T) {
 				}
 			}
 		}
-		b := New(Config{Algorithm: rapid.SampledFrom([]string{P2C, RoundRobin}).Draw(t, "algorithm")}, s)
+		b := New(Config{Algorithm: rapid.SampledFrom([]string{P2C, RoundRobin, Weighted, PeakEWMA, Prequal}).Draw(t, "algorithm")}, s)
 		e, err := b.Pick(t0, func(e *Endpoint) bool { return avoided[e] })
 		switch {
 		case healthy == 0:
@@ -130,6 +133,64 @@ func TestPickPrefersHealthyThenNotAvoided(t *testing.T) {
 			if e.InFlight() != 0 {
 				t.Fatal("in flight", e.InFlight())
 			}
+		}
+	})
+}
+
+// The order of preference holds under every rule, in every zone and subset, whatever is ejected.
+func TestPickKeepsItsOrderOfPreference(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		names := eleven[:rapid.IntRange(1, 11).Draw(t, "n")]
+		b := New(Config{
+			Algorithm: rapid.SampledFrom([]string{P2C, RoundRobin, Weighted, PeakEWMA, Prequal}).Draw(t, "algorithm"),
+			Eject:     &Eject{}, Subset: rapid.IntRange(0, 6).Draw(t, "subset"), SubsetKey: "me",
+			Zone: rapid.SampledFrom([]string{"", "x"}).Draw(t, "zone"), SlowStart: time.Second,
+		}, NewSet())
+		var targets []Target
+		for _, name := range names {
+			targets = append(targets, Target{name, rapid.Float64Range(0.1, 10).Draw(t, "weight"), rapid.SampledFrom([]string{"x", "y"}).Draw(t, "in")})
+		}
+		b.set.Configure(targets)
+		v, _ := b.look(t0)
+		avoided := map[*Endpoint]bool{}
+		var left, best, healthy int
+		for _, n := range v.all {
+			n.e.SetHealthy(rapid.Float64().Draw(t, "healthy") > 0.2)
+			avoided[n.e] = rapid.Bool().Draw(t, "avoid")
+			used := slices.Contains(v.used, n)
+			if used && rapid.Float64().Draw(t, "ejected") < 0.3 {
+				n.out.Store(int64(time.Minute))
+				b.eject.count.Add(1)
+			}
+			if !n.e.Healthy() {
+				continue
+			}
+			healthy++
+			if n.out.Load() == 0 {
+				if used {
+					left++
+				}
+				if !avoided[n.e] {
+					best++
+				}
+			}
+			b.Report(n.e, t0, Load{RIF: rapid.IntRange(0, 9).Draw(t, "rif"), Latency: time.Millisecond})
+		}
+		panicking := b.eject.count.Load() > 0 && float64(left) < 0.5*float64(len(v.used))
+		e, err := b.Pick(t0, func(e *Endpoint) bool { return avoided[e] })
+		switch {
+		case healthy == 0:
+			if !errors.Is(err, ErrNoEndpoint) {
+				t.Fatal(e, err)
+			}
+		case err != nil:
+			t.Fatal(err)
+		case !e.Healthy():
+			t.Fatal("unfit")
+		case best > 0 && avoided[e]:
+			t.Fatal("avoided, though there are others")
+		case best > 0 && b.Ejected(e) && !panicking:
+			t.Fatal("ejected, though there are others")
 		}
 	})
 }
@@ -167,8 +228,8 @@ func TestFastFailureIsNoSinkhole(t *testing.T) {
 			break
 		}
 	}
-	if l := s.Find("bad").load(later); l != 0 {
-		t.Error("load", l)
+	if v, now := b.look(later); v.by[s.Find("bad")].pending(now) != 0 {
+		t.Error("one success did not clear it")
 	}
 }
 
@@ -190,8 +251,8 @@ func TestReplaceKeepsThoseThatStay(t *testing.T) {
 func TestPickWhileTheSetChanges(t *testing.T) {
 	s := NewSet("a", "b")
 	var wg sync.WaitGroup
-	for _, algorithm := range []string{P2C, RoundRobin} {
-		b := New(Config{Algorithm: algorithm}, s)
+	for _, algorithm := range []string{P2C, RoundRobin, Weighted, PeakEWMA, Prequal} {
+		b := New(Config{Algorithm: algorithm, Eject: &Eject{}, SlowStart: time.Second}, s)
 		wg.Go(func() {
 			for range 2000 {
 				if e, err := b.Pick(t0, nil); err == nil {
@@ -232,8 +293,28 @@ func TestCheckNeedsSeveralInARow(t *testing.T) {
 }
 
 func TestConfigNamesEveryFault(t *testing.T) {
-	if (Config{Algorithm: "fastest"}).Validate() == nil || (Config{}).WithDefaults().Validate() != nil {
-		t.Error("algorithm")
+	if (Config{}).Validate() != nil || (Config{}).WithDefaults().Validate() != nil {
+		t.Error("the defaults are no good")
+	}
+	c := Config{
+		Algorithm: "fastest", ZoneMin: 2, Subset: -1, SlowStart: -1,
+		Eject: &Eject{
+			Consecutive: -1, FailureRatio: 2, LatencyFactor: 1, LatencyFloor: -1, LatencyDelta: -1, MinCalls: -1,
+			MaxEjected: -1, PanicBelow: 2, For: 2, MaxFor: 1,
+		},
+		Prequal: &Probing{PerCall: 17, Hot: -1},
+	}
+	if n := len(setting.List(c.Validate())); n != 15 {
+		t.Errorf("%d faults, want 15: %v", n, c.Validate())
+	}
+	good := Config{Algorithm: Prequal, Eject: &Eject{}}
+	full := good.WithDefaults()
+	if full.Validate() != nil || *good.Eject != (Eject{}) || full.Eject.Consecutive != 5 || full.Prequal.PerCall != 3 {
+		t.Error(full.Validate(), good.Eject, full.Eject, full.Prequal)
+	}
+	clone := full.Clone()
+	if clone.Eject == full.Eject || clone.Prequal == full.Prequal || *clone.Eject != *full.Eject {
+		t.Error("the clone shares")
 	}
 	err := HealthConfig{Path: "x", Interval: 1, Timeout: -1, Unhealthy: -1, Healthy: -1}.Validate()
 	joined, isJoined := err.(interface{ Unwrap() []error })
@@ -243,15 +324,40 @@ func TestConfigNamesEveryFault(t *testing.T) {
 }
 
 func TestNothingIsAllocated(t *testing.T) {
-	s := NewSet("a", "b", "c")
-	for _, algorithm := range []string{P2C, RoundRobin} {
-		b := New(Config{Algorithm: algorithm}, s)
+	for _, algorithm := range []string{P2C, RoundRobin, Weighted, PeakEWMA, Prequal} {
+		s := NewSet("a", "b", "c", "d")
+		b := New(Config{Algorithm: algorithm, Eject: &Eject{}, SlowStart: time.Second, Zone: "x"}, s)
 		tried := s.Endpoints()[0]
+		now := t0
 		if n := testing.AllocsPerRun(1000, func() {
-			e, _ := b.Pick(t0, func(e *Endpoint) bool { return e == tried })
-			b.Done(e, t0, ok)
+			now = now.Add(100 * time.Millisecond)
+			for _, e := range s.Endpoints() {
+				b.Report(e, now, Load{RIF: 1, Latency: time.Millisecond})
+			}
+			e, _ := b.Pick(now, func(e *Endpoint) bool { return e == tried })
+			b.Done(e, now, ok)
 		}); n != 0 {
 			t.Errorf("%s: %v allocations", algorithm, n)
+		}
+	}
+}
+
+func BenchmarkPickAndDone(b *testing.B) {
+	for _, algorithm := range []string{P2C, RoundRobin, Weighted, PeakEWMA, Prequal} {
+		for _, eject := range []*Eject{nil, {}} {
+			b.Run(fmt.Sprintf("%s/eject=%v", algorithm, eject != nil), func(b *testing.B) {
+				s := NewSet(eleven...)
+				lb := New(Config{Algorithm: algorithm, Eject: eject}, s)
+				now := t0
+				for i := range b.N {
+					now = now.Add(time.Millisecond)
+					if algorithm == Prequal {
+						lb.Report(s.Endpoints()[i%11], now, Load{RIF: 1, Latency: time.Millisecond})
+					}
+					e, _ := lb.Pick(now, nil)
+					lb.Done(e, now, call.Outcome{Latency: time.Millisecond})
+				}
+			})
 		}
 	}
 }

@@ -1,77 +1,104 @@
 package balance
 
 import (
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 )
+
+// Target describes an endpoint.
+type Target struct {
+	Name   string  // the address; unique within a Set
+	Weight float64 // its capacity relative to the others'; what is not above 0 counts as 1
+	Zone   string  // where it runs; "" = unknown
+}
 
 // Endpoint is one address that serves an upstream, with its load and its health. It is safe for concurrent use.
 type Endpoint struct {
 	name     string
+	about    atomic.Pointer[Target]
 	sick     atomic.Bool
+	returns  atomic.Uint32 // how often it became healthy again
 	inFlight atomic.Int64
-	streak   atomic.Int64 // failures in a row
-	failed   atomic.Int64 // when the latest one ended, in ns since 1970
 }
 
 // Name is the address, as it was given to the Set.
 func (e *Endpoint) Name() string { return e.name }
 
-// Healthy is what SetHealthy said last; true before.
+// Weight is its capacity relative to the others'; above 0.
+func (e *Endpoint) Weight() float64 { return e.about.Load().Weight }
+
+// Zone is where it runs; "" = unknown.
+func (e *Endpoint) Zone() string { return e.about.Load().Zone }
+
+// Healthy is what SetHealthy said last; true before. It is the verdict of active checks: see Balancer.Usable for the
+// rest.
 func (e *Endpoint) Healthy() bool { return !e.sick.Load() }
 
 // SetHealthy takes the endpoint out of the rotation (false) or back. Calls that run are not touched.
-func (e *Endpoint) SetHealthy(healthy bool) { e.sick.Store(!healthy) }
-
-// InFlight is how many attempts run on the endpoint now, from Pick to Done.
-func (e *Endpoint) InFlight() int64 { return e.inFlight.Load() }
-
-// A failure counts like a call in flight for this long, up to so many: an endpoint that fails fast always has the
-// least in flight, and would draw all calls onto itself.
-const (
-	failureWeighs = time.Second
-	maxStreak     = 16
-)
-
-// load is what P2C compares.
-func (e *Endpoint) load(now time.Time) int64 {
-	n := e.inFlight.Load()
-	if streak := e.streak.Load(); streak > 0 && now.UnixNano()-e.failed.Load() < int64(failureWeighs) {
-		n += min(streak, maxStreak)
+func (e *Endpoint) SetHealthy(healthy bool) {
+	if e.sick.Swap(!healthy) && healthy {
+		e.returns.Add(1)
 	}
-	return n
 }
+
+// InFlight is how many attempts run on the endpoint now, from Pick to Done: those that still connect included, bodies
+// that stream after Done not.
+func (e *Endpoint) InFlight() int64 { return e.inFlight.Load() }
 
 // Set is the endpoints of one upstream. It is safe for concurrent use; readers take no lock.
 type Set struct {
-	mu   sync.Mutex // serialises Replace
+	mu   sync.Mutex // serialises writers
 	list atomic.Pointer[[]*Endpoint]
+	seed string // stands for a SubsetKey that is not given
 }
 
-// NewSet returns a Set of healthy endpoints in the given order; a name given twice counts once.
+// NewSet returns a Set of healthy endpoints of weight 1 in the given order; a name given twice counts once.
 func NewSet(names ...string) *Set {
-	s := new(Set)
+	s := &Set{seed: strconv.FormatUint(rand.Uint64(), 16)}
 	s.list.Store(&[]*Endpoint{})
 	s.Replace(names)
 	return s
 }
 
-// Replace makes names the endpoints. Those that stay keep their identity, load and health; calls that run on one that
-// goes are not touched.
+// Replace makes names the endpoints. Those that stay keep their identity, weight, zone, load and health; calls that run
+// on one that goes are not touched.
 func (s *Set) Replace(names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make([]*Endpoint, 0, len(names))
-	for _, name := range names {
-		if slices.ContainsFunc(list, func(e *Endpoint) bool { return e.name == name }) {
+	targets := make([]Target, len(names))
+	for i, name := range names {
+		targets[i] = Target{Name: name, Weight: 1}
+		if e := s.Find(name); e != nil {
+			targets[i] = *e.about.Load()
+		}
+	}
+	s.replace(targets)
+}
+
+// Configure is Replace with weights and zones, which are those of targets from now on.
+func (s *Set) Configure(targets []Target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replace(targets)
+}
+
+func (s *Set) replace(targets []Target) {
+	list := make([]*Endpoint, 0, len(targets))
+	for _, t := range targets {
+		if slices.ContainsFunc(list, func(e *Endpoint) bool { return e.name == t.Name }) {
 			continue
 		}
-		e := s.Find(name)
-		if e == nil {
-			e = &Endpoint{name: name}
+		if !(t.Weight > 0) {
+			t.Weight = 1
 		}
+		e := s.Find(t.Name)
+		if e == nil {
+			e = &Endpoint{name: t.Name}
+		}
+		e.about.Store(&t)
 		list = append(list, e)
 	}
 	s.list.Store(&list)

@@ -31,32 +31,29 @@ func (s State) String() string {
 	return [states]string{"closed", "half_open", "open"}[s]
 }
 
-// slots is how many parts a window moves on by.
-const slots = 10
-
-// Breaker refuses calls while too many of the latest ones failed. It fails open: what it knows nothing about passes.
+// Breaker refuses calls while too many of the latest ones failed or were slow. It fails open: what it knows nothing
+// about passes.
 //
 // All methods are safe for concurrent use and do not allocate. Allow and Ready take no lock while it is closed.
 //
-// Source: Nygard, Release It! (2007); the ratio over a window and the counted probes as in resilience4j.
+// Source: Nygard, Release It! (2007); the windows, the share of slow calls and the counted probes as in resilience4j; the
+// growing time as in Envoy's outlier ejection.
 type Breaker struct {
 	cfg     atomic.Pointer[Config]
 	guarded atomic.Bool // false = closed, and nothing needs to be asked under the lock
 
-	mu    sync.Mutex
-	state State
-	until time.Time // Open: when to let probes pass
-	since time.Time // HalfOpen: when it began
-	made  int       // HalfOpen: probes that run or were good
-	good  int       // HalfOpen: probes that were good
-
-	epoch time.Time // begin of slot 0; monotonic when now is, so a step of the wall clock changes nothing
-	head  int64     // slot of the latest now
-	ring  [slots]count
-	sum   count
+	mu      sync.Mutex
+	state   State
+	until   time.Time     // Open: when to let probes pass
+	openFor time.Duration // Open: the length of that
+	since   time.Time     // HalfOpen: when it began
+	made    int           // HalfOpen: probes that run or have ended well
+	good    int           // HalfOpen: probes that ended well, slow ones included
+	slow    int           // HalfOpen: those that were slow
+	closed  time.Time     // Closed: since when; zero = never was anything else
+	again   int           // times it opened without a quiet Window between them, less one
+	window  window
 }
-
-type count struct{ calls, failed int }
 
 // New returns a closed breaker. c must be valid.
 func New(c Config) *Breaker {
@@ -70,11 +67,13 @@ func (b *Breaker) Reconfigure(c Config) {
 	c = c.WithDefaults()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if old := b.cfg.Swap(&c); old != nil && old.Window != c.Window {
-		b.forget()
+	if old := b.cfg.Swap(&c); old == nil || old.Window != c.Window || old.WindowCalls != c.WindowCalls {
+		b.window.reset(&c)
 	}
 	if c.Off {
-		b.close()
+		b.state, b.closed, b.again = Closed, time.Time{}, 0
+		b.window.reset(&c)
+		b.guarded.Store(false)
 	}
 }
 
@@ -90,7 +89,7 @@ func (b *Breaker) Allow(now time.Time) error {
 		return ErrOpen
 	}
 	if b.state == Open {
-		b.state, b.since, b.made, b.good = HalfOpen, now, 0, 0
+		b.state, b.since, b.made, b.good, b.slow = HalfOpen, now, 0, 0, 0
 	}
 	if b.state == HalfOpen {
 		b.made++
@@ -111,6 +110,9 @@ func (b *Breaker) Ready(now time.Time) bool {
 func (b *Breaker) ready(now time.Time) bool {
 	switch b.state {
 	case Open:
+		if b.until.Sub(now) > 2*b.openFor {
+			b.until = now.Add(b.openFor) // the clock was set back: not open for as long as that
+		}
 		return !now.Before(b.until)
 	case HalfOpen:
 		return b.made < b.cfg.Load().Probes
@@ -120,20 +122,29 @@ func (b *Breaker) ready(now time.Time) bool {
 
 // Record tells how an admitted call ended at now. Its start, now less out.Latency, tells a probe from a call that was
 // still running when the breaker opened: the latter no longer counts. Canceled and Shed say nothing about the
-// endpoint; a probe that ends so makes room for another.
+// endpoint, but that a call which was given up after SlowAfter was slow; a probe that ends so makes room for another.
 func (b *Breaker) Record(now time.Time, out call.Outcome) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	c := b.cfg.Load()
 	if c.Off {
 		return
 	}
-	silent := out.Class == call.Canceled || out.Class == call.Shed
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	one := counted
+	if out.Class.Failed() {
+		one |= failed
+	}
+	if c.SlowAfter > 0 && out.Latency > c.SlowAfter && out.Class != call.Shed {
+		one |= slow
+	}
+	silent := one == counted && (out.Class == call.Canceled || out.Class == call.Shed)
 	switch {
 	case b.state == HalfOpen && !now.Add(-out.Latency).Before(b.since):
-		b.probed(now, c, out.Class.Failed(), silent)
+		b.probed(now, c, one, silent)
 	case b.state == Closed && !silent:
-		b.count(now, c, out.Class.Failed())
+		if sum := b.window.add(now, c, one); sum.calls >= c.MinCalls && sum.bad(c) {
+			b.open(now, c)
+		}
 	}
 }
 
@@ -150,64 +161,41 @@ func (b *Breaker) State(now time.Time) State {
 	return b.state
 }
 
-func (b *Breaker) probed(now time.Time, c *Config, failed, silent bool) {
-	switch {
-	case failed:
-		b.open(now, c)
-	case silent:
+func (b *Breaker) probed(now time.Time, c *Config, one flags, silent bool) {
+	if silent {
 		b.made--
-	default:
-		b.good++
-		if b.good >= c.Probes {
-			b.close()
-		}
-	}
-}
-
-func (b *Breaker) count(now time.Time, c *Config, failed bool) {
-	b.advance(now, c)
-	at := &b.ring[b.head%slots]
-	at.calls++
-	b.sum.calls++
-	if !failed {
 		return
 	}
-	at.failed++
-	b.sum.failed++
-	if b.sum.calls >= c.MinCalls && float64(b.sum.failed) >= c.FailureRatio*float64(b.sum.calls) {
+	b.good++
+	b.slow += one.count().slow
+	switch all := (count{calls: c.Probes, slow: b.slow}); {
+	case one&failed != 0, all.bad(c):
 		b.open(now, c)
+	case b.good >= c.Probes:
+		b.close(now, c)
 	}
 }
 
+// open lets nothing pass for OpenFor, and twice as long each time it happens again soon: what fails as soon as it is
+// asked is asked less and less often.
 func (b *Breaker) open(now time.Time, c *Config) {
-	b.state, b.until = Open, now.Add(c.OpenFor)
+	switch {
+	case b.state == HalfOpen, !b.closed.IsZero() && now.Sub(b.closed) < c.Window:
+		b.again++
+	default:
+		b.again = 0
+	}
+	b.openFor = c.MaxOpenFor
+	if b.again < 32 && c.OpenFor <= c.MaxOpenFor>>b.again {
+		b.openFor = c.OpenFor << b.again
+	}
+	b.state, b.until = Open, now.Add(b.openFor)
 	b.guarded.Store(true)
 }
 
 // close forgets the failures that led here, which would open the breaker again at the next one.
-func (b *Breaker) close() {
-	b.state = Closed
-	b.forget()
+func (b *Breaker) close(now time.Time, c *Config) {
+	b.state, b.closed = Closed, now
+	b.window.reset(c)
 	b.guarded.Store(false)
-}
-
-func (b *Breaker) forget() { b.ring, b.sum = [slots]count{}, count{} }
-
-// advance moves the window so that it ends at now. A now before the latest one counts as the latest.
-func (b *Breaker) advance(now time.Time, c *Config) {
-	if b.epoch.IsZero() {
-		b.epoch = now
-	}
-	to := int64(now.Sub(b.epoch) / (c.Window / slots))
-	if to-b.head >= slots {
-		b.forget()
-		b.head = to
-	}
-	for b.head < to {
-		b.head++
-		gone := &b.ring[b.head%slots]
-		b.sum.calls -= gone.calls
-		b.sum.failed -= gone.failed
-		*gone = count{}
-	}
 }

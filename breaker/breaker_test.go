@@ -132,8 +132,8 @@ func TestOneBadProbeOpensAgain(t *testing.T) {
 	if s := b.State(due.Add(time.Second)); s != Open {
 		t.Error(s)
 	}
-	if b.Allow(due.Add(6*time.Second-1)) == nil || b.Allow(due.Add(6*time.Second)) != nil {
-		t.Error("not open for another 5 s")
+	if b.Allow(due.Add(11*time.Second-1)) == nil || b.Allow(due.Add(11*time.Second)) != nil {
+		t.Error("not open for another 10 s")
 	}
 }
 
@@ -216,10 +216,19 @@ func TestAStepOfTheClockDoesNotLockItOpen(t *testing.T) {
 }
 
 func TestConfigNamesEveryFault(t *testing.T) {
-	err := Config{FailureRatio: 2, MinCalls: -1, Window: 1, OpenFor: -1, Probes: 101}.Validate()
+	err := Config{
+		FailureRatio: 2, MinCalls: -1, Window: 1, OpenFor: -1, Probes: 101,
+		WindowCalls: 10_001, SlowAfter: -1, SlowRatio: 2, MaxOpenFor: -2,
+	}.Validate()
 	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok || len(joined.Unwrap()) != 5 {
-		t.Errorf("%v: want 5 faults", err)
+	if !ok || len(joined.Unwrap()) != 9 {
+		t.Errorf("%v: want 9 faults", err)
+	}
+	if (Config{MinCalls: 11, WindowCalls: 10}).Validate() == nil {
+		t.Error("it could never open")
+	}
+	if err := (Config{WindowCalls: 5}).WithDefaults().Validate(); err != nil {
+		t.Error(err)
 	}
 	if err := (Config{}).WithDefaults().Validate(); err != nil {
 		t.Error(err)

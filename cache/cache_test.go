@@ -17,6 +17,13 @@ type text string
 
 func (t text) Size() int64 { return int64(len(t)) }
 
+// exact is a cache without chance: whatever it draws is 0, so nothing is cut by Jitter or refreshed early.
+func exact(cfg Config) *Cache {
+	c := New(cfg)
+	c.rand = func() float64 { return 0 }
+	return c
+}
+
 func fill(t *testing.T, c *Cache, now time.Time, key string, v Value) {
 	t.Helper()
 	r := c.Lookup(now, key)
@@ -36,7 +43,7 @@ func want(t *testing.T, c *Cache, now time.Time, key string, state call.CacheSta
 }
 
 func TestAnAnswerIsFreshForItsTime(t *testing.T) {
-	c := New(Config{})
+	c := exact(Config{})
 	defer c.Close()
 	fill(t, c, t0, "k", text("v"))
 	want(t, c, t0, "k", call.Hit, text("v"), false)
@@ -48,7 +55,7 @@ func TestAnAnswerIsFreshForItsTime(t *testing.T) {
 }
 
 func TestStaleWhileOneRefreshes(t *testing.T) {
-	c := New(Config{StaleWhileRevalidate: 20 * time.Second})
+	c := exact(Config{StaleWhileRevalidate: 20 * time.Second})
 	defer c.Close()
 	fill(t, c, t0, "k", text("v"))
 	at := t0.Add(15 * time.Second)
@@ -62,7 +69,7 @@ func TestStaleWhileOneRefreshes(t *testing.T) {
 }
 
 func TestStaleIfErrorIsOffered(t *testing.T) {
-	c := New(Config{StaleIfError: time.Minute})
+	c := exact(Config{StaleIfError: time.Minute})
 	defer c.Close()
 	fill(t, c, t0, "k", text("v"))
 	at := t0.Add(69 * time.Second)
@@ -77,7 +84,7 @@ func TestStaleIfErrorIsOffered(t *testing.T) {
 }
 
 func TestAThousandMissesAreOneFetch(t *testing.T) {
-	c := New(Config{})
+	c := exact(Config{})
 	defer c.Close()
 	var fetched, same atomic.Int64
 	var wg sync.WaitGroup
@@ -106,7 +113,7 @@ func TestAThousandMissesAreOneFetch(t *testing.T) {
 }
 
 func TestAFailedFetchLeavesNoTrace(t *testing.T) {
-	c := New(Config{})
+	c := exact(Config{})
 	defer c.Close()
 	r := c.Lookup(t0, "k")
 	c.Refuse(t0, r.Flight, errors.New("down"))
@@ -115,7 +122,7 @@ func TestAFailedFetchLeavesNoTrace(t *testing.T) {
 }
 
 func TestWhatMayNotBeStoredDoesNotQueue(t *testing.T) {
-	c := New(Config{})
+	c := exact(Config{})
 	defer c.Close()
 	r := c.Lookup(t0, "k")
 	c.Refuse(t0, r.Flight, ErrNotStorable)
@@ -149,7 +156,7 @@ func TestTheMemoryOfKeysIsBounded(t *testing.T) {
 }
 
 func TestTheStoreIsBoundedByWeight(t *testing.T) {
-	c := New(Config{MaxBytes: 64 << 10})
+	c := exact(Config{MaxBytes: 64 << 10})
 	defer c.Close()
 	for i := range 2000 {
 		fill(t, c, t0, fmt.Sprint("key", i), text(make([]byte, 1000)))
@@ -167,7 +174,7 @@ func TestTheStoreIsBoundedByWeight(t *testing.T) {
 }
 
 func TestALargeAnswerIsSharedButNotKept(t *testing.T) {
-	c := New(Config{MaxEntryBytes: 10})
+	c := exact(Config{MaxEntryBytes: 10})
 	defer c.Close()
 	r := c.Lookup(t0, "k")
 	follower := c.Lookup(t0, "k")
@@ -179,7 +186,7 @@ func TestALargeAnswerIsSharedButNotKept(t *testing.T) {
 }
 
 func TestReconfigureKeepsTheEntries(t *testing.T) {
-	c := New(Config{})
+	c := exact(Config{})
 	defer c.Close()
 	fill(t, c, t0, "k", text("v"))
 	c.Reconfigure(Config{TTL: time.Second, StaleWhileRevalidate: time.Minute})
@@ -188,7 +195,7 @@ func TestReconfigureKeepsTheEntries(t *testing.T) {
 }
 
 func TestAClosedCacheStaysUsable(t *testing.T) {
-	c := New(Config{})
+	c := exact(Config{})
 	fill(t, c, t0, "k", text("v"))
 	r := c.Lookup(t0, "q")
 	c.Close()
@@ -198,15 +205,18 @@ func TestAClosedCacheStaysUsable(t *testing.T) {
 }
 
 func TestConfigNamesEveryFault(t *testing.T) {
-	err := Config{TTL: -1, StaleWhileRevalidate: -1, StaleIfError: -1, MaxBytes: -1, MaxEntryBytes: -1}.Validate()
+	err := Config{
+		TTL: -1, StaleWhileRevalidate: -1, StaleIfError: -1, MaxBytes: -1, MaxEntryBytes: -1,
+		NegativeTTL: -1, Jitter: 2, EarlyRefresh: 11, RefreshAhead: 2,
+	}.Validate()
 	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok || len(joined.Unwrap()) != 5 {
-		t.Errorf("%v: want 5 faults", err)
+	if !ok || len(joined.Unwrap()) != 9 {
+		t.Errorf("%v: want 9 faults", err)
 	}
 }
 
 func TestAHitAllocatesNothing(t *testing.T) {
-	c := New(Config{})
+	c := exact(Config{})
 	defer c.Close()
 	fill(t, c, t0, "k", text("v"))
 	if n := testing.AllocsPerRun(1000, func() { c.Lookup(t0, "k") }); n != 0 {

@@ -9,6 +9,10 @@
 //   - The fetch fails: nothing is stored, its followers fetch for themselves or use the stale answer (RFC 5861).
 //   - The answer may not be stored: its followers are let go at once, and the key is remembered for a while, so that
 //     its calls do not queue behind each other ("hit-for-miss").
+//   - Answers that came together expire together: each is kept for a little less, at random (Config.Jitter), and an answer
+//     that is asked for often is fetched anew before its end, by chance (Config.EarlyRefresh) or by a list (Warm, Due).
+//   - Many ask for what is not there: that too is kept, briefly (Negative).
+//   - The process restarts with an empty cache: a second Tier, such as Redis, keeps what was there.
 //   - Keys or answers grow without end: the store is bounded by weight (otter, W-TinyLFU), the memory of keys by number.
 //
 // A Cache is told the time. It owns no goroutine, timer or clock, and any number of goroutines may use it. It fails

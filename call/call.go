@@ -103,7 +103,9 @@ type Record struct {
 	Total         time.Duration // to the end of the body; equals Latency when there is none
 	Class         Class
 	Cache         CacheState
-	Count         int // attempts made; those beyond MaxAttempts are counted but not kept
+	QueueWait     time.Duration // before a permit of the limiter; part of Latency
+	Fallback      bool          // the answer is not the dependency's: Class says how the call itself ended
+	Count         int           // attempts made; those beyond MaxAttempts are counted but not kept
 	Attempts      [MaxAttempts]Attempt
 	RequestBytes  int64
 	ResponseBytes int64

@@ -22,6 +22,7 @@ type Config struct {
 type Hedge struct {
 	After       time.Duration `yaml:"after"`        // age at which the copy is sent; 0 = derived from the measured latencies
 	BudgetRatio float64       `yaml:"budget_ratio"` // copies per first attempt; 0..1; default 10%; spent from the retry budget too
+	Quantile    float64       `yaml:"quantile"`     // of the calls' latency, that After 0 makes as small as it can; 50%..99.999%; default 99%; for calls that are parts of a fan-out of n: 1 - 1%/n
 }
 
 // WithDefaults fills what is zero.
@@ -46,6 +47,9 @@ func (c Config) WithDefaults() Config {
 		if h.BudgetRatio == 0 {
 			h.BudgetRatio = 0.1
 		}
+		if h.Quantile == 0 {
+			h.Quantile = 0.99
+		}
 		c.Hedge = &h
 	}
 	return c
@@ -62,6 +66,7 @@ func (c Config) Validate() error {
 	if h := c.Hedge; h != nil {
 		f.Check(h.After >= 0, "hedge.after", h.After, "a duration that is not negative")
 		f.Check(h.BudgetRatio >= 0 && h.BudgetRatio <= 1, "hedge.budget_ratio", h.BudgetRatio, "0%..100%")
+		f.Check(h.Quantile == 0 || h.Quantile >= 0.5 && h.Quantile <= 0.99999, "hedge.quantile", h.Quantile, "50%..99.999%")
 	}
 	return f.Err()
 }

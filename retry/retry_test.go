@@ -210,6 +210,55 @@ func TestBudgetHoldsInAnyTenSecondsOfAnOutage(t *testing.T) {
 	})
 }
 
+// The same while many callers spend at once: in each step of time all goroutines begin calls, retry and hedge as often
+// as they are let, and every 10 s that end with an extra attempt are counted afterwards.
+func TestBudgetHoldsInAnyTenSecondsUnderConcurrency(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := Config{
+			MaxAttempts:  10,
+			BudgetRatio:  rapid.Float64Range(0.01, 0.5).Draw(t, "ratio"),
+			MinPerSecond: rapid.Float64Range(0.001, 2).Draw(t, "reserve"),
+			Hedge:        &Hedge{After: 1, BudgetRatio: rapid.Float64Range(0.01, 0.5).Draw(t, "hedge ratio")},
+		}
+		p := New(c)
+		type step struct {
+			at             time.Duration
+			firsts, extras int64
+		}
+		var steps []step
+		for at := time.Duration(0); at < 25*time.Second; at += time.Duration(rapid.IntRange(10, 2000).Draw(t, "gap")) * ms {
+			var extras atomic.Int64
+			calls := rapid.IntRange(0, 20).Draw(t, "calls")
+			var wg sync.WaitGroup
+			for g := range 4 {
+				wg.Go(func() {
+					for range calls {
+						p.Begin(t0.Add(at))
+					}
+					for i := range 30 {
+						if (g+i)%2 == 0 && p.Hedge(t0.Add(at)) {
+							extras.Add(1)
+						} else if _, err := p.Next(t0.Add(at), 1, idem, failed); err == nil {
+							extras.Add(1)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			steps = append(steps, step{at, int64(4 * calls), extras.Load()})
+			var all step
+			for _, s := range steps {
+				if at-s.at < window {
+					all.firsts, all.extras = all.firsts+s.firsts, all.extras+s.extras
+				}
+			}
+			if steps[len(steps)-1].extras > 0 && float64(all.extras) > c.BudgetRatio*float64(all.firsts)+10*c.MinPerSecond {
+				t.Fatalf("%d extra attempts and %d first ones in 10 s", all.extras, all.firsts)
+			}
+		}
+	})
+}
+
 // within counts those of the last 10 s.
 func within(times []time.Time, now time.Time) (n int) {
 	for n < len(times) && now.Sub(times[len(times)-1-n]) < window {
@@ -255,11 +304,11 @@ func TestReconfigureKeepsTheBudget(t *testing.T) {
 func TestConfigNamesEveryFault(t *testing.T) {
 	err := Config{
 		MaxAttempts: 11, BaseDelay: -1, MaxDelay: -1, BudgetRatio: 2, MinPerSecond: -1,
-		Hedge: &Hedge{After: -1, BudgetRatio: -1},
+		Hedge: &Hedge{After: -1, BudgetRatio: -1, Quantile: 0.3},
 	}.Validate()
 	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok || len(joined.Unwrap()) != 7 {
-		t.Errorf("%v: want 7 faults", err)
+	if !ok || len(joined.Unwrap()) != 8 {
+		t.Errorf("%v: want 8 faults", err)
 	}
 	if err := (Config{}).Validate(); err != nil {
 		t.Error(err)
@@ -279,5 +328,15 @@ func TestNothingIsAllocated(t *testing.T) {
 		p.Next(t0, 1, idem, failed)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkACallThatMayBeHedged(b *testing.B) {
+	p := New(Config{Hedge: &Hedge{}})
+	out := call.Outcome{Latency: time.Millisecond}
+	for b.Loop() {
+		p.Begin(t0)
+		p.HedgeAfter(t0, 1, idem)
+		p.Observe(t0, out)
 	}
 }

@@ -226,6 +226,8 @@ type table struct {
 	routes []*route
 	byName map[string]*route
 	hosts  bool // some route asks for one
+
+	upstreams map[string]*upstream // for the fallbacks
 }
 
 // route is one line of the table.

@@ -277,6 +277,10 @@ func (c Config) validateRoutes(f *setting.Faults) {
 		effective := r.Policy.Safe()
 		f.Within(path+".policy", effective.Validate())
 		f.Within(path+".policy", contradictions(effective))
+		if b := effective.Fallback; b != nil && b.Upstream != "" {
+			_, known := c.Upstreams[b.Upstream]
+			f.Check(known && b.Upstream != r.Upstream, path+".policy.fallback.upstream", b.Upstream, "another one of upstreams: "+strings.Join(slices.Sorted(maps.Keys(c.Upstreams)), ", "))
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/httppolicy"
 )
 
 // errGone says that an endpoint left the configuration between its pick and the attempt.
@@ -54,8 +55,13 @@ func (x *exchange) Try(ctx context.Context, a longpole.Attempt) (*http.Response,
 	if to == nil {
 		return nil, errGone
 	}
+	return x.attempt(ctx, a, to)
+}
+
+// attempt makes one at an endpoint.
+func (x *exchange) attempt(ctx context.Context, a longpole.Attempt, to *endpoint) (*http.Response, error) {
 	span := x.spans.begin(a.Number, a.Hedge, to.location, a.Endpoint, x.in.Method)
-	out, err := x.request(ctx, to, span)
+	out, err := x.request(ctx, to, span, a.Deadline)
 	if err != nil {
 		span.end(call.Server)
 		return nil, err
@@ -83,7 +89,7 @@ func (x *exchange) Try(ctx context.Context, a longpole.Attempt) (*http.Response,
 
 // request builds the request of one attempt. The target is put together from the escaped text, so that what the client
 // wrote arrives as it was.
-func (x *exchange) request(ctx context.Context, to *endpoint, span *attemptSpan) (*http.Request, error) {
+func (x *exchange) request(ctx context.Context, to *endpoint, span *attemptSpan, deadline time.Time) (*http.Request, error) {
 	body, err := x.body.open()
 	if err != nil {
 		return nil, err
@@ -100,6 +106,7 @@ func (x *exchange) request(ctx context.Context, to *endpoint, span *attemptSpan)
 		h[name] = values
 	}
 	h["Traceparent"] = []string{span.traceparent()}
+	httppolicy.SetRemaining(h, time.Now(), deadline)
 	out := (&http.Request{
 		Method: x.in.Method, URL: &u, Header: h, Host: x.in.Host, Body: body, ContentLength: x.in.ContentLength,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,

@@ -85,6 +85,7 @@ func (g *Gateway) compile(old *table, c *Config) (next *table, fresh map[string]
 			fresh[name].update(u)
 		}
 	}
+	next.upstreams = fresh
 	for _, r := range c.Routes {
 		l, err := keepLive(old.byName[r.Name], r, fresh[r.Upstream])
 		if err != nil {

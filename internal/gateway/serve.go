@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,9 @@ import (
 	"github.com/longpole/longpole/balance"
 	"github.com/longpole/longpole/breaker"
 	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/httppolicy"
 	"github.com/longpole/longpole/internal/trace"
+	"github.com/longpole/longpole/limit"
 )
 
 // statusClientGone is what nginx records for a client that did not wait. It is never sent.
@@ -124,7 +127,13 @@ func (v *visit) run() {
 		info.Key = v.key
 	}
 	v.rec.RequestBytes = max(0, v.r.ContentLength)
-	res, err := longpole.Do(v.r.Context(), v.arm.policy, info, &v.rec, v.x)
+	ctx := v.r.Context()
+	if left, ok := httppolicy.Remaining(v.r.Header); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, v.start.Add(left), longpole.ErrDeadline)
+		defer cancel()
+	}
+	res, err := longpole.Do(ctx, v.arm.policy, info, &v.rec, v.x)
 	if err != nil {
 		v.refuse(err, body.fault())
 		return
@@ -166,6 +175,10 @@ func (v *visit) refusal(err error) refusal {
 		return refusal{unavailable, "breaker_open", "every fit endpoint has failed too often", max(v.arm.reopen, time.Second)}
 	case errors.Is(err, balance.ErrNoEndpoint):
 		return refusal{unavailable, "no_endpoint", "no endpoint is fit", max(h.Interval*time.Duration(h.Healthy), time.Second)}
+	case errors.Is(err, limit.ErrRate):
+		return refusal{http.StatusTooManyRequests, "rate", "too many calls per second", max(longpole.Pushback(err), time.Second)}
+	case errors.Is(err, limit.ErrDoomed):
+		return refusal{http.StatusGatewayTimeout, "doomed", "too little time is left for an answer", 0}
 	case class == call.Shed:
 		return refusal{unavailable, "shed", "a policy refused the call", time.Second}
 	case class == call.Timeout, class == call.Refused && timedOut(err):
