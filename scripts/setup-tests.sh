@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Installs what the tests need on a Debian machine: a C compiler for the race detector, and Chromium with the driver's
-# Node.js packages for the page tests. Does nothing that is done already.
+# Node.js packages for the page tests. Does nothing that is done already, and needs no network then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+node_major=20 # the least that the browser's driver runs on
 
 missing=()
 command -v gcc >/dev/null || missing+=(gcc libc6-dev)
@@ -21,7 +23,12 @@ if ((${#missing[@]})); then
   "${sudo[@]}" apt-get update -qq
   "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
-if [[ -f ui/package-lock.json && ! ui/node_modules/.package-lock.json -nt ui/package-lock.json ]]; then
+if ! node -e "process.exit(parseInt(process.versions.node) >= $node_major ? 0 : 1)"; then
+  echo "setup-tests: the page tests need Node.js $node_major or later, this is $(node --version); see https://nodejs.org" >&2
+  exit 1
+fi
+if ! cmp -s ui/package-lock.json ui/node_modules/.installed-lock.json; then
   echo "setup-tests: installing the page tests' packages"
   npm ci --prefix ui --silent --no-audit --no-fund
+  cp ui/package-lock.json ui/node_modules/.installed-lock.json
 fi

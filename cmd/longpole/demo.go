@@ -30,18 +30,20 @@ is short; the test is the same.`
 
 // demoPace is how long each part takes.
 type demoPace struct {
-	settle, measure, slice, warmup, canary time.Duration
-	steps                                  []float64
+	settle, measure, slice, warmup time.Duration
+	canary                         time.Duration // at most, each
+	whole                          time.Duration // at most; the last canary gets what is left of it
+	steps                          []float64
 }
 
 var demoDefault = demoPace{
 	settle: 5 * time.Second, measure: 40 * time.Second,
-	slice: time.Second, warmup: 6 * time.Second, canary: 90 * time.Second,
+	slice: time.Second, warmup: 5 * time.Second, canary: 100 * time.Second, whole: 285 * time.Second,
 	steps: []float64{0.25, 0.5},
 }
 
 // demoRates give each arm of a canary enough calls within a minute, on two cores that are less than half busy.
-var demoRates = lab.Rates{CheckoutPerSecond: 60, BrowsePerSecond: 60}
+var demoRates = lab.Rates{CheckoutPerSecond: 160, BrowsePerSecond: 60}
 
 // curesInDemo is how many changes the demo rolls out.
 const curesInDemo = 2
@@ -83,6 +85,8 @@ type demo struct {
 	traffic *load.Generator
 	began   time.Time
 	report  lab.Report
+
+	unproven error // of the first cure that was not promoted
 }
 
 // run starts the system, plays the demo against it and stops all it started.
@@ -167,7 +171,7 @@ func (d *demo) play(ctx context.Context) error {
 		return &failure{code: exitInconclusive, err: errors.New("no finding carried a change; nothing to roll out")}
 	}
 	for i, cure := range cures {
-		if err := d.rollOut(ctx, i+2, cure); err != nil {
+		if err := d.rollOut(ctx, i+2, cure, i == len(cures)-1); err != nil {
 			return err
 		}
 	}
@@ -186,7 +190,7 @@ func (d *demo) play(ctx context.Context) error {
 		d.say("The system keeps running: http://%s/ (stop it with Ctrl-C)", address(d.server.admin))
 		<-ctx.Done()
 	}
-	return nil
+	return d.unproven
 }
 
 // pickCures takes the first actions that carry a change, best finding first, one for each route.
@@ -206,9 +210,20 @@ func pickCures(r advise.Report, n int) []advise.Action {
 	return cures
 }
 
-func (d *demo) rollOut(ctx context.Context, number int, cure advise.Action) error {
+// canaryTime is how long the next canary may take.
+func (d *demo) canaryTime(last bool) time.Duration {
+	if !last {
+		return d.pace.canary
+	}
+	rest := d.pace.whole - time.Since(d.began) - 2*d.pace.settle - d.pace.measure
+	return max(rest, 4*d.pace.warmup)
+}
+
+// rollOut canaries one cure and tells how it ended. A cure that the evidence did not carry is remembered, not an error:
+// the demo goes on without it.
+func (d *demo) rollOut(ctx context.Context, number int, cure advise.Action, last bool) error {
 	spec := rollout.Spec{
-		Change: *cure.Change, Steps: d.pace.steps, Slice: d.pace.slice, Warmup: d.pace.warmup, MaxDuration: d.pace.canary,
+		Change: *cure.Change, Steps: d.pace.steps, Slice: d.pace.slice, Warmup: d.pace.warmup, MaxDuration: d.canaryTime(last),
 		Reason: "demo: " + cure.Summary,
 	}
 	for _, e := range cure.Effects {
@@ -229,7 +244,8 @@ func (d *demo) rollOut(ctx context.Context, number int, cure advise.Action) erro
 			d.progress.Clear()
 			renderRollout(d.out, s)
 			d.report.Rollouts = append(d.report.Rollouts, rolloutOf(s, cure.Summary))
-			return verdictError(s)
+			d.unproven = cmp.Or(d.unproven, verdictError(s))
+			return nil
 		}
 		d.progress.Show("[%s] %s", time.Since(d.began).Round(time.Second), rolloutLine(s))
 		if err := pause(ctx, 200*time.Millisecond); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -96,9 +97,7 @@ func (x *exchange) request(ctx context.Context, to *endpoint, span *attemptSpan)
 		u.RawPath = to.url.EscapedPath() + x.in.URL.EscapedPath()
 	}
 	h := make(http.Header, len(x.header)+1)
-	for name, values := range x.header {
-		h[name] = values
-	}
+	maps.Copy(h, x.header)
 	h["Traceparent"] = []string{span.traceparent()}
 	out := (&http.Request{
 		Method: x.in.Method, URL: &u, Header: h, Host: x.in.Host, Body: body, ContentLength: x.in.ContentLength,
@@ -223,7 +222,7 @@ type attemptBody struct {
 func (b *attemptBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		b.span.end(call.OK)
 	case err != nil:
 		b.mu.Lock()
