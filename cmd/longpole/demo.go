@@ -43,7 +43,7 @@ var demoDefault = demoPace{
 }
 
 // demoRates give each arm of a canary enough calls within a minute, on two cores that are less than half busy.
-var demoRates = lab.Rates{CheckoutPerSecond: 160, BrowsePerSecond: 60}
+var demoRates = lab.Rates{CheckoutPerSecond: 120, BrowsePerSecond: 60}
 
 // curesInDemo is how many changes the demo rolls out.
 const curesInDemo = 2
@@ -237,7 +237,9 @@ func (d *demo) rollOut(ctx context.Context, number int, cure advise.Action, last
 	if err != nil {
 		return err
 	}
-	d.traffic.Begin(fmt.Sprintf("cure %d", number-1))
+	if err := d.traffic.Begin(fmt.Sprintf("cure %d", number-1)); err != nil {
+		return err
+	}
 	for {
 		s, _ := d.server.rollouts.Get(id)
 		if s.Phase.Final() {

@@ -101,8 +101,10 @@ func (c *corpus) matching(f *diagnose.Finding, visit func(ref)) {
 func (r *reads) add(t *timeline, at ref, span int) *read {
 	s := &t.spans[span]
 	took := t.recorded(at.span)
-	x := read{ref: at, id: s.TraceID + "\x00" + s.ID, start: t.spans[at.span].Start, took: took, fetch: took, stored: storable(s),
-		lots: random(s, 0).Uint64()}
+	x := read{
+		ref: at, id: s.TraceID + "\x00" + s.ID, start: t.spans[at.span].Start, took: took, fetch: took, stored: storable(s),
+		lots: random(s, 0).Uint64(),
+	}
 	switch s.Attr("longpole.cache") {
 	case "hit", "stale", "coalesced", "miss":
 		r.cached = true

@@ -44,7 +44,7 @@ type outer struct {
 	Parts  map[string]inner  `yaml:"parts"`
 	Labels map[string]string `yaml:"labels"`
 	Listen []address         `yaml:"listen"`
-	hidden int //nolint:unused // an unexported field must stay out of reach
+	hidden int               //nolint:unused // an unexported field must stay out of reach
 }
 
 func TestDecodeReadsTheUnitsOfEachType(t *testing.T) {
