@@ -138,7 +138,7 @@ func (s *situation) names(groups map[int][][]int) string {
 		text.WriteString(name)
 	}
 	if more := len(list) - shown; more > 0 {
-		text.WriteString(fmt.Sprintf(" and %d more", more))
+		fmt.Fprintf(&text, " and %d more", more)
 	}
 	return text.String()
 }
