@@ -34,16 +34,17 @@ type demoPace struct {
 	canary                         time.Duration // at most, each
 	whole                          time.Duration // at most; the last canary gets what is left of it
 	steps                          []float64
+	rates                          lab.Rates
+	rows                           int // of the catalogue; 0 = the lab's default
 }
 
 var demoDefault = demoPace{
 	settle: 5 * time.Second, measure: 40 * time.Second,
 	slice: time.Second, warmup: 5 * time.Second, canary: 100 * time.Second, whole: 285 * time.Second,
 	steps: []float64{0.25, 0.5},
+	// Enough calls in each arm of a canary within a minute, on two cores that are less than half busy.
+	rates: lab.Rates{CheckoutPerSecond: 120, BrowsePerSecond: 60},
 }
-
-// demoRates give each arm of a canary enough calls within a minute, on two cores that are less than half busy.
-var demoRates = lab.Rates{CheckoutPerSecond: 120, BrowsePerSecond: 60}
 
 // curesInDemo is how many changes the demo rolls out.
 const curesInDemo = 2
@@ -123,7 +124,7 @@ func (d *demo) run(ctx context.Context) error {
 
 // start brings lab, gateway and traffic up to where they only need to run.
 func (d *demo) start(ctx context.Context) (err error) {
-	if d.lab, err = lab.New(lab.Config{Seed: d.seed}); err != nil {
+	if d.lab, err = lab.New(lab.Config{Seed: d.seed, Rows: d.pace.rows}); err != nil {
 		return err
 	}
 	if _, err = d.lab.Start(); err != nil {
@@ -142,7 +143,7 @@ func (d *demo) start(ctx context.Context) (err error) {
 	}
 	front := "http://" + address(d.server.front[0])
 	d.lab.Connect(front, "http://"+address(d.server.otlpHTTP)+"/v1/traces")
-	d.traffic, err = load.New(lab.Plan(front, demoRates, d.seed), load.Options{Spans: d.server.analysis.Offer})
+	d.traffic, err = load.New(lab.Plan(front, d.pace.rates, d.seed), load.Options{Spans: d.server.analysis.Offer})
 	return err
 }
 
@@ -166,14 +167,9 @@ func (d *demo) play(ctx context.Context) error {
 		return err
 	}
 	d.report.Diagnoses = diagnosesOf(found)
-	cures := pickCures(found, curesInDemo)
-	if len(cures) == 0 {
-		return &failure{code: exitInconclusive, err: errors.New("no finding carried a change; nothing to roll out")}
-	}
-	for i, cure := range cures {
-		if err := d.rollOut(ctx, i+2, cure, i == len(cures)-1); err != nil {
-			return err
-		}
+	cures, err := d.cure(ctx, found)
+	if err != nil {
+		return err
 	}
 	if err := d.wait(ctx, d.pace.settle, "settling"); err != nil {
 		return err
@@ -193,21 +189,44 @@ func (d *demo) play(ctx context.Context) error {
 	return d.unproven
 }
 
-// pickCures takes the first actions that carry a change, best finding first, one for each route.
-func pickCures(r advise.Report, n int) []advise.Action {
+// cure rolls out the first cures that carry a change, one for each route. Between two of them it diagnoses anew, for the
+// first one changed what the second one will do.
+func (d *demo) cure(ctx context.Context, found advise.Report) ([]advise.Action, error) {
 	var cures []advise.Action
-	taken := map[string]bool{}
+	first, tried := found, map[string]bool{}
+	for len(cures) < curesInDemo {
+		next, ok := nextCure(found, tried)
+		if !ok {
+			next, ok = nextCure(first, tried)
+		}
+		if !ok {
+			break
+		}
+		cures = append(cures, next)
+		tried[next.Change.Route] = true
+		if err := d.rollOut(ctx, len(cures)+1, next, len(cures) == curesInDemo); err != nil {
+			return nil, err
+		}
+		found, _ = d.server.analysis.Refresh(d.pace.measure)
+	}
+	if len(cures) == 0 {
+		return nil, &failure{code: exitInconclusive, err: errors.New("no finding carried a change; nothing to roll out")}
+	}
+	return cures, nil
+}
+
+// nextCure is the first action with a change for a route that was not tried yet, best finding first.
+func nextCure(r advise.Report, tried map[string]bool) (advise.Action, bool) {
 	for _, route := range r.Routes {
 		for _, f := range route.Findings {
 			for _, a := range f.Actions {
-				if a.Change != nil && !taken[a.Change.Route] && len(cures) < n {
-					taken[a.Change.Route] = true
-					cures = append(cures, a)
+				if a.Change != nil && !tried[a.Change.Route] {
+					return a, true
 				}
 			}
 		}
 	}
-	return cures
+	return advise.Action{}, false
 }
 
 // canaryTime is how long the next canary may take.

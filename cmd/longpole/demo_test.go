@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/longpole/longpole/internal/lab"
 )
 
 // TestDemoInShort plays the demo at a pace that leaves the judge less evidence than usual. It must end by itself, and
@@ -23,6 +25,7 @@ func TestDemoInShort(t *testing.T) {
 		pace: demoPace{
 			settle: time.Second, measure: 6 * time.Second, slice: 250 * time.Millisecond, warmup: 2 * time.Second,
 			canary: 14 * time.Second, steps: []float64{0.5},
+			rates: lab.Rates{CheckoutPerSecond: 20, BrowsePerSecond: 40}, rows: 1000, // SQLite is slow under the race detector
 		},
 	}
 	err := d.run(t.Context())
@@ -37,13 +40,13 @@ func TestDemoInShort(t *testing.T) {
 		if fail.code != exitInconclusive && fail.code != exitThreshold || len(fail.Error()) < 20 {
 			t.Errorf("the demo ends with %d: %v", fail.code, fail)
 		}
-		t.Logf("ended early, and said why: %v", fail)
-		return
-	}
-	if err != nil {
+		if strings.Contains(fail.Error(), "nothing to roll out") {
+			t.Skipf("the machine was too busy to diagnose anything: %v", fail)
+		}
+	} else if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{": promoted", "Before, predicted, after", "  ROUTE", "p99", "errors", "Report: " + path} {
+	for _, want := range []string{"rollout r1", "Before, predicted, after", "  ROUTE", "p99", "errors", "Report: " + path} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the demo does not print %q", want)
 		}

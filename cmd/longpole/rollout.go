@@ -168,6 +168,7 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&q.Route, "route", "", "`NAME` of the route whose policy is to change")
 	f.StringVar(&q.Advice, "advice", "", "try the change that the finding with this `CODE` carries, as LP103")
+	f.StringVar(&q.Kind, "kind", "", "of the finding's cures, the one of this `KIND`, as hedge (default the best that carries a change)")
 	f.StringVar(&to, "to", "", "`FILE` with the whole new policy, or - for standard input")
 	f.StringVar(&q.Goal, "goal", "", "`GOAL`: improve or no_worse (default improve)")
 	f.StringVar(&q.Target, "target", "", "`METRIC` to improve: p50, p95, p99, errors, timeouts or attempts (default p99)")
