@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mktemp -d)
-trap 'rm -rf "$out"; git worktree prune' EXIT
+trap 'rm -rf "$out"; git worktree prune 2>/dev/null || true' EXIT
 go test ./... -run '^$' -bench . -benchmem -count 10 | tee "$out/new.txt"
 if tag=$(git describe --tags --abbrev=0 2>/dev/null); then
   git worktree add --quiet --detach "$out/old" "$tag"

@@ -1,28 +1,35 @@
 #!/usr/bin/env bash
-# Installs what the tests need on a Debian machine: a C compiler for the race detector, and Chromium with the driver's
-# Node.js packages for the page tests. Does nothing that is done already.
+# Installs what the tests need on a Debian machine with Go: a C compiler for the race detector, and Chromium with the
+# driver's Node.js packages for the page tests. Does nothing that is done already, and needs no network then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+node_major=18 # Debian 12's, and the least that the browser's driver of ui/package.json runs on
+
 missing=()
+[[ -e /etc/ssl/certs/ca-certificates.crt ]] || missing+=(ca-certificates) # for npm, and for go to fetch modules
 command -v gcc >/dev/null || missing+=(gcc libc6-dev)
-command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
+[[ -x ${CHROMIUM:-/usr/bin/chromium} ]] || missing+=(chromium fonts-dejavu-core)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 command -v redis-server >/dev/null || missing+=(redis-server)
 if ((${#missing[@]})); then
-  if ! command -v apt-get >/dev/null; then
-    echo "setup-tests: please install: ${missing[*]}" >&2
+  as_root=()
+  ((EUID == 0)) || as_root=(sudo)
+  if ! hash apt-get "${as_root[@]}" 2>/dev/null; then
+    echo "setup-tests: please install as root: ${missing[*]}" >&2
     exit 1
   fi
-  sudo=()
-  ((EUID == 0)) || sudo=(sudo)
   echo "setup-tests: installing ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  "${sudo[@]}" apt-get update -qq
-  "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
-if [[ -f ui/package-lock.json && ! ui/node_modules/.package-lock.json -nt ui/package-lock.json ]]; then
+if ! node -e "process.exit(parseInt(process.versions.node) >= $node_major ? 0 : 1)"; then
+  echo "setup-tests: the page tests need Node.js $node_major or later, this is $(node --version); see https://nodejs.org" >&2
+  exit 1
+fi
+if ! cmp -s ui/package-lock.json ui/node_modules/.installed-lock.json; then
   echo "setup-tests: installing the page tests' packages"
-  npm ci --prefix ui --silent --no-audit --no-fund
+  npm ci --prefix ui --loglevel=error --no-audit --no-fund >/dev/null
+  cp ui/package-lock.json ui/node_modules/.installed-lock.json
 fi

@@ -30,18 +30,21 @@ is short; the test is the same.`
 
 // demoPace is how long each part takes.
 type demoPace struct {
-	settle, measure, slice, warmup, canary time.Duration
-	steps                                  []float64
+	settle, measure, slice, warmup time.Duration
+	canary                         time.Duration // at most, each
+	whole                          time.Duration // at most; the last canary gets what is left of it
+	steps                          []float64
+	rates                          lab.Rates
+	rows                           int // of the catalogue; 0 = the lab's default
 }
 
 var demoDefault = demoPace{
 	settle: 5 * time.Second, measure: 40 * time.Second,
-	slice: time.Second, warmup: 6 * time.Second, canary: 90 * time.Second,
+	slice: time.Second, warmup: 5 * time.Second, canary: 100 * time.Second, whole: 285 * time.Second,
 	steps: []float64{0.25, 0.5},
+	// Enough calls in each arm of a canary within a minute, on two cores that are less than half busy.
+	rates: lab.Rates{CheckoutPerSecond: 120, BrowsePerSecond: 60},
 }
-
-// demoRates give each arm of a canary enough calls within a minute, on two cores that are less than half busy.
-var demoRates = lab.Rates{CheckoutPerSecond: 60, BrowsePerSecond: 60}
 
 // curesInDemo is how many changes the demo rolls out.
 const curesInDemo = 2
@@ -83,6 +86,8 @@ type demo struct {
 	traffic *load.Generator
 	began   time.Time
 	report  lab.Report
+
+	unproven error // of the first cure that was not promoted
 }
 
 // run starts the system, plays the demo against it and stops all it started.
@@ -119,7 +124,7 @@ func (d *demo) run(ctx context.Context) error {
 
 // start brings lab, gateway and traffic up to where they only need to run.
 func (d *demo) start(ctx context.Context) (err error) {
-	if d.lab, err = lab.New(lab.Config{Seed: d.seed}); err != nil {
+	if d.lab, err = lab.New(lab.Config{Seed: d.seed, Rows: d.pace.rows}); err != nil {
 		return err
 	}
 	if _, err = d.lab.Start(); err != nil {
@@ -138,7 +143,7 @@ func (d *demo) start(ctx context.Context) (err error) {
 	}
 	front := "http://" + address(d.server.front[0])
 	d.lab.Connect(front, "http://"+address(d.server.otlpHTTP)+"/v1/traces")
-	d.traffic, err = load.New(lab.Plan(front, demoRates, d.seed), load.Options{Spans: d.server.analysis.Offer})
+	d.traffic, err = load.New(lab.Plan(front, d.pace.rates, d.seed), load.Options{Spans: d.server.analysis.Offer})
 	return err
 }
 
@@ -162,14 +167,9 @@ func (d *demo) play(ctx context.Context) error {
 		return err
 	}
 	d.report.Diagnoses = diagnosesOf(found)
-	cures := pickCures(found, curesInDemo)
-	if len(cures) == 0 {
-		return &failure{code: exitInconclusive, err: errors.New("no finding carried a change; nothing to roll out")}
-	}
-	for i, cure := range cures {
-		if err := d.rollOut(ctx, i+2, cure); err != nil {
-			return err
-		}
+	cures, err := d.cure(ctx, found)
+	if err != nil {
+		return err
 	}
 	if err := d.wait(ctx, d.pace.settle, "settling"); err != nil {
 		return err
@@ -186,29 +186,63 @@ func (d *demo) play(ctx context.Context) error {
 		d.say("The system keeps running: http://%s/ (stop it with Ctrl-C)", address(d.server.admin))
 		<-ctx.Done()
 	}
-	return nil
+	return d.unproven
 }
 
-// pickCures takes the first actions that carry a change, best finding first, one for each route.
-func pickCures(r advise.Report, n int) []advise.Action {
+// cure rolls out the first cures that carry a change, one for each route. Between two of them it diagnoses anew, for the
+// first one changed what the second one will do.
+func (d *demo) cure(ctx context.Context, found advise.Report) ([]advise.Action, error) {
 	var cures []advise.Action
-	taken := map[string]bool{}
+	first, tried := found, map[string]bool{}
+	for len(cures) < curesInDemo {
+		next, ok := nextCure(found, tried)
+		if !ok {
+			next, ok = nextCure(first, tried)
+		}
+		if !ok {
+			break
+		}
+		cures = append(cures, next)
+		tried[next.Change.Route] = true
+		if err := d.rollOut(ctx, len(cures)+1, next, len(cures) == curesInDemo); err != nil {
+			return nil, err
+		}
+		found, _ = d.server.analysis.Refresh(d.pace.measure)
+	}
+	if len(cures) == 0 {
+		return nil, &failure{code: exitInconclusive, err: errors.New("no finding carried a change; nothing to roll out")}
+	}
+	return cures, nil
+}
+
+// nextCure is the first action with a change for a route that was not tried yet, best finding first.
+func nextCure(r advise.Report, tried map[string]bool) (advise.Action, bool) {
 	for _, route := range r.Routes {
 		for _, f := range route.Findings {
 			for _, a := range f.Actions {
-				if a.Change != nil && !taken[a.Change.Route] && len(cures) < n {
-					taken[a.Change.Route] = true
-					cures = append(cures, a)
+				if a.Change != nil && !tried[a.Change.Route] {
+					return a, true
 				}
 			}
 		}
 	}
-	return cures
+	return advise.Action{}, false
 }
 
-func (d *demo) rollOut(ctx context.Context, number int, cure advise.Action) error {
+// canaryTime is how long the next canary may take.
+func (d *demo) canaryTime(last bool) time.Duration {
+	if !last {
+		return d.pace.canary
+	}
+	rest := d.pace.whole - time.Since(d.began) - 2*d.pace.settle - d.pace.measure
+	return max(rest, 4*d.pace.warmup)
+}
+
+// rollOut canaries one cure and tells how it ended. A cure that the evidence did not carry is remembered, not an error:
+// the demo goes on without it.
+func (d *demo) rollOut(ctx context.Context, number int, cure advise.Action, last bool) error {
 	spec := rollout.Spec{
-		Change: *cure.Change, Steps: d.pace.steps, Slice: d.pace.slice, Warmup: d.pace.warmup, MaxDuration: d.pace.canary,
+		Change: *cure.Change, Steps: d.pace.steps, Slice: d.pace.slice, Warmup: d.pace.warmup, MaxDuration: d.canaryTime(last),
 		Reason: "demo: " + cure.Summary,
 	}
 	for _, e := range cure.Effects {
@@ -222,14 +256,17 @@ func (d *demo) rollOut(ctx context.Context, number int, cure advise.Action) erro
 	if err != nil {
 		return err
 	}
-	d.traffic.Begin(fmt.Sprintf("cure %d", number-1))
+	if err := d.traffic.Begin(fmt.Sprintf("cure %d", number-1)); err != nil {
+		return err
+	}
 	for {
 		s, _ := d.server.rollouts.Get(id)
 		if s.Phase.Final() {
 			d.progress.Clear()
 			renderRollout(d.out, s)
 			d.report.Rollouts = append(d.report.Rollouts, rolloutOf(s, cure.Summary))
-			return verdictError(s)
+			d.unproven = cmp.Or(d.unproven, verdictError(s))
+			return nil
 		}
 		d.progress.Show("[%s] %s", time.Since(d.began).Round(time.Second), rolloutLine(s))
 		if err := pause(ctx, 200*time.Millisecond); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +18,7 @@ import (
 // effectOn is what a cure was predicted to do to the calls of a client's target: the outermost effect whose operation or
 // gateway route bears its name.
 func effectOn(cure advise.Action, target string) (advise.Effect, bool) {
-	for i := len(cure.Effects) - 1; i >= 0; i-- {
-		e := cure.Effects[i]
+	for _, e := range slices.Backward(cure.Effects) {
 		if e.Route == target || strings.HasSuffix(e.Operation, "/"+target) {
 			return e, true
 		}

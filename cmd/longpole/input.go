@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,9 +16,26 @@ import (
 // readInput reads trace files with progress, and prints what the reader must know as warnings.
 func readInput(cmd *cobra.Command, paths []string) (ingest.Input, error) {
 	show := newProgress(cmd.ErrOrStderr())
-	in, err := ingest.ReadPaths(cmd.Context(), paths, cmd.InOrStdin(), func(p ingest.Progress) {
-		show.Show("reading %s (%d of %d): %d spans", p.File, p.Files+1, p.TotalFiles, p.Spans)
-	})
+	type result struct {
+		in  ingest.Input
+		err error
+	}
+	read := make(chan result, 1)
+	// On its own goroutine, since a read of standard input may wait for ever, and an interrupt must end that.
+	go func() {
+		in, err := ingest.ReadPaths(cmd.Context(), paths, cmd.InOrStdin(), func(p ingest.Progress) {
+			show.Show("reading %s (%d of %d): %d MB, %d spans", p.File, p.Files+1, p.TotalFiles, p.Bytes/1e6, p.Spans)
+		})
+		read <- result{in, err}
+	}()
+	var in ingest.Input
+	var err error
+	select {
+	case r := <-read:
+		in, err = r.in, r.err
+	case <-cmd.Context().Done():
+		err = context.Cause(cmd.Context())
+	}
 	show.Clear()
 	if err != nil {
 		return in, &failure{code: exitError, err: err, hint: inputHint(err)}
@@ -40,10 +59,8 @@ func inputHint(err error) string {
 
 // checkOutput refuses an -o that the command does not have.
 func checkOutput(output string, known ...string) error {
-	for _, k := range known {
-		if output == k {
-			return nil
-		}
+	if slices.Contains(known, output) {
+		return nil
 	}
 	return usagef("want "+strings.Join(known, " or "), "unknown output %q", output)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -60,11 +61,20 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		fail = &failure{code: exitAborted, err: errors.New("interrupted")}
 	}
-	fmt.Fprintf(stderr, "longpole: error: %v\n", fail.err)
+	fmt.Fprintf(stderr, "longpole: error: %s\n", plain(fail.err))
 	if fail.hint != "" {
 		fmt.Fprintf(stderr, "longpole: hint: %s\n", fail.hint)
 	}
 	return fail.code
+}
+
+// plain is the text of an error without the package that it begins with, which means nothing to who reads it.
+func plain(err error) string {
+	text := err.Error()
+	for _, name := range []string{"ingest", "rollout", "gateway", "conf", "lab", "load"} {
+		text = strings.TrimPrefix(text, name+": ")
+	}
+	return text
 }
 
 const rootLong = `Longpole finds the long pole in a distributed system's latency, cuts it, and proves that it stayed cut.
@@ -110,16 +120,19 @@ func newRoot() *cobra.Command {
 // unknownCommand is what was asked for below parent and is not there, with what was perhaps meant.
 func unknownCommand(parent *cobra.Command, name string) error {
 	hint := fmt.Sprintf("see `%s --help` for the commands", parent.CommandPath())
-	parent.SuggestionsMinimumDistance = 2
-	if near := parent.SuggestionsFor(name); len(near) > 0 {
-		hint = fmt.Sprintf("did you mean `%s %s`?", parent.CommandPath(), near[0])
+	for distance := range 3 {
+		parent.SuggestionsMinimumDistance = distance
+		if near := parent.SuggestionsFor(name); len(near) > 0 {
+			hint = fmt.Sprintf("did you mean `%s %s`?", parent.CommandPath(), near[0])
+			break
+		}
 	}
 	return usagef(hint, "unknown command %q", parent.CommandPath()+" "+name)
 }
 
-// plainUsage keeps cobra from adding [flags] to usage lines, which name theirs.
+// plainUsage keeps cobra from adding [flags] to the usage lines that name theirs.
 func plainUsage(cmd *cobra.Command) {
-	cmd.DisableFlagsInUseLine = true
+	cmd.DisableFlagsInUseLine = strings.Contains(cmd.Use, "-") || !cmd.HasAvailableFlags()
 	for _, c := range cmd.Commands() {
 		plainUsage(c)
 	}

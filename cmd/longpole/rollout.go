@@ -83,8 +83,7 @@ func (c *adminClient) do(ctx context.Context, method, path string, body, into an
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		var fault *url.Error
-		if errors.As(err, &fault) {
+		if fault, ok := errors.AsType[*url.Error](err); ok {
 			err = fault.Err // the rest repeats the request
 		}
 		return &failure{code: exitError, err: fmt.Errorf("no answer from %s: %w", base, err), hint: "is `longpole serve` running, and is --admin its admin address?"}
@@ -128,7 +127,7 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 	var to, output string
 	var watch bool
 	cmd := &cobra.Command{
-		Use:   "start --route NAME (--advice CODE | --to FILE) [--watch]",
+		Use:   "start --route NAME (--advice CODE | --to FILE) [flags]",
 		Short: "Start a rollout",
 		Long:  "Start a rollout of a finding's cure or of a policy of your own. With --watch, wait for its end.\n" + verdictCodes,
 		Example: `  longpole rollout start --route orders --advice LP103 --watch
@@ -169,6 +168,7 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&q.Route, "route", "", "`NAME` of the route whose policy is to change")
 	f.StringVar(&q.Advice, "advice", "", "try the change that the finding with this `CODE` carries, as LP103")
+	f.StringVar(&q.Kind, "kind", "", "of the finding's cures, the one of this `KIND`, as hedge (default the best that carries a change)")
 	f.StringVar(&to, "to", "", "`FILE` with the whole new policy, or - for standard input")
 	f.StringVar(&q.Goal, "goal", "", "`GOAL`: improve or no_worse (default improve)")
 	f.StringVar(&q.Target, "target", "", "`METRIC` to improve: p50, p95, p99, errors, timeouts or attempts (default p99)")
@@ -192,12 +192,13 @@ func readPolicy(cmd *cobra.Command, path string) (longpole.Config, error) {
 	} else {
 		data, err = os.ReadFile(path)
 	}
-	var p longpole.Config
-	if err == nil {
-		err = conf.Load(path, data, &p, func(p *longpole.Config) error { return p.Validate() })
-	}
+	const hint = "the file holds what stands under `policy:` of a route"
 	if err != nil {
-		return p, &failure{code: exitConfig, err: err, hint: "the file holds what stands under `policy:` of a route"}
+		return longpole.Config{}, &failure{code: exitConfig, err: err, hint: hint}
+	}
+	var p longpole.Config
+	if err := conf.Load(path, data, &p, func(p *longpole.Config) error { return p.Validate() }); err != nil {
+		return longpole.Config{}, faulty(path, err, hint)
 	}
 	return p, nil
 }
@@ -321,14 +322,15 @@ func (c *adminClient) watch(cmd *cobra.Command, id string) error {
 		if err != nil {
 			return err
 		}
-		for ; told < len(s.Journal); told++ {
+		all := s.Dropped + len(s.Journal)
+		for _, e := range s.Journal[max(0, len(s.Journal)-(all-told)):] {
 			line.Clear()
-			e := s.Journal[told]
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s  %-11s %s\n", e.At.Local().Format("15:04:05"), e.Phase, e.Text)
+			fmt.Fprintln(cmd.ErrOrStderr(), journalLine(e))
 		}
+		told = all
 		if s.Phase.Final() {
 			line.Clear()
-			renderRollout(cmd.OutOrStdout(), s)
+			renderEvidence(cmd.OutOrStdout(), s)
 			return verdictError(s)
 		}
 		line.Show("%s", rolloutLine(s))
@@ -383,12 +385,21 @@ func showRollouts(w io.Writer, all []rollout.Status) {
 
 // rolloutLine is a running rollout in one line.
 func rolloutLine(s rollout.Status) string {
-	return fmt.Sprintf("%s %s: %s, step %d of %d, %s of the calls, %d slices, %d + %d calls, %s",
+	return fmt.Sprintf("%s %s: %s %d/%d at %s, %d slices, %d+%d calls, %s",
 		s.ID, s.Route, s.Phase, s.Step, s.Steps, percent(s.Weight), s.Judgement.Slices,
 		s.Judgement.CandidateCalls, s.Judgement.BaselineCalls, cmp.Or(string(s.Judgement.Verdict), "not judged yet"))
 }
 
+// renderRollout shows all of a rollout.
 func renderRollout(w io.Writer, s rollout.Status) {
+	renderEvidence(w, s)
+	for _, e := range s.Journal {
+		fmt.Fprintln(w, " ", journalLine(e))
+	}
+}
+
+// renderEvidence shows a rollout without its journal, which who watched it has seen.
+func renderEvidence(w io.Writer, s rollout.Status) {
 	fmt.Fprintf(w, "rollout %s of route %s: %s\n", s.ID, s.Route, s.Phase)
 	if s.Judgement.Sentence != "" {
 		fmt.Fprintf(w, "  %s\n", s.Judgement.Sentence)
@@ -403,21 +414,35 @@ func renderRollout(w io.Writer, s rollout.Status) {
 		rows = append(rows, row("  predicted", *s.Predicted))
 	}
 	table(w, append(rows, row("  candidate", s.Measured)))
-	if len(s.Judgement.Metrics) == 0 {
-		fmt.Fprintln(w, "  not judged yet")
-	} else {
+	if s.Judgement.Slices > 0 {
 		renderMetrics(w, s.Judgement.Metrics)
-	}
-	for _, e := range s.Journal {
-		fmt.Fprintf(w, "  %s  %-11s %s\n", e.At.Local().Format("15:04:05"), e.Phase, e.Text)
+	} else {
+		fmt.Fprintln(w, "  not judged yet")
 	}
 }
 
+// renderMetrics shows the evidence: for each metric what the cohorts did, and how much more or less often the event that
+// the judge counts happened to the candidate.
 func renderMetrics(w io.Writer, all []rollout.MetricResult) {
-	metrics := [][]string{{"  METRIC", "VERDICT", "BASELINE", "CANDIDATE", "DIFFERENCE", "95 % INTERVAL", "UNIT"}}
+	rows := [][]string{{"  METRIC", "VERDICT", "BASELINE", "CANDIDATE", "JUDGED BY", "PER 100 CALLS", "95 % INTERVAL"}}
 	for _, m := range all {
-		metrics = append(metrics, []string{"  " + m.Metric, string(m.Verdict), ms(m.Baseline), ms(m.Candidate),
-			fmt.Sprintf("%+.4f", m.Difference), fmt.Sprintf("%+.4f .. %+.4f", m.Low, m.High), m.Unit})
+		event, unit := m.Metric, ms
+		switch m.Unit {
+		case "ms":
+			event = "calls over " + ms(m.ReferenceMS) + " ms"
+			unit = func(v float64) string { return ms(v) + " ms" }
+		case "ratio":
+			unit = percent
+		}
+		rows = append(rows, []string{
+			"  " + m.Metric, string(m.Verdict), unit(m.Baseline), unit(m.Candidate), event,
+			fmt.Sprintf("%+.2f", 100*m.Difference), fmt.Sprintf("%+.2f .. %+.2f", 100*m.Low, 100*m.High),
+		})
 	}
-	table(w, metrics)
+	table(w, rows)
+}
+
+// journalLine is one event for a person. Its phase stands once, where the text repeats it.
+func journalLine(e rollout.Event) string {
+	return fmt.Sprintf("%s  %-12s  %s", e.At.Local().Format("15:04:05"), e.Phase, strings.TrimPrefix(e.Text, string(e.Phase)+": "))
 }

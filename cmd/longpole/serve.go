@@ -23,12 +23,14 @@ API on the admin address.
 The file is read again on SIGHUP and when it changes. A bad file is refused with all its faults and the running one stays.
 SIGTERM and SIGINT drain: no new calls, running ones end; a second one stops at once.
 
+An admin address that is not loopback needs a token in LONGPOLE_ADMIN_TOKEN, which its users then have to send.
+
 The log goes to standard error: text on a terminal, JSON elsewhere. Exits 104 when the configuration is invalid.`
 
 func newServe() *cobra.Command {
 	var path, level string
 	cmd := &cobra.Command{
-		Use:     "serve --config FILE",
+		Use:     "serve --config FILE [--log-level LEVEL]",
 		Short:   "Run the gateway, the live diagnosis and rollouts",
 		Long:    serveLong,
 		Example: "  longpole serve --config longpole.yaml",
@@ -69,9 +71,8 @@ func serve(ctx context.Context, path string, log *slog.Logger) error {
 		return err
 	}
 	s, err := newServer(ctx, cfg, log)
-	var fault *setting.Error
-	if errors.As(err, &fault) {
-		return faulty(path, located(path, err))
+	if _, ok := errors.AsType[*setting.Error](err); ok {
+		return faulty(path, located(path, err), "")
 	}
 	if err != nil {
 		return err

@@ -30,6 +30,9 @@ type progress struct {
 	width int
 }
 
+// lineWidth keeps a line that is overwritten from being wrapped on a terminal of the usual 80 columns.
+const lineWidth = 79
+
 // newProgress stays silent for the first second: quick work needs no progress.
 func newProgress(w io.Writer) *progress {
 	p := &progress{w: w, live: isTerminal(w), every: 5 * time.Second, last: time.Now()}
@@ -56,8 +59,10 @@ func (p *progress) Show(format string, a ...any) {
 		fmt.Fprintln(p.w, line)
 		return
 	}
-	pad := max(0, p.width-len(line))
-	p.width = len(line)
+	line = cut(line, lineWidth)
+	width := utf8.RuneCountInString(line)
+	pad := max(0, p.width-width)
+	p.width = width
 	fmt.Fprintf(p.w, "\r%s%s", line, strings.Repeat(" ", pad))
 }
 
@@ -102,7 +107,7 @@ func table(w io.Writer, rows [][]string) {
 
 // isFigure reports whether a cell holds a number, perhaps with its unit, or nothing.
 func isFigure(cell string) bool {
-	cell = strings.TrimLeft(cell, "+-")
+	cell = strings.TrimLeft(cell, "+-<")
 	return cell == "" || cell[0] >= '0' && cell[0] <= '9'
 }
 
@@ -121,7 +126,10 @@ func ms(v float64) string {
 
 // percent formats a share 0..1.
 func percent(v float64) string {
-	if v > 0 && v < 0.01 {
+	switch {
+	case v > 0 && v < 0.0005:
+		return "<0.1 %"
+	case v > 0 && v < 0.01:
 		return fmt.Sprintf("%.1f %%", v*100)
 	}
 	return fmt.Sprintf("%.0f %%", v*100)

@@ -50,7 +50,7 @@ func loadConfig(path string) (gateway.Config, error) {
 	}
 	cfg, err := gateway.Load(path, data)
 	if err != nil {
-		return cfg, faulty(path, err)
+		return cfg, faulty(path, err, "")
 	}
 	return cfg, nil
 }
@@ -58,8 +58,8 @@ func loadConfig(path string) (gateway.Config, error) {
 const smallestConfig = "the smallest configuration is in the README"
 
 // faulty is the error for a file with faults.
-func faulty(path string, faults error) error {
-	return &failure{code: exitConfig, err: fmt.Errorf("%s in %s:\n%w", count(len(setting.List(faults)), "fault"), path, faults)}
+func faulty(path string, faults error, hint string) error {
+	return &failure{code: exitConfig, err: fmt.Errorf("%s in %s:\n%w", count(len(setting.List(faults)), "fault"), path, faults), hint: hint}
 }
 
 // count is "1 fault" or "3 faults".
@@ -93,8 +93,7 @@ func writeFaults(cmd *cobra.Command, path string, err error) error {
 		faults = append(faults, fault{File: path, Message: unreadable.Error()})
 	} else if err != nil {
 		for _, e := range setting.List(errors.Unwrap(errors.Unwrap(err))) {
-			var at *conf.Error
-			if errors.As(e, &at) {
+			if at, ok := errors.AsType[*conf.Error](e); ok {
 				faults = append(faults, fault{at.File, at.Line, at.Column, at.Path, at.Msg})
 			} else {
 				faults = append(faults, fault{File: path, Message: e.Error()})

@@ -25,8 +25,9 @@ func ofAge(age time.Duration) cache.Config {
 
 // What a lifetime must show.
 const (
-	fewWaits  = 0.005 // of the calls: half of 1 %, so that the p99 lies well among the hits
-	someWaits = 0.025 // as much for the p95
+	fewWaits  = 0.003 // of the calls: far below 1 %, so that the p99 stays among the hits although narrower steps have more
+	mostWaits = 0.01  // with more than these it does not
+	someWaits = 0.025 // half of what would do for the p95
 )
 
 // thinnings is how many halves of the reads are replayed: what one draw leaves out is luck.
@@ -47,6 +48,9 @@ func (r *reads) longest() time.Duration { return min(lifetimes[len(lifetimes)-1]
 // canary: its cache is one of its own, fed by a part of the calls, and a cure that the canary cannot prove never gets
 // further. With none, it chooses the best there is. ok is false when no lifetime would do even for the p95.
 func (r *reads) planCache() (best trial, ok bool) {
+	if r.waits(r.simulate(ofAge(r.longest()))) > someWaits {
+		return trial{}, false // as no shorter lifetime, and no part of the calls, will do better
+	}
 	halves := make([]*reads, thinnings)
 	for k := range halves {
 		halves[k] = r.half(k)
@@ -70,7 +74,7 @@ func (r *reads) planCache() (best trial, ok bool) {
 		return trial{}, false
 	}
 	best = slices.MinFunc(tried, func(a, b trial) int { return cmp.Compare(a.canary, b.canary) })
-	if best.canary <= 2*fewWaits {
+	if best.canary <= mostWaits {
 		return best, true
 	}
 	for _, enough := range []func(t trial) bool{

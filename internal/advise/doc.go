@@ -11,7 +11,8 @@
 // What a change does to a single call:
 //
 //   - hedge: a late attempt gets a copy with a latency drawn from the other endpoints; the faster of the two counts.
-//   - cache: the recorded reads run through a simulated cache in their order; a hit leaves the caller's own time.
+//   - cache: the recorded reads run through a simulated cache in their order; a hit leaves the caller's own time. The lifetime
+//     is the shortest whose p99 lies among the hits in a canary too, where the cache sees half of the calls.
 //   - drain: attempts at the slow endpoint get a latency drawn from the others.
 //   - parallelise: calls of a chain start when the first of them did; those of one kind still follow each other.
 //   - batch: one call of the loop stays, as long as the p95 of that loop's calls.

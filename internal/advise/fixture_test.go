@@ -63,21 +63,25 @@ func shop(seed uint64, n int) []trace.Trace {
 	r := rand.New(rand.NewPCG(seed, 1))
 	traces := make([]trace.Trace, n)
 	for i := range traces {
-		b := &builder{trace.Trace{ID: fmt.Sprintf("%06d", i)}}
-		start := time.Duration(i) * 20 * time.Millisecond
 		endpoint := r.IntN(3)
-		o, p, v := orders(r, endpoint), lag(r)/4, lag(r)/4
-		front := o + p + v + 6*gatewayLag + 4*time.Millisecond
-		f := b.through(-1, "checkout", "f1", "frontend", fmt.Sprintf("cart=%d", i), start, front)
-		at := start + gatewayLag + time.Millisecond
-		b.through(f, "orders", fmt.Sprintf("o%d", endpoint), "orders", fmt.Sprintf("id=%d", i), at, o)
-		at += o + 2*gatewayLag + time.Millisecond
-		b.through(f, "pricing", "p1", "pricing", fmt.Sprintf("cart=%d", i), at, p)
-		at += p + 2*gatewayLag + time.Millisecond
-		b.through(f, "inventory", "v1", "inventory", fmt.Sprintf("cart=%d", i), at, v)
-		traces[i] = b.Trace
+		traces[i] = checkout(i, endpoint, orders(r, endpoint), lag(r)/4, lag(r)/4)
 	}
 	return traces
+}
+
+// checkout records the ith of them, whose calls take o, p and v.
+func checkout(i, endpoint int, o, p, v time.Duration) trace.Trace {
+	b := &builder{trace.Trace{ID: fmt.Sprintf("%06d", i)}}
+	start := time.Duration(i) * 20 * time.Millisecond
+	front := o + p + v + 6*gatewayLag + 4*time.Millisecond
+	f := b.through(-1, "checkout", "f1", "frontend", fmt.Sprintf("cart=%d", i), start, front)
+	at := start + gatewayLag + time.Millisecond
+	b.through(f, "orders", fmt.Sprintf("o%d", endpoint), "orders", fmt.Sprintf("id=%d", i), at, o)
+	at += o + 2*gatewayLag + time.Millisecond
+	b.through(f, "pricing", "p1", "pricing", fmt.Sprintf("cart=%d", i), at, p)
+	at += p + 2*gatewayLag + time.Millisecond
+	b.through(f, "inventory", "v1", "inventory", fmt.Sprintf("cart=%d", i), at, v)
+	return b.Trace
 }
 
 // expensive is what the catalogue needs for one answer.

@@ -14,9 +14,11 @@ import (
 // What a hedge may cost and how finely its effect is known.
 const (
 	maxExtraLoad  = 0.10 // copies per call that an adviser may propose
-	hedgeHeadroom = 0.8  // of the budget that the forecast uses: a budget that runs dry loses the benefit
+	hedgeHeadroom = 0.8  // of the budget that the forecast may use: a budget that runs dry loses the benefit
+	hedgeRoom     = 0.6  // of the budget that leaves room for slower days
+	enoughOfHedge = 0.95 // share of the best gain at p99 that such a plan must keep to be preferred
 	hedgeRounds   = 8    // draws of the second copy for each recorded call
-	nearlyBest    = 0.95 // share of the best gain at p99 that a later copy must keep to be preferred, since it costs less
+	nearlyBest    = 1.03 // a later copy that costs less wins while its p99 is within this of the best
 )
 
 // hedgePlan is when to send a copy, and what that costs.
@@ -25,28 +27,37 @@ type hedgePlan struct {
 	extra float64 // copies per call
 }
 
-// planHedge chooses the age at which to send a copy by its effect, not by a fixed quantile: among the ages that at
-// most budget of the attempts reach, the latest that keeps nearly all of the best gain at p99. ok is false when none
-// helps at all. Calls get slower under load, so that more of them reach a given age than were recorded; a delay far
-// above the common latencies is safe from that, one just above them empties the budget.
-//
-// With F the latencies of the endpoint that was asked first and G those of all the others, the answer takes longer
-// than t with probability (1-F(t))(1-G(t-after)).
+// planHedge chooses the age at which to send a copy by its effect, not by a fixed quantile. Calls get slower under load,
+// so that more of them reach a given age than were recorded; of the plans within budget, one with room to spare is
+// preferred where it gains nearly as much. ok is false when none helps at all.
 //
 // Source: Dean and Barroso, The Tail at Scale (2013), for hedging; the choice by predicted effect is ours.
 func (p *pool) planHedge(budget float64) (plan hedgePlan, ok bool) {
+	if p.total == 0 || len(p.names) < 2 {
+		return hedgePlan{}, false
+	}
 	all := make([]int64, 0, p.total)
 	for _, name := range p.names {
 		all = append(all, p.took[name]...)
 	}
 	slices.Sort(all)
-	if len(all) == 0 || len(p.names) < 2 {
-		return hedgePlan{}, false
+	was := quantile(all, 0.99)
+	plan, p99 := p.planWithin(all, int(budget*hedgeHeadroom*float64(len(all))))
+	if roomy, at := p.planWithin(all, int(budget*hedgeRoom*float64(len(all)))); float64(was-at) >= enoughOfHedge*float64(was-p99) {
+		plan, p99 = roomy, at
 	}
-	allowed := int(budget * hedgeHeadroom * float64(len(all)))
-	best := int64(math.MaxInt64)
+	return plan, p99 < was
+}
+
+// planWithin is the latest age, of those that at most allowed of the attempts in all reach, whose p99 is nearly the
+// best, and that p99 in ns.
+//
+// With F the latencies of the endpoint that was asked first and G those of all the others, the answer takes longer
+// than t with probability (1-F(t))(1-G(t-after)).
+func (p *pool) planWithin(all []int64, allowed int) (plan hedgePlan, p99 int64) {
 	type option struct{ after, p99 int64 }
 	var options []option
+	best := int64(math.MaxInt64)
 	const steps = 60
 	for step := range steps {
 		rank := len(all) - 1 - allowed + allowed*step/steps
@@ -58,16 +69,12 @@ func (p *pool) planHedge(budget float64) (plan hedgePlan, ok bool) {
 		options = append(options, o)
 		best = min(best, o.p99)
 	}
-	before := quantile(all, 0.99)
-	if best >= before {
-		return hedgePlan{}, false
-	}
 	for _, o := range slices.Backward(options) {
-		if float64(before-o.p99) >= nearlyBest*float64(before-best) {
-			return hedgePlan{time.Duration(o.after), float64(p.aboveAll(o.after)) / float64(len(all))}, true
+		if float64(o.p99) <= nearlyBest*float64(best) {
+			return hedgePlan{time.Duration(o.after), float64(p.aboveAll(o.after)) / float64(len(all))}, o.p99
 		}
 	}
-	return hedgePlan{}, false
+	return hedgePlan{}, math.MaxInt64
 }
 
 // roundUp makes a setting of d ns that a person can read, never an earlier one.

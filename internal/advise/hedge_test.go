@@ -1,6 +1,7 @@
 package advise
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/longpole/longpole/internal/diagnose"
 	"github.com/longpole/longpole/internal/trace"
 	"github.com/longpole/longpole/retry"
+	"pgregory.net/rapid"
 )
 
 var slowOrders = diagnose.Finding{
@@ -59,6 +61,62 @@ func TestHedgeForecastMatchesTheProcessItself(t *testing.T) {
 		t.Errorf("extra load %.3f, the process gives %.3f", a.ExtraLoad, got)
 	}
 	t.Logf("after %v, extra load %.3f, effects %+v", plan, a.ExtraLoad, a.Effects)
+}
+
+func TestHedgedRootIsTheDelayAndTheOtherEndpointsLatency(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		between := func(name string, low, high int) time.Duration {
+			return time.Duration(rapid.IntRange(low, high).Draw(t, name)) * time.Microsecond
+		}
+		good, slow := between("good", 5_000, 50_000), between("slow", 150_000, 500_000)
+		pricing, inventory := between("pricing", 1_000, 20_000), between("inventory", 1_000, 20_000)
+		every := rapid.IntRange(15, 40).Draw(t, "every") // one call in so many goes to the bad endpoint
+		traces := make([]trace.Trace, 200)
+		for i := range traces {
+			endpoint, took := i%2, good
+			if i%every == 0 {
+				endpoint, took = 2, slow
+			}
+			traces[i] = checkout(i, endpoint, took, pricing, inventory)
+		}
+		s := situationOf(traces, slowOrders, "checkout")
+		s.current = map[string]longpole.Config{"orders": {}}
+		a, reason := hedge(s)
+		if a.Change == nil {
+			t.Fatalf("no change: %s", reason)
+		}
+		after := a.Change.To.Retry.Hedge.After
+		rest := pricing + inventory + 8*gatewayLag + 4*time.Millisecond
+		for operation, want := range map[string]time.Duration{"orders": after + good + 2*gatewayLag, "checkout": after + good + rest} {
+			if e := a.on(routeKey{gatewayService, operation}); e.Predicted.P99 != millis(int64(want)) {
+				t.Fatalf("%s: p99 %v ms, want %v: a copy after %v", operation, e.Predicted.P99, want, after)
+			}
+		}
+		if after < good || after >= slow/2 {
+			t.Fatalf("a copy after %v; good calls take %v, slow ones %v", after, good, slow)
+		}
+	})
+}
+
+func TestHedgeLeavesRoomInTheBudget(t *testing.T) {
+	// 3% of the calls take 250 ms to 400 ms, the rest around 9 ms with a tail of its own: a copy for 8% of the calls would
+	// gain a few ms more, and its budget run dry when the machine is busy.
+	r := rand.New(rand.NewPCG(8, 8))
+	p := &pool{took: map[string][]int64{}}
+	for i := range 2400 {
+		d := 9e6 * math.Exp(0.3*r.NormFloat64())
+		name := []string{"a", "b", "c"}[i%3]
+		if name == "c" && r.Float64() < 0.09 {
+			d += 250e6 + 150e6*r.Float64()
+		}
+		p.took[name] = append(p.took[name], int64(d))
+	}
+	p.sort()
+	plan, ok := p.planHedge(maxExtraLoad)
+	if p99 := p.hedgedQuantile(int64(plan.after), 0.99); !ok || plan.extra > maxExtraLoad*hedgeRoom || p99 > 40e6 {
+		t.Errorf("%+v", plan)
+	}
+	t.Logf("after %v, %.1f%% copies, p99 %v", plan.after, 100*plan.extra, time.Duration(p.hedgedQuantile(int64(plan.after), 0.99)))
 }
 
 func TestHedgeDelayBeatsTheFixedQuantile(t *testing.T) {

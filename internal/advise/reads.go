@@ -21,9 +21,16 @@ type read struct {
 	lead   int64  // ns from the start to the fetch: the owner's own time before it
 	fetch  int64  // ns from the start to the end of the fetch
 	took   int64  // ns
+	serve  int64  // ns that a hit takes beyond the owner's own time
 	stored bool   // the answer was a success that may be kept
 	lots   uint64 // its coins, which say in which half of a split it falls
 }
+
+// serveHit is what the gateway does for a hit and no recorded miss shows: the lookup, and to write the answer, which a miss
+// does while its attempt still runs. Measured for answers of some kB on one 2-core machine: the span of a hit had a median
+// of 14 µs, and the gateway's own time around an attempt one of 7 µs. Spans do not tell how large an answer is; one of
+// 200 kB took 50 µs more.
+const serveHit = 8 * time.Microsecond
 
 // reads is one route's or one client's, in the order they began.
 type reads struct {
@@ -61,6 +68,7 @@ func (c *corpus) readsOf(f *diagnose.Finding) (r *reads, route string) {
 			t := c.traces[at.trace]
 			x := r.add(t, at, at.span)
 			x.lead, x.fetch = t.fetch(at.span)
+			x.serve = int64(serveHit)
 		}
 	}
 	r.sort()
@@ -93,8 +101,10 @@ func (c *corpus) matching(f *diagnose.Finding, visit func(ref)) {
 func (r *reads) add(t *timeline, at ref, span int) *read {
 	s := &t.spans[span]
 	took := t.recorded(at.span)
-	x := read{ref: at, id: s.TraceID + "\x00" + s.ID, start: t.spans[at.span].Start, took: took, fetch: took, stored: storable(s),
-		lots: random(s, 0).Uint64()}
+	x := read{
+		ref: at, id: s.TraceID + "\x00" + s.ID, start: t.spans[at.span].Start, took: took, fetch: took, stored: storable(s),
+		lots: random(s, 0).Uint64(),
+	}
 	switch s.Attr("longpole.cache") {
 	case "hit", "stale", "coalesced", "miss":
 		r.cached = true
@@ -238,16 +248,17 @@ func (x *read) answer(entries map[string]*kept, c cache.Config, now int64) outco
 		entries[x.key] = k
 	}
 	asked, tail := now+x.lead, x.took-x.fetch
+	hit := min(x.took, x.lead+x.serve+tail)
 	k.settle(asked, c)
 	switch {
 	case k.have && asked < k.fresh:
-		return outcome{x.lead + tail, call.Hit, false}
+		return outcome{hit, call.Hit, false}
 	case k.have && asked < k.stale:
 		lead := k.flight == 0
 		if lead {
 			k.flight, k.fails = now+x.fetch, !x.stored
 		}
-		return outcome{x.lead + tail, call.Stale, lead}
+		return outcome{hit, call.Stale, lead}
 	case k.flight != 0 && !k.fails:
 		return outcome{x.lead + k.flight - asked + tail, call.Coalesced, false}
 	case k.flight == 0:

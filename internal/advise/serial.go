@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -129,17 +130,17 @@ func (s *situation) names(groups map[int][][]int) string {
 	}
 	slices.SortFunc(list, func(a, b string) int { return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b)) })
 	const shown = 5
-	text := ""
+	var text strings.Builder
 	for i, name := range list[:min(shown, len(list))] {
 		if i > 0 {
-			text += ", "
+			text.WriteString(", ")
 		}
-		text += name
+		text.WriteString(name)
 	}
 	if more := len(list) - shown; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
+		fmt.Fprintf(&text, " and %d more", more)
 	}
-	return text
+	return text.String()
 }
 
 // callee is what a person calls the call that span k makes, by the span that serves it if there is one.

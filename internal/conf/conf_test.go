@@ -44,7 +44,7 @@ type outer struct {
 	Parts  map[string]inner  `yaml:"parts"`
 	Labels map[string]string `yaml:"labels"`
 	Listen []address         `yaml:"listen"`
-	hidden int
+	hidden int               //nolint:unused // an unexported field must stay out of reach
 }
 
 func TestDecodeReadsTheUnitsOfEachType(t *testing.T) {
@@ -353,8 +353,7 @@ func FuzzDecode(f *testing.F) {
 		var v outer
 		if err := Decode("f", data, &v); err != nil {
 			for _, e := range setting.List(err) {
-				var fault *Error
-				if !errors.As(e, &fault) {
+				if _, ok := errors.AsType[*Error](e); !ok {
 					t.Fatalf("a fault without a place: %v", e)
 				}
 			}

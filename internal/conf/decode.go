@@ -46,7 +46,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string) {
 	}
 	// A struct that reads itself from a text may also be written out as a mapping.
 	_, mapping := pairs(n)
-	if v.CanAddr() && v.Addr().Type().Implements(textType) && !(mapping && v.Kind() == reflect.Struct) {
+	if v.CanAddr() && v.Addr().Type().Implements(textType) && (!mapping || v.Kind() != reflect.Struct) {
 		d.text(n, v.Addr().Interface().(encoding.TextUnmarshaler), path)
 		return
 	}

@@ -124,8 +124,7 @@ func (g *depthGauge) block(t *token.Token, key bool) {
 
 // syntax turns the parser's error into ours.
 func syntax(file string, err error) error {
-	var se *yaml.SyntaxError
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[*yaml.SyntaxError](err); ok {
 		return at(file, se.Token, "", "syntax: "+se.Message)
 	}
 	return &Error{File: file, Msg: "syntax: " + err.Error()}

@@ -42,7 +42,7 @@ func dominant(v *view, found []Finding) []Finding {
 		f.CounterEvidence = append(f.CounterEvidence, "it takes about as long in typical traces: it is always long, not slow at times")
 	}
 	if len(v.samples) < 20 {
-		f.CounterEvidence = append(f.CounterEvidence, fmt.Sprintf("%d traces are few", len(v.samples)))
+		f.CounterEvidence = append(f.CounterEvidence, fmt.Sprintf("few traces: %d", len(v.samples)))
 		f.Confidence -= 0.1
 	}
 	return []Finding{f}

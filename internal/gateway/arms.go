@@ -198,10 +198,14 @@ func (g *Gateway) Promote(route string) error {
 	return g.settle(route, func(now *arms) (stays, goes *arm) { return now.candidate, now.baseline })
 }
 
-// Discard drops the candidate; from the next call on the route is as it was before Stage. It returns ErrNoRoute and
-// ErrNoCandidate.
+// Discard drops the candidate; from the next call on the route is as it was before Stage. When the candidate, or its
+// route, is gone already, as after a reload, there is nothing to do and nothing to report.
 func (g *Gateway) Discard(route string) error {
-	return g.settle(route, func(now *arms) (stays, goes *arm) { return now.baseline, now.candidate })
+	err := g.settle(route, func(now *arms) (stays, goes *arm) { return now.baseline, now.candidate })
+	if errors.Is(err, ErrNoCandidate) || errors.Is(err, ErrNoRoute) {
+		return nil
+	}
+	return err
 }
 
 func (g *Gateway) settle(route string, choose func(*arms) (stays, goes *arm)) error {

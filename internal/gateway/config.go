@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -80,6 +81,7 @@ type Limits struct {
 	HeaderBytes   int64         `yaml:"header_bytes"`   // of one request's head; 4KiB..16MiB; default 64KiB
 	ReplayBytes   int64         `yaml:"replay_bytes"`   // of a request body kept for another attempt; a longer one gets a single attempt; default 64KiB
 	BodyBytes     int64         `yaml:"body_bytes"`     // of one request body; bodies are streamed; 0 = no limit
+	Connections   int           `yaml:"connections"`    // of clients, at each address; more wait to be accepted; default 10000
 	HeaderTimeout time.Duration `yaml:"header_timeout"` // from the first byte of a request to the end of its head; default 10s
 	IdleTimeout   time.Duration `yaml:"idle_timeout"`   // of a client connection between two requests; default 2m
 	StallTimeout  time.Duration `yaml:"stall_timeout"`  // longest pause of a client within a body, sending or reading; default 1m
@@ -121,6 +123,7 @@ func (c Config) WithDefaults() Config {
 func (l Limits) WithDefaults() Limits {
 	setDefault(&l.HeaderBytes, 64<<10)
 	setDefault(&l.ReplayBytes, 64<<10)
+	setDefault(&l.Connections, 10_000)
 	setDefault(&l.HeaderTimeout, 10*time.Second)
 	setDefault(&l.IdleTimeout, 2*time.Minute)
 	setDefault(&l.StallTimeout, time.Minute)
@@ -195,6 +198,7 @@ func (l Limits) Validate() error {
 	f.Check(l.HeaderBytes == 0 || l.HeaderBytes >= 4<<10 && l.HeaderBytes <= 16<<20, "header_bytes", l.HeaderBytes, "4KiB..16MiB")
 	f.Check(l.ReplayBytes >= 0 && l.ReplayBytes <= 64<<20, "replay_bytes", l.ReplayBytes, "0..64MiB")
 	f.Check(l.BodyBytes >= 0, "body_bytes", l.BodyBytes, "a size that is not negative")
+	f.Check(l.Connections >= 0 && l.Connections <= 1<<20, "connections", l.Connections, "1..1048576")
 	f.Check(l.HeaderTimeout >= 0, "header_timeout", l.HeaderTimeout, "a duration that is not negative")
 	f.Check(l.IdleTimeout >= 0, "idle_timeout", l.IdleTimeout, "a duration that is not negative")
 	f.Check(l.StallTimeout >= 0, "stall_timeout", l.StallTimeout, "a duration that is not negative")
@@ -233,7 +237,7 @@ func parseEndpoint(raw string) (location, error) {
 	const want = "a URL such as http://127.0.0.1:9001"
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.Hostname() == "" || u.Opaque != "" {
-		return location{}, fmt.Errorf(want)
+		return location{}, errors.New(want)
 	}
 	port := u.Port()
 	switch {

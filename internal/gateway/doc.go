@@ -17,11 +17,15 @@
 // client's unless the upstream says rewrite_host. traceparent names the attempt as the parent. Informational (1xx)
 // answers are not passed on.
 //
+// A request body of up to Limits.ReplayBytes is kept, so that an idempotent call (by its method, or by Idempotency-Key) can
+// be tried again or hedged; a longer one is streamed to a single attempt, which is repeated only when no connection was
+// made. Within one attempt the transport itself repeats such a call when a kept connection turns out to be closed.
+//
 // Not supported: protocol upgrades (WebSocket) and CONNECT are refused with 501.
 //
 // An answer that the gateway makes itself carries X-Longpole-Error with the reason, and says it in JSON:
 //
-//	no_route 404 · bad_request 400 · loop 508 · body_too_large 413 · not_supported 501
+//	no_route 404 · bad_request 400 · loop 508 · body_too_large 413 · body_timeout 408 · not_supported 501
 //	no_endpoint 503 · breaker_open 503 · shed 503 · draining 503
 //	refused 502 · upstream_error 502 · timeout 504
 //

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -102,9 +103,7 @@ func (x *exchange) request(ctx context.Context, to *endpoint, span *attemptSpan,
 		u.RawPath = to.url.EscapedPath() + x.in.URL.EscapedPath()
 	}
 	h := make(http.Header, len(x.header)+1)
-	for name, values := range x.header {
-		h[name] = values
-	}
+	maps.Copy(h, x.header)
 	h["Traceparent"] = []string{span.traceparent()}
 	httppolicy.SetRemaining(h, time.Now(), deadline)
 	out := (&http.Request{
@@ -230,7 +229,7 @@ type attemptBody struct {
 func (b *attemptBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		b.span.end(call.OK)
 	case err != nil:
 		b.mu.Lock()

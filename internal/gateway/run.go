@@ -74,7 +74,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		h := g.httpServer(s, limits)
 		run.Go(func() error {
 			defer cancel() // one that fails takes the others with it
-			if err := serveOn(h, listeners[i]); !errors.Is(err, http.ErrServerClosed) {
+			if err := serveOn(h, newBounded(listeners[i], limits.Connections)); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("gateway: %s: %w", s.listener.Address, err)
 			}
 			return nil

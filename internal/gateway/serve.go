@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -241,9 +242,7 @@ func (v *visit) answer(res *http.Response) {
 	defer res.Body.Close()
 	v.status = res.StatusCode
 	h := v.w.Header()
-	for name, values := range res.Header {
-		h[name] = values
-	}
+	maps.Copy(h, res.Header)
 	h["Via"] = append(append([]string(nil), h["Via"]...), via(max(res.ProtoMajor, 1), max(res.ProtoMinor, 1)))
 	if v.arm.caches {
 		addCacheStatus(h, v.rec.Cache)

@@ -98,10 +98,8 @@ func lifetime(res *http.Response, now time.Time) (ttl time.Duration, ok bool) {
 		}
 	}
 	c := directives(h)
-	for _, no := range []string{"no-store", "private", "no-cache"} {
-		if c.has(no) {
-			return 0, false
-		}
+	if slices.ContainsFunc([]string{"no-store", "private", "no-cache"}, c.has) {
+		return 0, false
 	}
 	ttl, said := c.seconds("s-maxage")
 	if !said {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -546,4 +547,108 @@ func TestAnIdleConnectionDoesNotHoldUpTheEnd(t *testing.T) {
 			t.Errorf("ended after %v: %v", time.Since(start), err)
 		}
 	})
+}
+
+func TestMoreConnectionsThanTheLimitWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		var now, most atomic.Int64
+		n.serve(t, "a:1", func(http.ResponseWriter, *http.Request) {
+			if at := now.Add(1); at > most.Load() {
+				most.Store(at)
+			}
+			time.Sleep(time.Second)
+			now.Add(-1)
+		})
+		n.start(t, "limits: {connections: 3}\n"+one("{}", "http://a:1"), nil)
+		var run sync.WaitGroup
+		start := time.Now()
+		for range 9 {
+			run.Go(func() {
+				c := n.client(t)
+				if got := get(t, c, "http://gw:80/"); got.status != 200 {
+					t.Errorf("got %+v", got)
+				}
+				c.CloseIdleConnections()
+			})
+		}
+		run.Wait()
+		if most.Load() != 3 || time.Since(start) != 3*time.Second {
+			t.Errorf("%d at once, %v in all", most.Load(), time.Since(start))
+		}
+	})
+}
+
+func TestHostsRouteToTheirUpstreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		for _, name := range []string{"a:1", "b:1", "c:1"} {
+			n.serve(t, name, func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, name, " as ", r.Host) })
+		}
+		n.start(t, `
+listen: gw:80
+upstreams: {a: {endpoints: http://a:1}, b: {endpoints: http://b:1, rewrite_host: true}, c: {endpoints: http://c:1}}
+routes:
+  - {name: shop, match: {host: Shop.example}, upstream: a}
+  - {name: tenants, match: {host: "*.shop.example", method: GET}, upstream: b}
+  - {name: rest, match: {path: /rest}, upstream: c}
+`, nil)
+		for target, want := range map[string]string{
+			"shop.example/":      "200 a:1 as shop.example",
+			"SHOP.example:80/x":  "200 a:1 as SHOP.example:80",
+			"one.shop.example/":  "200 b:1 as b:1",
+			"other.example/rest": "200 c:1 as other.example",
+			"other.example/":     "404 no_route",
+		} {
+			host, path, _ := strings.Cut(target, "/")
+			r := request(t, "GET", "http://gw:80/"+path, nil)
+			r.Host = host
+			got := do(n.client(t), r)
+			text := got.body
+			if got.status != 200 {
+				text = got.header.Get("X-Longpole-Error")
+			}
+			if s := fmt.Sprint(got.status, " ", text); s != want {
+				t.Errorf("%s: got %s; want %s", target, s, want)
+			}
+		}
+	})
+}
+
+func TestRetriesUseTheConnectionsThatAreThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		var dials, calls atomic.Int64
+		n.serve(t, "a:1", func(w http.ResponseWriter, _ *http.Request) {
+			if calls.Add(1)%2 == 1 {
+				w.WriteHeader(503)
+			}
+			_, _ = io.WriteString(w, "some text")
+		})
+		count := func(ctx context.Context, network, address string) (net.Conn, error) {
+			dials.Add(1)
+			return n.dial(ctx, network, address)
+		}
+		run(t, load(t, one("{retry: {budget_ratio: 100%, min_per_second: 1000}, breaker: {off: true}}", "http://a:1")), Options{Dial: count, Listen: n.listen})
+		for range 20 {
+			if got := get(t, n.client(t), "http://gw:80/"); got.status != 200 {
+				t.Errorf("got %+v", got)
+			}
+		}
+		if dials.Load() != 1 {
+			t.Errorf("%d connections for %d attempts", dials.Load(), calls.Load())
+		}
+	})
+}
+
+func TestRetryAfterIsSecondsOrADate(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for text, want := range map[string]time.Duration{
+		"": 0, "2": 2 * time.Second, "-1": 0, "soon": 0, "99999999": 24 * time.Hour,
+		now.Add(3 * time.Second).Format(http.TimeFormat): 3 * time.Second, now.Add(-time.Hour).Format(http.TimeFormat): 0,
+	} {
+		if got := retryAfter(http.Header{"Retry-After": {text}}, now); got != want {
+			t.Errorf("%q: %v; want %v", text, got, want)
+		}
+	}
 }

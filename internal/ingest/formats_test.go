@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -173,7 +174,7 @@ func TestTheSameTraceIsTheSameInEveryFormat(t *testing.T) {
 var noTraces = map[string]string{
 	"large.json":           "no spans found",
 	"small.json":           "no spans found",
-	"thrift_batch_01.json": "no spans found: 1 spans have no trace ID",
+	"thrift_batch_01.json": "no spans found: 1 span has no trace ID",
 	"thrift_batch_02.json": "no spans found: 2 spans have no trace ID",
 }
 
@@ -351,5 +352,18 @@ func TestExactDuplicatesAreLeftOutAndCounted(t *testing.T) {
 	}
 	if in.Stats.Spans != 2 || in.Stats.DuplicateSpans != 2 || in.Stats.Traces != 1 || in.Stats.Files != 2 {
 		t.Errorf("%+v", in.Stats)
+	}
+}
+
+// The fifth byte of a small message is a field tag, as after a length prefix.
+func TestSmallMessageIsNoLengthPrefix(t *testing.T) {
+	message, err := hex.DecodeString("0a4f0a180a160a0c736572766963652e6e616d6512060a0473686f70123312310a1001010101010101010101010101010101" +
+		"120801010101010101012a01783900002a36fe9c97174100e11f3cfe9c9717")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := ReadPaths(t.Context(), []string{"-"}, bytes.NewReader(message), nil)
+	if err != nil || in.Stats.Spans != 1 || in.Traces[0].Spans[0].Service != "shop" {
+		t.Errorf("read %+v, %v", in, err)
 	}
 }

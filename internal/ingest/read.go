@@ -21,7 +21,7 @@ const accepted = "OTLP (JSON, JSON lines, protobuf), Jaeger JSON and Zipkin v2 J
 // Limits bounds what ReadPaths takes in. The zero value means the defaults.
 type Limits struct {
 	MessageBytes int64 // of one protobuf message; default 256 MiB. JSON needs no such limit: it is never held
-	Spans        int   // of all files; further ones are counted and dropped; default 20 million
+	Spans        int   // of all files; further ones are counted and dropped; default 5 million, which take about 6 GB
 }
 
 func (l Limits) withDefaults() Limits {
@@ -29,7 +29,7 @@ func (l Limits) withDefaults() Limits {
 		l.MessageBytes = 256 << 20
 	}
 	if l.Spans <= 0 {
-		l.Spans = 20_000_000
+		l.Spans = 5_000_000
 	}
 	return l
 }
@@ -254,6 +254,9 @@ func (r *reader) read(f file, stdin io.Reader) error {
 	}
 	if found == 0 {
 		if invalid = r.decoder.counts.Invalid - invalid; invalid > 0 {
+			if invalid == 1 {
+				return fmt.Errorf("%w: 1 span has no trace ID, no span ID or no readable times", ErrNoSpans)
+			}
 			return fmt.Errorf("%w: %d spans have no trace ID, no span ID or no readable times", ErrNoSpans, invalid)
 		}
 		return fmt.Errorf("%w; %s", ErrNoSpans, accepted)

@@ -94,10 +94,10 @@ func (r *reader) content(in *bufio.Reader, f file) error {
 	}
 	w := &wire{reader: r, in: in}
 	switch {
+	case start[0] == resourceSpansTag: // as a length this byte would mean a message of 160 MiB and more
+		return w.single()
 	case len(start) > 4 && startsMessage(start[4:]) && int64(binary.BigEndian.Uint32(start)) <= r.limits.MessageBytes && binary.BigEndian.Uint32(start) > 0:
 		return w.prefixed(w.bigEndian)
-	case start[0] == resourceSpansTag:
-		return w.single()
 	}
 	if n, size := binary.Uvarint(start); size > 0 && n > 0 && len(start) > size && start[size] == resourceSpansTag {
 		return w.prefixed(w.varint)

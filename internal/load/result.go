@@ -37,7 +37,7 @@ const (
 func (r Result) Doubt() string {
 	lag, median := r.Lag.Quantile(0.99), r.Response.Quantile(0.5)
 	if limit := max(lagFloor, time.Duration(lagRatio*float64(median))); lag > limit {
-		return fmt.Sprintf("%s: invalid: the generator sent late (lag p99 %s, at most %s allowed); this machine is too busy to measure on", r.Target, lag, limit)
+		return fmt.Sprintf("%s: invalid: the generator sent late (lag p99 %s, at most %s allowed); this machine is too busy to measure on", r.Target, lag.Round(100*time.Microsecond), limit.Round(100*time.Microsecond))
 	}
 	if due := r.Calls + r.Dropped; ratio(r.Dropped, due) > maxDrops {
 		return fmt.Sprintf("%s: invalid: %d of %d calls were dropped because too many were in flight", r.Target, r.Dropped, due)

@@ -146,7 +146,7 @@ func perCall(events, calls uint64) float64 {
 
 // sentence is the verdict in plain words.
 func (j *Judge) sentence(g Judgement) string {
-	seen := fmt.Sprintf("%d candidate and %d baseline calls in %d slices", g.CandidateCalls, g.BaselineCalls, g.Slices)
+	seen := fmt.Sprintf("%d candidate and %d baseline calls in %s", g.CandidateCalls, g.BaselineCalls, counted(g.Slices, "slice"))
 	target := g.Metrics[j.target]
 	switch g.Verdict {
 	case Invalid:
@@ -191,4 +191,12 @@ func shortMS(ms float64) string {
 		return fmt.Sprintf("%.1f ms", ms)
 	}
 	return fmt.Sprintf("%.2f ms", ms)
+}
+
+// counted is "1 slice" or "3 slices".
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -39,7 +39,7 @@ func Plan(callsPerSecond float64, duration time.Duration) string {
 		return "no calls were seen on this route yet; without at least 100 per arm the rollout will end inconclusive"
 	}
 	calls := callsPerSecond * duration.Seconds()
-	text := fmt.Sprintf("at %.3g calls per second and arm, in %s (%.0f calls each)", callsPerSecond, duration, calls)
+	text := fmt.Sprintf("at %.3g calls per second and arm, in %s (%.0f calls each)", callsPerSecond, duration.Round(time.Second), calls)
 	ratio := DetectableRatio(calls, 0.01, AlphaWorse)
 	if calls < minCalls || math.IsInf(ratio, 1) || ratio > 100 {
 		return text + " no change of p99 can be told from chance; the rollout will most likely end inconclusive"

@@ -17,10 +17,13 @@ export function show(parent, ...list) {
 const shown = new WeakMap(); // element -> the properties it was given last
 
 function align(parent, list) {
+  const wanted = new Set(list.map((tree) => tree.props?.key));
   const keyed = new Map();
-  for (const node of parent.childNodes) {
+  for (const node of [...parent.childNodes]) {
     const key = keyOf(node);
-    if (key !== undefined) keyed.set(key, node);
+    if (key === undefined) continue;
+    if (wanted.has(key)) keyed.set(key, node);
+    else node.remove();
   }
   let at = parent.firstChild;
   for (const tree of list) {

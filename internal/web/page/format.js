@@ -7,6 +7,7 @@ const known = (v) => typeof v === 'number' && Number.isFinite(v);
 // latency takes milliseconds.
 export function latency(v) {
   if (!known(v)) return none;
+  if (v > 0 && v < 0.9995) return (v * 1000).toFixed(0) + ' µs';
   if (v >= 10000) return (v / 1000).toFixed(1) + ' s';
   if (v >= 1000) return (v / 1000).toFixed(2) + ' s';
   return (v >= 100 ? v.toFixed(0) : v >= 10 ? v.toFixed(1) : v.toFixed(2)) + ' ms';

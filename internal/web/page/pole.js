@@ -2,7 +2,7 @@
 
 import { h } from './dom.js';
 import { change, latency, percent, plural, words } from './format.js';
-import { policyChange } from './rollouts.js';
+import { policyChange, scroll } from './rollouts.js';
 
 const routesShown = 5;
 const segmentsShown = 6;
@@ -12,7 +12,7 @@ const verdicts = { confirmed: 'good', likely: 'wait', suspected: 'quiet' };
 // pole describes the diagnosis; rollouts says which routes have one under way.
 export function pole(report, act) {
   const routes = report.routes || [];
-  const notes = (report.notes || []).map((n) => h('p', { class: 'note' }, n));
+  const notes = [routes.length > 0 && basis(report), (report.notes || []).map((n) => h('p', { class: 'note' }, n))];
   if (routes.length === 0) {
     return [notes, h('p', { class: 'empty' },
       'No traces yet. Calls through the gateway appear here within half a minute. To see inside your services, send their spans by OTLP to port 4317 (gRPC) or 4318 (HTTP).')];
@@ -20,6 +20,15 @@ export function pole(report, act) {
   const more = routes.length - routesShown;
   return [notes, routes.slice(0, routesShown).map((r, i) => routeOf(r, i === 0, act)),
     more > 0 && h('p', { class: 'note' }, `${plural(more, 'more route')} in the findings of the API.`)];
+}
+
+// basis says what the diagnosis stands on.
+function basis(report) {
+  const input = report.input || {};
+  const odd = [['incomplete_traces', 'incomplete trace'], ['invalid_spans', 'invalid span'], ['skew_corrected_spans', 'clock-corrected span']]
+    .filter(([k]) => input[k] > 0).map(([k, noun]) => plural(input[k], noun));
+  const window = report.window_ms ? ` of the last ${plural(Math.round(report.window_ms / 60000), 'minute')}` : '';
+  return h('p', { class: 'note', key: 'basis' }, [`From ${plural(input.traces, 'trace')} with ${plural(input.spans, 'span')}${window}`, ...odd].join(', ') + '.');
 }
 
 function routeOf(route, first, act) {
@@ -80,12 +89,12 @@ function forecast(action, route) {
   const now = own ? own.before_ms : route.latency_ms || {};
   const qs = ['p50', 'p95', 'p99'];
   const range = (q) => own && own.interval_ms && own.interval_ms[q] ? `95 %: ${latency(own.interval_ms[q][0])} to ${latency(own.interval_ms[q][1])}` : undefined;
-  return h('table', { class: 'small' },
+  return scroll(`forecast of ${action.kind} for ${route.service} ${route.operation}`, h('table', { class: 'small' },
     h('thead', {}, h('tr', {}, h('th', { class: 'text', scope: 'col' }, 'forecast'), qs.map((q) => h('th', { scope: 'col' }, q)))),
     h('tbody', {},
       h('tr', {}, h('th', { class: 'text', scope: 'row' }, 'now'), qs.map((q) => h('td', {}, latency(now[q])))),
       h('tr', {}, h('th', { class: 'text', scope: 'row' }, 'predicted'), qs.map((q) => h('td', { title: range(q) }, h('b', {}, latency(action.predicted_ms[q]))))),
-      h('tr', { class: 'soft' }, h('th', { class: 'text', scope: 'row' }, 'change'), qs.map((q) => h('td', {}, change(action.predicted_ms[q], now[q]))))));
+      h('tr', { class: 'soft' }, h('th', { class: 'text', scope: 'row' }, 'change'), qs.map((q) => h('td', {}, change(action.predicted_ms[q], now[q])))))));
 }
 
 function startOf(finding, action, act) {

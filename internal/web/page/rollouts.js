@@ -39,6 +39,7 @@ function heading(r) {
   const share = ended(r) ? '' : `, ${percent(r.weight)} of the calls`;
   return h('span', { class: 'heading' },
     h('span', { class: 'title' }, `${r.id} · ${r.route}`),
+    ended(r) && h('span', { class: 'soft outcome' }, r.outcome || ''),
     badge(phases[r.phase] || ['?', 'quiet'], words(r.phase) + share));
 }
 
@@ -124,7 +125,7 @@ function buttons(r, act) {
   const reason = { reason: 'by hand, from the page' };
   return h('p', { class: 'buttons', key: 'buttons' },
     h('button', {
-      type: 'button', key: 'promote', disabled: act.busy(path), 'aria-label': `Promote ${r.id} now`,
+      type: 'button', key: 'promote', disabled: act.busy(path), 'aria-label': `Promote now: ${r.id}`,
       onclick: () => window.confirm(`Make the candidate of ${r.id} the policy of ${r.route} now, whatever the evidence?`) && act.post(path, path + 'promote', reason),
     }, 'Promote now'),
     h('button', { type: 'button', key: 'abort', class: 'danger', disabled: act.busy(path), 'aria-label': `Abort ${r.id}`, onclick: () => act.post(path, path + 'abort', reason) }, 'Abort'),

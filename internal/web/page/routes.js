@@ -36,7 +36,7 @@ function endpointsOf(routes) {
 }
 
 function head(...names) {
-  return h('thead', {}, h('tr', {}, names.map(([name, text]) => h('th', { scope: 'col', class: text ? 'text' : undefined }, name))));
+  return h('thead', {}, h('tr', {}, names.map(([name, kind]) => h('th', { scope: 'col', class: kind }, name))));
 }
 
 function matchOf(m) {
@@ -48,11 +48,11 @@ export function routeTable(routes) {
   if (routes.length === 0) return h('p', { class: 'empty' }, 'No routes are configured.');
   const qs = ['p50', 'p95', 'p99', 'p99.9'];
   return scroll('routes', h('table', {},
-    head(['route', true], ['takes', true], ['upstream', true], ['calls/s'], ['errors'], ...qs.map((q) => [q])),
+    head(['route', 'text'], ['takes', 'text roomy'], ['upstream', 'text roomy'], ['calls/s'], ['errors'], ...qs.map((q) => [q])),
     h('tbody', {}, routes.map((r) => h('tr', { key: r.name },
       h('th', { class: 'text', scope: 'row' }, r.name, r.arms && h('span', { class: 'badge wait' }, `candidate ${percent(r.arms.weight)}`)),
-      h('td', { class: 'text soft' }, matchOf(r.match || {})),
-      h('td', { class: 'text soft' }, r.upstream),
+      h('td', { class: 'text soft roomy' }, matchOf(r.match || {})),
+      h('td', { class: 'text soft roomy' }, r.upstream),
       h('td', {}, rate(r.rps)),
       h('td', { class: r.error_ratio > 0 ? 'bad' : undefined }, r.rps > 0 ? percent(r.error_ratio) : none),
       qs.map((q) => h('td', {}, measured(r.latency_ms[q]))))))));
@@ -63,14 +63,14 @@ export function endpointTable(routes) {
   const all = endpointsOf(routes);
   if (all.length === 0) return h('p', { class: 'empty' }, 'No endpoints are configured.');
   return scroll('endpoints', h('table', {},
-    head(['endpoint', true], ['upstream', true], ['health', true], ['breaker', true], ['in flight'], ['attempts'], ['p50'], ['p99']),
+    head(['endpoint', 'text'], ['upstream', 'text roomy'], ['health', 'text'], ['breaker', 'text'], ['in flight', 'roomy'], ['attempts', 'roomy'], ['p50'], ['p99']),
     h('tbody', {}, all.map((e) => h('tr', { key: e.key },
       h('th', { class: 'text', scope: 'row' }, e.name),
-      h('td', { class: 'text soft' }, e.upstream),
+      h('td', { class: 'text soft roomy' }, e.upstream),
       h('td', { class: 'text' }, h('span', { class: 'badge ' + (e.healthy ? 'good' : 'bad') }, h('span', { 'aria-hidden': 'true' }, e.healthy ? '✓ ' : '✕ '), e.healthy ? 'fit' : 'unfit')),
-      h('td', { class: 'text' + (e.breakers.length ? ' bad' : ' soft') }, e.breakers.length ? e.breakers.join(', ') : 'closed'),
-      h('td', {}, count(e.in_flight)),
-      h('td', {}, count(e.attempts)),
+      h('td', { class: 'text ' + (e.breakers.length ? 'bad' : 'soft') }, e.breakers.length ? e.breakers.join(', ') : 'closed'),
+      h('td', { class: 'roomy' }, count(e.in_flight)),
+      h('td', { class: 'roomy' }, count(e.attempts)),
       h('td', {}, measured(e.latency_ms && e.latency_ms.p50)),
       h('td', {}, measured(e.latency_ms && e.latency_ms.p99)))))));
 }

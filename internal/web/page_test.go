@@ -1,0 +1,137 @@
+package web_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/internal/gateway"
+	"github.com/longpole/longpole/internal/rollout"
+)
+
+const uiFolder = "../../ui"
+
+// browserTest skips where there is no browser to test with, other than in continuous integration.
+func browserTest(t *testing.T) (node string) {
+	t.Helper()
+	missing := func(what string) {
+		const how = "; scripts/setup-tests.sh installs it"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(what + how)
+		}
+		t.Skip(what + how)
+	}
+	if testing.Short() {
+		t.Skip("a browser test is not short")
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		missing("no node")
+	}
+	if _, err := os.Stat(filepath.Join(uiFolder, "node_modules", "playwright-core")); err != nil {
+		missing("no ui/node_modules")
+	}
+	browser := os.Getenv("CHROMIUM")
+	if browser == "" {
+		browser = "/usr/bin/chromium"
+	}
+	if _, err := os.Stat(browser); err != nil {
+		missing("no Chromium")
+	}
+	return node
+}
+
+// busyShop is a running gateway with two fit endpoints and an unfit one, with calls on both routes until the test ends.
+func busyShop(t *testing.T) *fixture {
+	t.Helper()
+	service := func(health int) string {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/ok" {
+				w.WriteHeader(health)
+			}
+			_, _ = io.WriteString(w, "ok")
+		}))
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	file := "listen: 127.0.0.1:0\n" + twoRoutes(service(200), service(200), service(500))
+	cfg, err := gateway.Load("test", []byte(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shop := cfg.Upstreams["shop"]
+	shop.Health.Path, shop.Health.Interval, shop.Health.Timeout = "/ok", 200*time.Millisecond, 5*time.Second
+	cfg.Upstreams["shop"] = shop
+	f := newFixture(t, file, gateway.Options{})
+	if err := f.gateway.Reload(cfg); err != nil {
+		t.Fatal(err)
+	}
+	f.findings = sample("orders")
+
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	t.Cleanup(func() { cancel(); run.Wait() })
+	run.Go(func() {
+		if err := f.gateway.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	run.Go(func() { _ = f.rollouts.Run(ctx) })
+	for _, path := range []string{"/orders/7", "/things"} {
+		run.Go(func() {
+			tick := time.NewTicker(4 * time.Millisecond)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				<-tick.C
+				f.gateway.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, http.NoBody))
+			}
+		})
+	}
+	return f
+}
+
+// TestPageInABrowser says what it looks for in ui/page.test.mjs. With LONGPOLE_SCREENSHOTS it leaves pictures in that
+// folder.
+func TestPageInABrowser(t *testing.T) {
+	node := browserTest(t)
+	f := busyShop(t)
+	to := longpole.Config{Timeout: 29 * time.Second}.Safe()
+	_, err := f.rollouts.Start(rollout.Spec{
+		Change: longpole.Change{Route: "catalogue", To: to}, Steps: []float64{0.25, 0.5}, Slice: 5 * time.Second, Warmup: time.Second,
+		MaxDuration: time.Hour, Predicted: rollout.Quantiles{P50: time.Millisecond, P95: 2 * time.Millisecond, P99: 4 * time.Millisecond},
+		Reason: "a shorter timeout",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy := httptest.NewServer(f.handler)
+	defer busy.Close()
+	idle := httptest.NewServer(newFixture(t, twoRoutes("http://127.0.0.1:1"), gateway.Options{}).handler)
+	defer idle.Close()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	args := []string{"page.test.mjs", busy.URL, idle.URL}
+	if folder := os.Getenv("LONGPOLE_SCREENSHOTS"); folder != "" {
+		args = append(args, folder)
+	}
+	cmd := exec.CommandContext(ctx, node, args...)
+	cmd.Dir = uiFolder
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Logf("%s", out)
+	s, ok := f.rollouts.Get("r2")
+	if !ok || s.Phase != rollout.Aborted || s.Reason != "LP103, from the page" {
+		t.Errorf("the rollout that the page started and ended: %+v", s)
+	}
+}

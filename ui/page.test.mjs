@@ -1,0 +1,180 @@
+// Looks at the admin page with a real browser. Usage: node page.test.mjs URL EMPTY_URL [FOLDER FOR SCREENSHOTS]
+//
+// URL is an admin side with traffic on the routes orders and catalogue, a diagnosis of orders and a rollout r1 of
+// catalogue under way; EMPTY_URL is one on which nothing happened yet.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { chromium } from 'playwright-core';
+
+const [url, emptyURL, folder] = process.argv.slice(2);
+const axe = await readFile(new URL('./node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
+const widths = [1280, 390, 360];
+const schemes = ['light', 'dark'];
+const patience = 60_000;
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+});
+
+// open gives a page with the list of what went wrong in it.
+async function open(address, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(patience);
+  const faults = [];
+  page.on('console', (m) => { if (m.type() === 'error' || m.type() === 'warning') faults.push(`console: ${m.text()}`); });
+  page.on('pageerror', (e) => faults.push(`error: ${e.message}`));
+  page.on('request', (r) => { if (!r.url().startsWith(address + '/')) faults.push(`request to elsewhere: ${r.url()}`); });
+  await page.goto(address + '/');
+  await page.locator('#live.live').waitFor();
+  return { page, context, faults };
+}
+
+// refreshes waits until the page has read the API n more times.
+async function refreshes(page, n) {
+  for (let i = 0; i < n; i++) await page.waitForResponse((r) => r.url().endsWith('/api/v1/rollouts') && r.request().method() === 'GET');
+  await page.evaluate(() => new Promise(requestAnimationFrame));
+}
+
+async function text(locator) { return (await locator.innerText()).replace(/\s+/g, ' '); }
+
+const checks = {
+  async 'routes and endpoints have their figures'({ page }) {
+    await page.locator('#routes tbody tr', { hasText: 'orders' }).getByText(/\d [mµ]?s/).first().waitFor();
+    const row = await text(page.locator('#routes tbody tr', { hasText: 'orders' }));
+    assert.match(row, /^orders GET, POST \/orders shop [\d.]+ 0 %( [\d.]+ [mµ]?s){4}$/);
+    await page.locator('#routes', { hasText: 'candidate 25 %' }).waitFor();
+    await page.locator('#endpoints .badge.bad', { hasText: 'unfit' }).waitFor();
+    assert.equal(await page.locator('#endpoints tbody tr').count(), 3, 'each endpoint once, although two routes share them');
+    assert.equal(await page.locator('#endpoints .badge.good', { hasText: 'fit' }).count(), 2);
+    assert.match(await text(page.locator('#overview')), /2 of 3 fit/);
+  },
+
+  async 'the long pole is said in a sentence, with evidence'({ page }) {
+    assert.match(await text(page.locator('#pole')), /^From 1,514 traces with 9,211 spans of the last 5 minutes, 3 incomplete traces\./);
+    assert.match(await text(page.locator('.pole-line').first()), /^downstream: orders GET \/orders takes 72 % of the time of slow requests, and 31 % of typical ones\.$/);
+    const finding = await text(page.locator('.finding').first());
+    for (const part of ['LP103 slow endpoint', 'likely, 87 % sure', 'What speaks for it', '39 of the 40 slowest', 'What speaks against it', 'own spans are missing',
+      'now 8.30 ms 120 ms 188 ms', 'predicted 8.10 ms 14.2 ms 21.5 ms', '−89 %', 'cost', '5.2 % more upstream calls']) {
+      assert.ok(finding.includes(part), `the finding does not say ${part}: ${finding}`);
+    }
+    await page.locator('.action details').first().evaluate((d) => { d.open = true; });
+    await page.locator('.diff', { hasText: 'retry.hedge' }).first().waitFor();
+  },
+
+  async 'names from traces stay text'({ page }) {
+    await page.locator('.shares .name', { hasText: '<img src=x onerror=alert(1)>' }).first().waitFor();
+    assert.equal(await page.locator('main img').count(), 0);
+  },
+
+  async 'a rollout shows its forecast beside what is measured'({ page }) {
+    const card = page.locator('#rollouts .card', { hasText: 'r1 · catalogue' });
+    await card.locator('tr', { hasText: 'candidate, measured' }).getByText(/\d [mµ]?s/).first().waitFor();
+    const said = await text(card);
+    for (const part of ['step 1', 'candidate, predicted 1.00 ms 2.00 ms 4.00 ms', 'measured against prediction', 'evidence: worse', 'p99', 'To improve p99']) {
+      assert.ok(said.includes(part), `the rollout does not say ${part}: ${said}`);
+    }
+    assert.ok(await card.locator('meter').count() >= 12, 'meters of evidence');
+  },
+
+  async 'a refresh leaves focus and elements alone'({ page }) {
+    const abort = page.getByRole('button', { name: 'Abort r1' });
+    await abort.focus();
+    await page.locator('#rollouts details.inner').last().evaluate((d) => { d.open = true; });
+    await abort.evaluate((b) => { window.before = b; });
+    await refreshes(page, 3);
+    assert.ok(await abort.evaluate((b) => b === window.before && document.activeElement === b), 'the button was made anew');
+    assert.ok(await page.locator('#rollouts details.inner').last().evaluate((d) => d.open), 'the journal closed by itself');
+  },
+
+  async 'a refusal is said beside the button'({ page, faults }) {
+    await page.route('**/api/v1/rollouts', (r) => (r.request().method() === 'POST' ? r.fulfill({ status: 409, json: { error: 'the route is busy' } }) : r.continue()));
+    await page.getByRole('button', { name: 'Start rollout of hedge on orders' }).click();
+    await page.getByRole('alert').getByText('the route is busy').waitFor();
+    await page.unroute('**/api/v1/rollouts');
+    assert.match(faults.splice(0).join(), /^console: Failed to load resource.*409/);
+  },
+
+  async 'Start rollout starts one and Abort ends it'({ page }) {
+    const start = page.getByRole('button', { name: 'Start rollout of hedge on orders' });
+    await start.click();
+    const card = page.locator('#rollouts .card', { hasText: 'r2 · orders' });
+    await card.getByText('warmup', { exact: false }).first().waitFor();
+    assert.ok(await start.isDisabled(), 'a second rollout of the route can be asked for');
+    assert.match(await text(card), /candidate, predicted 8\.10 ms 14\.2 ms 21\.5 ms/);
+    assert.match(await text(page.locator('#pole')), /r2 of route orders is under way/);
+    await page.getByRole('button', { name: 'Abort r2' }).click();
+    await page.locator('#rollouts details.card', { hasText: 'r2 · orders' }).getByText('aborted').first().waitFor();
+    assert.ok(await start.isEnabled());
+  },
+
+  async 'Promote asks first'({ page }) {
+    let asked = '';
+    page.once('dialog', (d) => { asked = d.message(); d.dismiss(); });
+    await page.getByRole('button', { name: 'Promote now: r1' }).click();
+    assert.match(asked, /whatever the evidence/);
+    assert.equal(await page.getByRole('button', { name: 'Abort r1' }).count(), 1);
+  },
+};
+
+// fits fails when the page is wider than its window or when axe finds a serious fault.
+async function fits(page, what) {
+  await page.evaluate(() => { for (const d of document.querySelectorAll('details')) d.open = true; });
+  for (const width of widths) {
+    await page.setViewportSize({ width, height: 900 });
+    const [wide, has] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+    assert.ok(wide <= has, `${what}: ${wide} px of content in ${has} px`);
+    await page.evaluate(axe);
+    const { violations } = await page.evaluate(() => window.axe.run());
+    const serious = violations.filter((v) => ['serious', 'critical'].includes(v.impact));
+    assert.deepEqual(serious.map((v) => `${v.id}: ${v.nodes[0].html}: ${v.nodes[0].failureSummary}`), [], `${what}, ${width} px`);
+  }
+}
+
+let failed = 0;
+async function check(name, run) {
+  try {
+    await run();
+    console.log(`ok      ${name}`);
+  } catch (e) {
+    failed++;
+    console.log(`FAILED  ${name}\n${e.stack}`);
+  }
+}
+
+const main = await open(url);
+for (const [name, run] of Object.entries(checks)) await check(name, () => run(main));
+await check('no errors, no request to elsewhere', async () => assert.deepEqual(main.faults, []));
+
+const grounds = new Set();
+for (const colorScheme of schemes) {
+  for (const [what, address] of [['full', url], ['empty', emptyURL]]) {
+    const { page, context, faults } = await open(address, { colorScheme });
+    await refreshes(page, 1);
+    grounds.add(await page.evaluate(() => getComputedStyle(document.body).backgroundColor));
+    for (const width of folder ? [1280, 390] : []) {
+      await page.setViewportSize({ width, height: 900 });
+      await page.screenshot({ path: `${folder}/${what}-${colorScheme}-${width}.png`, fullPage: true });
+    }
+    await check(`${what}, ${colorScheme}: fits and is accessible`, () => fits(page, `${what}, ${colorScheme}`));
+    if (what === 'empty') {
+      await check(`empty, ${colorScheme}: says what to do`, async () => {
+        const said = await text(page.locator('main'));
+        for (const part of ['No traces yet', '4317', 'No rollout yet', 'longpole rollout start', 'no calls in the last 30 s']) assert.ok(said.includes(part), part);
+      });
+    }
+    await check(`${what}, ${colorScheme}: no errors`, async () => assert.deepEqual(faults, []));
+    await context.close();
+  }
+}
+await check('light and dark differ', async () => assert.equal(grounds.size, schemes.length));
+await check('a lost connection is said, and mended', async () => {
+  await main.context.setOffline(true);
+  await main.page.locator('#live.lost', { hasText: 'connection lost' }).waitFor();
+  await main.context.setOffline(false);
+  await main.page.locator('#live.live').waitFor();
+});
+await browser.close();
+process.exitCode = failed > 0 ? 1 : 0;
