@@ -22,7 +22,7 @@ var mayStart = []string{".", "httppolicy", "internal/gateway", "internal/rollout
 
 // clockless names the packages that are told the time, so that their tests need none.
 var clockless = []string{
-	"call", "setting", "retry", "breaker", "balance", "cache", "limit", "internal/stats", "internal/trace",
+	"call", "setting", "retry", "breaker", "balance", "cache", "batch", "limit", "internal/stats", "internal/trace",
 	"internal/conf", "internal/diagnose", "internal/advise",
 }
 

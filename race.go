@@ -41,7 +41,7 @@ func (x *execution[R, W]) race(ctx context.Context, now time.Time, after time.Du
 				return f
 			}
 			if failed != nil {
-				f.out.Pushback = max(f.out.Pushback, failed.out.Pushback)
+				f.out.Pushback = later(f.out.Pushback, failed.out.Pushback)
 			}
 			x.drop(failed)
 			failed = &f
@@ -135,4 +135,12 @@ func (rc *race[R, W]) run(t *try[R, W]) {
 		t.w.Discard(f.r)
 		f.cancel(errLost)
 	}
+}
+
+// later is the stronger of two servers' wishes: never (negative), then the longer pause.
+func later(a, b time.Duration) time.Duration {
+	if a < 0 || b < 0 {
+		return min(a, b)
+	}
+	return max(a, b)
 }

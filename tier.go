@@ -51,7 +51,7 @@ func (c *cachedCall[R]) fromTier(ctx context.Context, flight *cache.Flight) cach
 	if err != nil {
 		return nil
 	}
-	c.parts.cache.Fill(now, flight, v, stored.Until.Sub(now))
+	c.parts.cache.FillFrom(now, flight, v, stored)
 	return v
 }
 

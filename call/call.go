@@ -34,7 +34,7 @@ func (c Class) Failed() bool { return c == Server || c == Refused || c == Timeou
 type Outcome struct {
 	Class    Class
 	Latency  time.Duration // from the start of the attempt to the head of its answer
-	Pushback time.Duration // the server's Retry-After; 0 = none
+	Pushback time.Duration // the server's Retry-After; 0 = none, negative = never
 }
 
 // Priority orders calls by how much their failure would hurt: under overload the lowest go first. The zero value is Normal.

@@ -293,17 +293,17 @@ func (w *waiter) decide(state int32, err error) {
 }
 
 func (l *Limiter) turnAway(w *waiter, err error) {
-	switch err {
-	case ErrDoomed:
+	switch {
+	case errors.Is(err, ErrDoomed):
 		l.counts.Doomed++
-	case ErrAge:
+	case errors.Is(err, ErrAge):
 		l.counts.Age++
-	case errGone:
+	case errors.Is(err, errGone):
 		l.counts.Gone++
 	default:
 		l.counts.Shed++
 	}
-	if err != errGone {
+	if !errors.Is(err, errGone) {
 		l.shedAt = l.at + shedMemory
 	}
 	w.decide(refused, err)

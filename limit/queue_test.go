@@ -84,7 +84,7 @@ func TestADeepQueueServesTheNewestFirst(t *testing.T) {
 
 func TestTenantsTakeTurns(t *testing.T) {
 	u := newLineup(Queue{Length: 20, LIFOAbove: 20}, 0)
-	for _, name := range strings.Fields("a1 a2 a3 a4 b1 b2 c1") {
+	for name := range strings.FieldsSeq("a1 a2 a3 a4 b1 b2 c1") {
 		u.add(name, call.Info{Tenant: name[:1]})
 	}
 	if got := u.served(); got != "a1 b1 c1 a2 b2 a3 a4" {
@@ -131,7 +131,7 @@ func TestAFullQueueMakesRoomFromTheLowestTier(t *testing.T) {
 
 func TestAFullQueueMakesRoomFromTheTenantThatWaitsMost(t *testing.T) {
 	u := newLineup(Queue{Length: 3, LIFOAbove: 3}, 0)
-	for _, name := range strings.Fields("a1 a2 a3 b1 b2") {
+	for name := range strings.FieldsSeq("a1 a2 a3 b1 b2") {
 		u.add(name, call.Info{Tenant: name[:1]})
 	}
 	if got := u.refused(); got != "a1 b2" {
@@ -151,7 +151,7 @@ func TestAFullQueueMakesRoomFromTheHighestCohort(t *testing.T) {
 
 func TestTenantsBeyondTheBoundShareOneTurn(t *testing.T) {
 	u := newLineup(Queue{Length: 40, LIFOAbove: 40}, 2)
-	for _, name := range strings.Fields("a1 a2 b1 b2 c1 d1 e1 f1") {
+	for name := range strings.FieldsSeq("a1 a2 b1 b2 c1 d1 e1 f1") {
 		u.add(name, call.Info{Tenant: name[:1]})
 	}
 	if n := len(u.l.queue.levels[tier(call.Normal)].lines); n != 3 {
