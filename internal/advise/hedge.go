@@ -14,8 +14,9 @@ import (
 // What a hedge may cost and how finely its effect is known.
 const (
 	maxExtraLoad  = 0.10 // copies per call that an adviser may propose
-	hedgeHeadroom = 0.8  // of the budget that the forecast may use: a budget that runs dry loses the benefit
-	hedgeRoom     = 0.6  // of the budget that leaves room for slower days
+	maxBudget     = 0.15 // copies per call that the proposed policy may ever allow
+	hedgeHeadroom = 1.5  // budget over forecast: a budget that runs dry loses the benefit
+	hedgeRoom     = 0.6  // of the load that leaves room for slower days
 	enoughOfHedge = 0.95 // share of the best gain at p99 that such a plan must keep to be preferred
 	hedgeRounds   = 8    // draws of the second copy for each recorded call
 	nearlyBest    = 1.03 // a later copy that costs less wins while its p99 is within this of the best
@@ -42,7 +43,7 @@ func (p *pool) planHedge(budget float64) (plan hedgePlan, ok bool) {
 	}
 	slices.Sort(all)
 	was := quantile(all, 0.99)
-	plan, p99 := p.planWithin(all, int(budget*hedgeHeadroom*float64(len(all))))
+	plan, p99 := p.planWithin(all, int(budget*float64(len(all))))
 	if roomy, at := p.planWithin(all, int(budget*hedgeRoom*float64(len(all)))); float64(was-at) >= enoughOfHedge*float64(was-p99) {
 		plan, p99 = roomy, at
 	}
@@ -157,7 +158,7 @@ func hedge(s *situation) (Action, string) {
 		ExtraLoad: plan.extra,
 	}
 	a.Summary = fmt.Sprintf("ask a second endpoint when an answer of %s has not come after %s", name(route, s.finding), plan.after)
-	a.Cost = fmt.Sprintf("%.1f%% more calls to the upstream; a budget stops it at %.0f%%", 100*plan.extra, 100*maxExtraLoad)
+	a.Cost = fmt.Sprintf("%.1f%% more calls to the upstream; a budget stops it at %.0f%%", 100*plan.extra, 100*plan.budget(s.current[route]))
 	a.Risk = "the slowness must lie in the endpoint, not in the call: a call that is slow everywhere only costs twice. Only idempotent calls may be sent twice"
 	if change, ok := s.edit(route, plan.config); ok {
 		a.Change = change
@@ -173,7 +174,7 @@ func (h hedgePlan) config(c longpole.Config) longpole.Config {
 	if c.Retry != nil {
 		part = *c.Retry
 	}
-	part.Hedge = &retry.Hedge{After: h.after, BudgetRatio: maxExtraLoad}
+	part.Hedge = &retry.Hedge{After: h.after, BudgetRatio: h.budget(c)}
 	if part.MaxAttempts == 1 {
 		part.MaxAttempts = 2
 	}
@@ -181,12 +182,21 @@ func (h hedgePlan) config(c longpole.Config) longpole.Config {
 	return c
 }
 
-// hedgeBudget is the share of calls that may be sent twice: hedges spend from the retry budget too.
-func hedgeBudget(c longpole.Config) float64 {
-	if c.Retry == nil || c.Retry.BudgetRatio == 0 {
-		return maxExtraLoad
+// budget is the share of calls that the policy may send twice: what the plan needs with headroom, in whole percent, but
+// never more than the retry budget, from which hedges spend too.
+func (h hedgePlan) budget(c longpole.Config) float64 {
+	wanted := math.Ceil(100*hedgeHeadroom*h.extra) / 100
+	return min(max(wanted, maxExtraLoad), maxBudget, retryBudget(c))
+}
+
+// hedgeBudget is the share of calls that a plan may send twice.
+func hedgeBudget(c longpole.Config) float64 { return min(maxExtraLoad, retryBudget(c)/hedgeHeadroom) }
+
+func retryBudget(c longpole.Config) float64 {
+	if c.Retry == nil {
+		return retry.Config{}.WithDefaults().BudgetRatio
 	}
-	return min(maxExtraLoad, c.Retry.BudgetRatio)
+	return c.Retry.WithDefaults().BudgetRatio
 }
 
 // hedgeable says why there is no point in hedging, or "".

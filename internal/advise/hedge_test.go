@@ -141,7 +141,7 @@ func TestHedgeDelayBeatsTheFixedQuantile(t *testing.T) {
 	if fixed := p.hedgedQuantile(50e6, 0.99); all*2 > fixed {
 		t.Errorf("p99 %v with the delay %v, %v with a delay of 50ms", time.Duration(all), plan.after, time.Duration(fixed))
 	}
-	if plan.extra > maxExtraLoad*hedgeHeadroom {
+	if plan.extra > maxExtraLoad {
 		t.Errorf("%.3f copies per call", plan.extra)
 	}
 }
@@ -240,5 +240,21 @@ func TestPlainTracesGetTextAdvice(t *testing.T) {
 	}
 	if a := got.Actions[0]; a.Change != nil || a.Predicted == nil || a.Predicted.P99 > 150 {
 		t.Errorf("%+v", a)
+	}
+}
+
+func TestHedgeBudgetLeavesRoomAboveTheForecast(t *testing.T) {
+	for _, c := range []struct {
+		extra, retry, want float64
+	}{
+		{0.02, 0, 0.10}, // never less than a tenth
+		{0.08, 0, 0.12},
+		{0.10, 0, 0.15},
+		{0.08, 0.11, 0.11}, // hedges spend from the retry budget too
+	} {
+		current := longpole.Config{Retry: &retry.Config{BudgetRatio: c.retry}}
+		if got := (hedgePlan{extra: c.extra}).budget(current); math.Abs(got-c.want) > 1e-9 {
+			t.Errorf("%.2f extra with a retry budget of %.2f: budget %.3f, want %.2f", c.extra, c.retry, got, c.want)
+		}
 	}
 }

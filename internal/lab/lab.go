@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/longpole/longpole/balance"
 )
 
 // The errors of a lab's life.
@@ -214,8 +216,9 @@ func Routes() []Route {
 	}
 }
 
-// GatewayYAML is a whole gateway configuration for the lab, every policy at its safe default: calls come in at listen, the
-// admin API is at admin, spans are received over OTLP/HTTP at otlp, all of them host:port. Call it after Start.
+// GatewayYAML is a whole gateway configuration for the lab: calls come in at listen, the admin API is at admin, spans are
+// received over OTLP/HTTP at otlp, all of them host:port. Every policy is at its safe default, except that orders are
+// spread round robin, as they are in most systems: P2C alone would hide a part of the slow replica. Call it after Start.
 func (l *Lab) GatewayYAML(listen, admin, otlp string) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "listen: %s\nadmin: %s\notlp: {grpc: off, http: %s}\nupstreams:\n", listen, admin, otlp)
@@ -224,7 +227,11 @@ func (l *Lab) GatewayYAML(listen, admin, otlp string) []byte {
 	}
 	b.WriteString("routes:\n")
 	for _, r := range Routes() {
-		fmt.Fprintf(&b, "  - name: %s\n    match: {path: %s}\n    upstream: %s\n    policy: {}\n", r.Name, r.Path, r.Upstream)
+		policy := "{}"
+		if r.Upstream == "orders" {
+			policy = "{balance: {algorithm: " + balance.RoundRobin + "}}"
+		}
+		fmt.Fprintf(&b, "  - name: %s\n    match: {path: %s}\n    upstream: %s\n    policy: %s\n", r.Name, r.Path, r.Upstream, policy)
 	}
 	return []byte(b.String())
 }
