@@ -51,10 +51,8 @@ type Dropped struct {
 // An Assembler joins live spans to traces, in bounded memory. It is safe for concurrent
 // use, owns no goroutine and is told the time.
 //
-// While there is room, every trace is kept. When there is none, traces are dropped
-// until 7/8 of the room is used: a quarter of what stays are failed traces, a quarter
-// the slowest of each route, and the rest is a uniform sample of all others. So
-// once Dropped grows, slow and failed traces are over-represented in Window.
+// While there is room, every trace is kept. When there is none, the oldest traces are dropped until 7/8 of the room is
+// used: the window grows shorter, and what is left in it stays a fair picture, whose percentiles mean what they say.
 type Assembler struct {
 	config AssemblerConfig
 	seed   maphash.Seed
@@ -75,9 +73,7 @@ type assembly struct {
 	trace.Trace
 	first, last time.Time // arrival
 	bytes       int64
-	failed      bool
-	rank        uint64 // a hash of the ID: the uniform sample keeps the low ones
-	slowness    float64
+	rank        uint64 // a hash of the ID
 }
 
 // maxGone bounds the memory of dropped traces.
@@ -121,7 +117,6 @@ func (a *Assembler) add(now time.Time, s *trace.Span) {
 	s.TraceID = t.ID
 	size := spanBytes(s)
 	t.Spans = append(t.Spans, *s)
-	t.failed = t.failed || s.Failed
 	t.bytes += size
 	a.spans++
 	a.bytes += size
@@ -158,53 +153,21 @@ func (a *Assembler) forget(t *assembly) {
 	a.bytes -= t.bytes
 }
 
-// trim drops traces until 7/8 of the room is used.
+// trim drops the oldest traces until 7/8 of the room is used.
 func (a *Assembler) trim() {
 	all := make([]*assembly, 0, len(a.traces))
 	for _, t := range a.traces {
 		all = append(all, t)
 	}
-	a.rankSlowness(all)
-	slices.SortFunc(all, func(x, y *assembly) int { return cmp.Compare(x.rank, y.rank) })
-	kept := make(map[*assembly]bool, len(all))
-	room := budget{a.config.MaxSpans / 8 * 7, a.config.MaxBytes / 8 * 7}
-	quarter := budget{room.spans / 4, room.bytes / 4}
-	failed := quarter
+	slices.SortFunc(all, func(x, y *assembly) int {
+		return cmp.Or(x.first.Compare(y.first), cmp.Compare(x.rank, y.rank))
+	})
 	for _, t := range all {
-		if t.failed && failed.take(t) {
-			kept[t] = true
-			room.take(t)
+		if a.spans <= a.config.MaxSpans/8*7 && a.bytes <= a.config.MaxBytes/8*7 {
+			return
 		}
+		a.drop(t)
 	}
-	slow := slices.Clone(all)
-	slices.SortStableFunc(slow, func(x, y *assembly) int { return cmp.Compare(y.slowness, x.slowness) })
-	slowest := quarter
-	for _, t := range slow {
-		if !kept[t] && slowest.take(t) {
-			kept[t] = true
-			room.take(t)
-		}
-	}
-	for _, t := range all {
-		if !kept[t] && !room.take(t) {
-			a.drop(t)
-		}
-	}
-}
-
-// A budget is room that is left.
-type budget struct {
-	spans int
-	bytes int64
-}
-
-func (b *budget) take(t *assembly) bool {
-	if len(t.Spans) > b.spans || t.bytes > b.bytes {
-		return false
-	}
-	b.spans -= len(t.Spans)
-	b.bytes -= t.bytes
-	return true
 }
 
 func (a *Assembler) drop(t *assembly) {
@@ -219,47 +182,6 @@ func (a *Assembler) drop(t *assembly) {
 		a.goneAt = (a.goneAt + 1) % maxGone
 	}
 	a.gone[t.rank] = struct{}{}
-}
-
-// route is what traces of one kind have in common.
-type route struct{ service, name string }
-
-// rankSlowness sets each trace's slowness: its place among the traces of its route, 0..1.
-// Places, not times, so that one slow route does not push out the others.
-func (a *Assembler) rankSlowness(all []*assembly) {
-	type timed struct {
-		t      *assembly
-		length int64
-	}
-	routes := make(map[route][]timed)
-	for _, t := range all {
-		top, length := extent(t.Spans)
-		r := route{t.Spans[top].Service, t.Spans[top].Name}
-		routes[r] = append(routes[r], timed{t, length})
-	}
-	for _, list := range routes {
-		slices.SortFunc(list, func(x, y timed) int { return cmp.Compare(x.length, y.length) })
-		for i := range list {
-			list[i].t.slowness = float64(i+1) / float64(len(list)+1)
-		}
-	}
-}
-
-// extent returns the topmost span, the first one without a parent or else the earliest, and how long the trace took.
-func extent(spans []trace.Span) (top int, length int64) {
-	start, end := spans[0].Start, spans[0].End
-	for i := range spans {
-		s, t := &spans[i], &spans[top]
-		start, end = min(start, s.Start), max(end, s.End)
-		if (s.Parent == "") != (t.Parent == "") {
-			if s.Parent == "" {
-				top = i
-			}
-		} else if s.Start < t.Start {
-			top = i
-		}
-	}
-	return top, end - start
 }
 
 // Window returns the traces whose last span came within since before now and that have
