@@ -9,6 +9,13 @@ import (
 	"github.com/longpole/longpole/setting"
 )
 
+// Match is what a route takes. The zero value takes every call.
+type Match struct {
+	Host   string   `yaml:"host" json:"host,omitempty"`     // without port; *.example.com takes every host below it; "" = any
+	Path   string   `yaml:"path" json:"path,omitempty"`     // prefix that ends where a segment does: /api takes /api and /api/x, not /apis; default /
+	Method []string `yaml:"method" json:"method,omitempty"` // in capitals; one or several; none = any
+}
+
 // Validate returns every fault of m, joined; each is a *setting.Error.
 func (m Match) Validate() error {
 	var f setting.Faults

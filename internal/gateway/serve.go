@@ -102,7 +102,7 @@ func unacceptable(r *http.Request) (refusal, bool) {
 	return refusal{}, false
 }
 
-// run makes the call and answers the client.
+// run answers the client in the way the route asks for.
 func (v *visit) run() {
 	origin, inherited := parentOf(v.r.Header)
 	v.x = &exchange{g: v.g, in: v.r, route: v.route, body: &inbound{}}
@@ -113,6 +113,11 @@ func (v *visit) run() {
 		delete(v.x.header, "Tracestate")
 	}
 	defer v.finish()
+	v.forward()
+}
+
+// forward makes the call and streams its answer.
+func (v *visit) forward() {
 	same := idempotent(v.r)
 	body, err := receive(v.w, v.r, v.g.table.Load().cfg.Limits, same)
 	if err != nil {
@@ -122,24 +127,34 @@ func (v *visit) run() {
 	}
 	defer body.close()
 	v.x.body = body
-	info := call.Info{Route: v.route.cfg.Name, Idempotent: same && body.replayable()}
+	info := v.info(same && body.replayable())
 	if v.arm.caches {
 		v.key = cacheKey(v.r, body)
 		info.Key = v.key
 	}
-	v.rec.RequestBytes = max(0, v.r.ContentLength)
-	ctx := v.r.Context()
-	if left, ok := httppolicy.Remaining(v.r.Header); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, v.start.Add(left), longpole.ErrDeadline)
-		defer cancel()
-	}
+	ctx, cancel := v.context()
+	defer cancel()
 	res, err := longpole.Do(ctx, v.arm.policy, info, &v.rec, v.x)
 	if err != nil {
 		v.refuse(err, body.fault())
 		return
 	}
 	v.answer(res)
+}
+
+// info is what the policies may know of the call.
+func (v *visit) info(idempotent bool) call.Info {
+	v.rec.RequestBytes = max(0, v.r.ContentLength)
+	return call.Info{Route: v.route.cfg.Name, Idempotent: idempotent}
+}
+
+// context is that of the client, with the deadline it sent. cancel must be called.
+func (v *visit) context() (ctx context.Context, cancel context.CancelFunc) {
+	ctx = v.r.Context()
+	if left, ok := httppolicy.Remaining(v.r.Header); ok {
+		return context.WithDeadlineCause(ctx, v.start.Add(left), longpole.ErrDeadline)
+	}
+	return ctx, func() {}
 }
 
 func bodyRefusal(err error) refusal {

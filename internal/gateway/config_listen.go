@@ -1,0 +1,58 @@
+package gateway
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/longpole/longpole/setting"
+)
+
+// Listener is one address that accepts calls. In a file its address alone may stand for it.
+type Listener struct {
+	Address string `yaml:"address"` // host:port; port 0 = any free one
+	TLS     *TLS   `yaml:"tls"`     // nil = in the clear
+}
+
+// UnmarshalText reads an address alone.
+func (l *Listener) UnmarshalText(text []byte) error {
+	*l = Listener{Address: string(text)}
+	return nil
+}
+
+// TLS names the files of a certificate chain and its key, both PEM. They are read again on each reload.
+type TLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+func (c Config) validateListeners(f *setting.Faults) {
+	seen := make(map[string]string)
+	check := func(path, address string) {
+		if address == "" || address == Off {
+			return
+		}
+		_, port, err := net.SplitHostPort(address)
+		f.Check(err == nil && portOK(port), path, address, "host:port")
+		first, taken := seen[address]
+		f.Check(!taken || port == "0", path, address, "an address that "+first+" does not use")
+		seen[address] = path
+	}
+	for i, l := range c.Listen {
+		path := fmt.Sprintf("listen[%d]", i)
+		f.Check(l.Address != "" && l.Address != Off, path+".address", l.Address, "host:port")
+		check(path+".address", l.Address)
+		if l.TLS != nil {
+			f.Check(l.TLS.Cert != "", path+".tls.cert", nil, "the file of a certificate")
+			f.Check(l.TLS.Key != "", path+".tls.key", nil, "the file of its key")
+		}
+	}
+	check("admin", c.Admin)
+	check("otlp.grpc", c.OTLP.GRPC)
+	check("otlp.http", c.OTLP.HTTP)
+}
+
+func portOK(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n < 1<<16
+}
