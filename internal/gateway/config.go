@@ -21,6 +21,8 @@ type Config struct {
 	Routes    []Route             `yaml:"routes"`    // the first that matches a call takes it
 	OTLP      OTLP                `yaml:"otlp"`
 	Limits    Limits              `yaml:"limits"`
+	Overload  Overload            `yaml:"overload"`
+	AccessLog AccessLog           `yaml:"access_log"`
 }
 
 // OTLP is where telemetry of the services around is received; "off" disables one.
@@ -59,6 +61,8 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.OTLP.GRPC, "127.0.0.1:4317")
 	setDefault(&c.OTLP.HTTP, "127.0.0.1:4318")
 	c.Limits = c.Limits.WithDefaults()
+	c.Overload = c.Overload.WithDefaults()
+	c.AccessLog = c.AccessLog.WithDefaults()
 	c.Upstreams = maps.Clone(c.Upstreams)
 	for name, u := range c.Upstreams {
 		u.Health = u.Health.WithDefaults()
@@ -96,6 +100,8 @@ func (c Config) Validate() error {
 	var f setting.Faults
 	c.validateListeners(&f)
 	f.Within("limits", c.Limits.Validate())
+	f.Within("overload", c.Overload.Validate())
+	f.Within("access_log", c.AccessLog.Validate())
 	f.Check(len(c.Upstreams) > 0, "upstreams", nil, "at least one upstream")
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		path := "upstreams." + name

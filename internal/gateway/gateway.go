@@ -40,6 +40,8 @@ type Gateway struct {
 
 	calls    inFlight
 	unrouted atomic.Uint64
+	overload overload
+	access   *accessLog
 }
 
 // New checks and compiles c, whose defaults it fills in. It opens no address and starts nothing: Handler works at once,
@@ -60,6 +62,7 @@ func New(c Config, o Options) (*Gateway, error) {
 	}
 	g := &Gateway{options: o, host: host, upstreams: make(map[string]*upstream), ready: make(chan struct{})}
 	g.transport = newTransport(o)
+	g.access = newAccessLog()
 	g.table.Store(&table{})
 	c = c.WithDefaults()
 	for _, l := range c.Listen {

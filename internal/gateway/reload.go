@@ -137,6 +137,7 @@ func (g *Gateway) commit(old, next *table, fresh map[string]*upstream) {
 	}
 	g.upstreams = fresh
 	g.table.Store(next)
+	g.access.configure(next.cfg.AccessLog)
 	for name, r := range old.byName {
 		if now := next.byName[name]; now == nil || now.live != r.live {
 			r.live.close()

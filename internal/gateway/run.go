@@ -69,6 +69,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g.health.begin(ctx, g)
+	end := g.background(ctx)
 	var run errgroup.Group
 	for i, s := range g.servers {
 		h := g.httpServer(s, limits)
@@ -95,12 +96,22 @@ func (g *Gateway) Run(ctx context.Context) error {
 	close(g.ready)
 	err = run.Wait()
 	<-g.calls.close()
+	end()
 	g.health.end()
 	for _, r := range g.table.Load().routes {
 		r.live.close()
 	}
 	g.transport.CloseIdleConnections()
 	return err
+}
+
+// background starts what works beside the calls and must see the last of them out; end stops it.
+func (g *Gateway) background(ctx context.Context) (end func()) {
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var run sync.WaitGroup
+	run.Go(func() { g.access.run(life, g.options.Log) })
+	run.Go(func() { g.overload.watch(life, func() Overload { return g.table.Load().cfg.Overload }) })
+	return func() { stop(); run.Wait() }
 }
 
 // Ready is closed when all addresses listen.

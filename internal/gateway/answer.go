@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/longpole/longpole/call"
+)
+
+// deadline gives the client time to take what is written next.
+func (v *visit) deadline() {
+	if stall := v.g.table.Load().cfg.Limits.StallTimeout; stall > 0 {
+		_ = http.NewResponseController(v.w).SetWriteDeadline(time.Now().Add(stall))
+	}
+}
+
+// answer streams res to the client.
+func (v *visit) answer(res *http.Response) {
+	// Whatever changes an answer on its way to the client wraps res here, before its head is read: content coding,
+	// validators, conditional answers. A wrapped body is closed like any other and closes what it wraps.
+	defer func() { _ = res.Body.Close() }()
+	v.status = res.StatusCode
+	h := v.w.Header()
+	maps.Copy(h, res.Header)
+	h["Via"] = append(append([]string(nil), h["Via"]...), via(max(res.ProtoMajor, 1), max(res.ProtoMinor, 1)))
+	if v.arm.caches {
+		addCacheStatus(h, v.rec.Cache)
+	}
+	announced := make(map[string]bool, len(res.Trailer))
+	for name := range res.Trailer {
+		announced[name] = true
+		h.Add("Trailer", name)
+		h.Del("Content-Length") // only a chunked answer has room for trailers
+	}
+	v.deadline()
+	v.w.WriteHeader(res.StatusCode)
+	fault := v.stream(res)
+	v.rec.Total = time.Since(v.start)
+	if fault != nil {
+		// The head is sent; to break off is the only way left to say that the body is not whole.
+		panic(http.ErrAbortHandler)
+	}
+	stripHopByHop(res.Trailer)
+	for name, values := range res.Trailer {
+		if !announced[name] {
+			name = http.TrailerPrefix + name
+		}
+		h[name] = values
+	}
+}
+
+// chunks are the buffers that bodies pass through.
+var chunks = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// stream copies the body and flushes what might not be followed by more soon. Its error is one of the upstream or of
+// the client, and noted in the record.
+func (v *visit) stream(res *http.Response) error {
+	if res.Body == http.NoBody {
+		return nil
+	}
+	buf := chunks.Get().(*[32 << 10]byte)
+	defer chunks.Put(buf)
+	flusher := http.NewResponseController(v.w)
+	left := res.ContentLength
+	if left < 0 {
+		_ = flusher.Flush()
+	}
+	for {
+		n, err := res.Body.Read(buf[:])
+		if n > 0 {
+			v.deadline()
+			if _, werr := v.w.Write(buf[:n]); werr != nil {
+				v.rec.Class = call.Canceled
+				return werr
+			}
+			v.rec.ResponseBytes += int64(n)
+			left -= int64(n)
+			if err == nil && n < len(buf) && left != 0 {
+				if werr := flusher.Flush(); werr != nil && !errors.Is(werr, http.ErrNotSupported) {
+					v.rec.Class = call.Canceled
+					return werr
+				}
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			v.rec.Class = call.Server
+			if v.r.Context().Err() != nil {
+				v.rec.Class = call.Canceled
+			} else if v.x.class(v.r.Context(), err) == call.Timeout {
+				v.rec.Class = call.Timeout
+			}
+			return err
+		}
+	}
+}

@@ -1,0 +1,59 @@
+package gateway
+
+import (
+	"time"
+
+	"github.com/longpole/longpole/setting"
+)
+
+// Overload bounds what the gateway itself may use. From 80% of a bound on it refuses calls by priority, the lowest tier
+// first and caller by caller within it; at the bound it refuses all.
+type Overload struct {
+	Off         bool    `yaml:"off"`         // true = never refuse for want of our own resources
+	Memory      int64   `yaml:"memory"`      // of live objects and stacks; default 90% of GOMEMLIMIT or of the control group's limit; without either no bound
+	Descriptors float64 `yaml:"descriptors"` // share of the process's limit on open files; default 90%
+	Goroutines  int     `yaml:"goroutines"`  // default 500000
+}
+
+// WithDefaults fills what is zero, but Memory, whose default is found when the gateway runs.
+func (o Overload) WithDefaults() Overload {
+	setDefault(&o.Descriptors, 0.9)
+	setDefault(&o.Goroutines, 500_000)
+	return o
+}
+
+// Validate returns every fault of o, joined; each is a *setting.Error.
+func (o Overload) Validate() error {
+	var f setting.Faults
+	f.Check(o.Memory == 0 || o.Memory >= 64<<20, "memory", o.Memory, "64MiB or more")
+	f.Check(o.Descriptors >= 0 && o.Descriptors <= 1, "descriptors", o.Descriptors, "0..100%")
+	f.Check(o.Goroutines == 0 || o.Goroutines >= 1000, "goroutines", o.Goroutines, "1000 or more")
+	return f.Err()
+}
+
+// AccessLog writes calls as lines of JSON. Failed and slow calls always stand in it, as far as MaxPerSecond and the
+// disk allow; of the others a sample does. A line that cannot be written in time is dropped and counted.
+type AccessLog struct {
+	File         string        `yaml:"file"`           // stderr, stdout or a path, opened anew on reload; "" = no log
+	Sample       float64       `yaml:"sample"`         // share of the calls that are neither failed nor slow; 0..1; default 1%
+	Slow         time.Duration `yaml:"slow"`           // a call of at least this length, its body included, is slow; default 1s
+	MaxPerSecond int           `yaml:"max_per_second"` // lines; default 1000
+	Query        bool          `yaml:"query"`          // true = the query string too, which may hold secrets
+}
+
+// WithDefaults fills what is zero.
+func (a AccessLog) WithDefaults() AccessLog {
+	setDefault(&a.Sample, 0.01)
+	setDefault(&a.Slow, time.Second)
+	setDefault(&a.MaxPerSecond, 1000)
+	return a
+}
+
+// Validate returns every fault of a, joined; each is a *setting.Error.
+func (a AccessLog) Validate() error {
+	var f setting.Faults
+	f.Check(a.Sample >= 0 && a.Sample <= 1, "sample", a.Sample, "0..100%")
+	f.Check(a.Slow >= 0, "slow", a.Slow, "a duration that is not negative")
+	f.Check(a.MaxPerSecond >= 0 && a.MaxPerSecond <= 1_000_000, "max_per_second", a.MaxPerSecond, "1..1000000")
+	return f.Err()
+}
