@@ -111,7 +111,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &failure{code: exitUsage, err: err, hint: fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 	})
-	root.AddCommand(newDemo(), newServe(), newDiagnose(), newCriticalPath(), newRollout(), newValidate(), newSchema(), newVersion())
+	root.AddCommand(newDemo(), newServe(), newDiagnose(), newCriticalPath(), newRollout(), newValidate(), newSchema(), newRoutes(), newTop(), newVersion())
 	root.SetHelpCommand(newHelp())
 	plainUsage(root)
 	return root

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 const serveLong = `Run the gateway of a configuration file: the data plane, OTLP receivers, the live diagnosis, rollouts, and the page and
 API on the admin address.
 
-The file is read again on SIGHUP and when it changes. A bad file is refused with all its faults and the running one stays.
+The file is read again on SIGHUP, on POST /-/reload of the admin address, and when it changes. A bad file is refused with all its faults and the running one stays.
 SIGTERM and SIGINT drain: no new calls, running ones end; a second one stops at once.
 
 An admin address that is not loopback needs a token in LONGPOLE_ADMIN_TOKEN, which its users then have to send.
@@ -29,8 +30,9 @@ The log goes to standard error: text on a terminal, JSON elsewhere. Exits 104 wh
 
 func newServe() *cobra.Command {
 	var path, level string
+	var profile bool
 	cmd := &cobra.Command{
-		Use:     "serve --config FILE [--log-level LEVEL]",
+		Use:     "serve --config FILE [--log-level LEVEL] [--pprof]",
 		Short:   "Run the gateway, the live diagnosis and rollouts",
 		Long:    serveLong,
 		Example: "  longpole serve --config longpole.yaml",
@@ -43,10 +45,11 @@ func newServe() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), path, log)
+			return serve(cmd.Context(), path, profile, log)
 		},
 	}
 	cmd.Flags().StringVarP(&path, "config", "c", "", "configuration `FILE`")
+	cmd.Flags().BoolVar(&profile, "pprof", false, "offer profiles of the Go runtime under /debug/pprof/ on the admin address")
 	cmd.Flags().StringVar(&level, "log-level", "info", "`LEVEL`: debug, info, warn or error")
 	return cmd
 }
@@ -64,7 +67,7 @@ func newLog(w io.Writer, level string) (*slog.Logger, error) {
 	return slog.New(slog.NewJSONHandler(w, o)), nil
 }
 
-func serve(ctx context.Context, path string, log *slog.Logger) error {
+func serve(ctx context.Context, path string, profile bool, log *slog.Logger) error {
 	stamp := fileStamp(path)
 	cfg, err := loadConfig(path)
 	if err != nil {
@@ -77,18 +80,17 @@ func serve(ctx context.Context, path string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	s.profile, s.reload = profile, func() error { return s.reread(path) }
 	log.Info("serving", "config", path, "routes", len(cfg.Routes), "admin", pageOf(s.admin),
 		"otlp_http", address(s.otlpHTTP), "otlp_grpc", address(s.otlpGRPC))
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		s.watchConfig(ctx, path, stamp)
-	}()
+	var beside sync.WaitGroup
+	beside.Go(func() { s.watchConfig(ctx, path, stamp) })
+	beside.Go(func() { s.notify(ctx) })
 	err = s.Run(ctx)
 	stop()
-	<-watched
+	beside.Wait()
 	log.Info("stopped")
 	return err
 }
@@ -116,11 +118,11 @@ func (s *server) watchConfig(ctx context.Context, path, stamp string) {
 			return
 		case <-hup:
 			stamp = fileStamp(path)
-			s.reload(path)
+			_ = s.reread(path) // which logs it
 		case <-tick.C:
 			if now := fileStamp(path); now != stamp {
 				stamp = now
-				s.reload(path)
+				_ = s.reread(path) // which logs it
 			}
 		}
 	}
@@ -135,14 +137,28 @@ func fileStamp(path string) string {
 	return fmt.Sprint(info.ModTime().UnixNano(), info.Size())
 }
 
-func (s *server) reload(path string) {
+// reread puts the file in force. On error, which is logged, the running configuration stays.
+func (s *server) reread(path string) error {
 	cfg, err := loadConfig(path)
 	if err == nil {
 		err = located(path, s.gateway.Reload(cfg))
 	}
 	if err != nil {
 		s.log.Error("reload refused; the running configuration stays", "config", path, "error", err.Error())
-		return
+		return err
 	}
 	s.log.Info("reloaded", "config", path, "routes", len(cfg.Routes))
+	return nil
+}
+
+// notify tells the service manager when calls are taken, and when no longer.
+func (s *server) notify(ctx context.Context) {
+	select {
+	case <-s.gateway.Ready():
+		notify(ctx, "READY=1")
+	case <-ctx.Done():
+		return
+	}
+	<-ctx.Done()
+	notify(context.WithoutCancel(ctx), "STOPPING=1")
 }

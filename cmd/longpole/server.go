@@ -29,6 +29,8 @@ type server struct {
 	rollouts *rollout.Controller
 	analysis *analysis
 	every    time.Duration // between two analyses; 0 = only when asked
+	reload   func() error  // reads the configuration file again; nil = there is none
+	profile  bool          // offer the profiles of the Go runtime on the admin side
 	receiver *ingest.Receiver
 	front    []net.Listener // of the data plane, in the order of the configuration
 	admin    net.Listener   // nil = off, as the next two
@@ -160,7 +162,7 @@ func (s *server) Run(ctx context.Context) error {
 func (s *server) adminHandler() http.Handler {
 	return web.New(web.Options{
 		Gateway: s.gateway, Rollouts: s.rollouts, Findings: s.analysis.Newest, Dropped: s.analysis.Dropped,
-		Version: version, Token: os.Getenv(tokenVariable), Log: s.log,
+		Version: version, Token: os.Getenv(tokenVariable), Log: s.log, Schema: schema, Reload: s.reload, Profile: s.profile,
 	})
 }
 

@@ -290,7 +290,7 @@ func TestReloadKeepsTheLastGoodFile(t *testing.T) {
 	eventually(t, "the first endpoint", serves("a"))
 
 	y.write(config("{timeout: never, retri: {}}", b))
-	y.reload(y.path)
+	_ = y.reread(y.path)
 	if got := get(y.url); got.body != "a" {
 		t.Errorf("after a bad file the answer is %+v", got)
 	}
@@ -301,7 +301,7 @@ func TestReloadKeepsTheLastGoodFile(t *testing.T) {
 	}
 
 	y.write(strings.Replace(config("{}", b), "listen: 127.0.0.1:0", "listen: 127.0.0.1:7", 1))
-	y.reload(y.path)
+	_ = y.reread(y.path)
 	if !strings.Contains(y.log.String(), "restart it to change them") || !serves("a")() {
 		t.Errorf("an address was changed while the gateway runs: %s", y.log)
 	}
@@ -309,13 +309,13 @@ func TestReloadKeepsTheLastGoodFile(t *testing.T) {
 	if err := os.Remove(y.path); err != nil {
 		t.Fatal(err)
 	}
-	y.reload(y.path)
+	_ = y.reread(y.path)
 	if !serves("a")() {
 		t.Error("a removed file takes the gateway with it")
 	}
 
 	y.write(config("{}", b))
-	y.reload(y.path)
+	_ = y.reread(y.path)
 	eventually(t, "the second endpoint after a good file", serves("b"))
 	if !strings.Contains(y.log.String(), "msg=reloaded") {
 		t.Errorf("the log does not tell the reload: %s", y.log)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -222,7 +223,8 @@ func decode[T any](w http.ResponseWriter, r *http.Request, v *T, validate func(*
 	return true
 }
 
-// ready says whether calls are served: some endpoint of every upstream is fit. With ?verbose it names each route.
+// ready says whether calls are wanted and served: the gateway does not drain, and some endpoint of every upstream is
+// fit. With ?verbose it names each route.
 func (a *admin) ready(w http.ResponseWriter, r *http.Request) {
 	status, text := http.StatusOK, &strings.Builder{}
 	for _, route := range a.Gateway.Routes() {
@@ -238,6 +240,10 @@ func (a *admin) ready(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintf(text, "%s route %s: %d of %d endpoints fit\n", mark, route.Name, fit, len(route.Endpoints))
 	}
+	if a.Gateway.Draining() {
+		status = http.StatusServiceUnavailable
+		fmt.Fprintln(text, "[-] the gateway drains")
+	}
 	if !r.URL.Query().Has("verbose") {
 		text.Reset()
 	}
@@ -247,4 +253,44 @@ func (a *admin) ready(w http.ResponseWriter, r *http.Request) {
 		text.WriteString("not ready\n")
 	}
 	writeText(w, status, text.String())
+}
+
+// config is what is in force, every default spelt out, as JSON or with ?format=yaml as a file.
+func (a *admin) config(w http.ResponseWriter, r *http.Request) {
+	marshal, kind := conf.MarshalJSON, "application/json"
+	if r.URL.Query().Get("format") == "yaml" {
+		marshal, kind = conf.Marshal, "application/yaml"
+	}
+	text, err := marshal(a.Gateway.Config())
+	if err != nil {
+		writeError(w, http.StatusInternalServerError, "the configuration could not be written: "+err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", kind)
+	_, _ = w.Write(append(text, '\n')) // a client that went away needs no answer
+}
+
+// overload is how close the gateway is to its own bounds.
+func (a *admin) overload(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{
+		"overload": a.Gateway.Overload(), "unrouted": a.Gateway.Unrouted(), "unlogged": a.Gateway.Unlogged(), "draining": a.Gateway.Draining(),
+	})
+}
+
+// reload reads the configuration anew; the old one stays in force when the new one has faults.
+func (a *admin) reload(w http.ResponseWriter, _ *http.Request) {
+	if err := a.Reload(); err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"reloaded": true})
+}
+
+// profile adds the profiles of the Go runtime.
+func profile(mux *http.ServeMux) {
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 }

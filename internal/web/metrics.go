@@ -38,7 +38,13 @@ var (
 	phaseDesc      = prometheus.NewDesc("longpole_rollout_phase_info", "1 for the phase of a rollout that has not ended.", []string{"rollout", "route", "phase"}, nil)
 	evidenceDesc   = prometheus.NewDesc("longpole_rollout_evidence_log10", "Evidence for a claim about the candidate; 1 means ten times.", []string{"rollout", "route", "metric", "claim"}, nil)
 	rememberedDesc = prometheus.NewDesc("longpole_rollouts_remembered", "Rollouts that are remembered, by phase.", []string{"phase"}, nil)
-	droppedDesc    = prometheus.NewDesc("longpole_spans_dropped_total", "Spans that did not reach the diagnosis, by reason.", []string{"reason"}, nil)
+	unroutedDesc   = prometheus.NewDesc("longpole_unrouted_total", "Calls refused before a route was found for them.", nil, nil)
+	unloggedDesc   = prometheus.NewDesc("longpole_access_log_dropped_total", "Lines of the access log that were not written.", nil, nil)
+	pressureDesc   = prometheus.NewDesc("longpole_overload_pressure_ratio", "How close the gateway is to its own bounds: 0 = below 80% of all, 1 = at one.", nil, nil)
+	overloadDesc   = prometheus.NewDesc("longpole_overload_shed_total", "Calls refused because the gateway ran short itself, by priority.", []string{"priority"}, nil)
+	drainingDesc   = prometheus.NewDesc("longpole_draining", "1 when the gateway was told to stop.", nil, nil)
+
+	droppedDesc = prometheus.NewDesc("longpole_spans_dropped_total", "Spans that did not reach the diagnosis, by reason.", []string{"reason"}, nil)
 )
 
 // metrics is the /metrics handler with a registry of its own. What one series has wrong costs that series only.
@@ -75,6 +81,7 @@ func (a *admin) Collect(out chan<- prometheus.Metric) {
 	for _, p := range []rollout.Phase{rollout.Pending, rollout.Warmup, rollout.Step, rollout.Promoted, rollout.RolledBack, rollout.Aborted, rollout.InconclusiveEnd} {
 		s.gauge(rememberedDesc, phases[p], string(p))
 	}
+	s.process(a.Gateway)
 	for reason, n := range a.Dropped() {
 		s.counter(droppedDesc, n, reason)
 	}
@@ -121,6 +128,18 @@ func (s series) route(r gateway.RouteStatus) {
 	for _, e := range r.Endpoints {
 		s.flag(breakerDesc, e.Breaker != breaker.Closed.String(), r.Name, e.Name)
 	}
+}
+
+// process is what the gateway says of itself.
+func (s series) process(g *gateway.Gateway) {
+	o := g.Overload()
+	s.gauge(pressureDesc, o.Pressure)
+	for priority, n := range o.Shed {
+		s.counter(overloadDesc, n, priority)
+	}
+	s.counter(unroutedDesc, g.Unrouted())
+	s.counter(unloggedDesc, g.Unlogged())
+	s.flag(drainingDesc, g.Draining())
 }
 
 func (s series) upstream(r gateway.RouteStatus) {

@@ -37,6 +37,9 @@ type Options struct {
 	Version  string
 	Token    string       // asked for as bearer token or as basic password; "" = everybody may
 	Log      *slog.Logger // nil = nothing is logged
+	Schema   []byte       // JSON Schema of the configuration; nil = there is none
+	Reload   func() error // reads the configuration file again; nil = there is none
+	Profile  bool         // true = profiles of the Go runtime under /debug/pprof/
 }
 
 // admin holds the handlers.
@@ -55,8 +58,16 @@ func New(o Options) http.Handler {
 	open := http.NewServeMux()
 	open.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
 	open.HandleFunc("GET /readyz", a.ready)
+	if o.Schema != nil {
+		open.HandleFunc("GET /schema.json", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/schema+json")
+			_, _ = w.Write(o.Schema)
+		})
+	}
 	guarded := http.NewServeMux()
 	guarded.HandleFunc("GET /api/v1/routes", a.routes)
+	guarded.HandleFunc("GET /api/v1/config", a.config)
+	guarded.HandleFunc("GET /api/v1/overload", a.overload)
 	guarded.HandleFunc("GET /api/v1/findings", a.findings)
 	guarded.HandleFunc("GET /api/v1/rollouts", a.rollouts)
 	guarded.HandleFunc("GET /api/v1/rollouts/{id}", a.rollout)
@@ -64,6 +75,12 @@ func New(o Options) http.Handler {
 	guarded.HandleFunc("POST /api/v1/rollouts/{id}/promote", a.steer(a.Rollouts.Promote))
 	guarded.HandleFunc("POST /api/v1/rollouts/{id}/abort", a.steer(a.Rollouts.Abort))
 	guarded.Handle("GET /metrics", a.metrics())
+	if a.Reload != nil {
+		guarded.HandleFunc("POST /-/reload", a.reload)
+	}
+	if a.Profile {
+		profile(guarded)
+	}
 	guarded.HandleFunc("GET /api/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; see /api/v1/routes, /api/v1/findings and /api/v1/rollouts")
 	})
