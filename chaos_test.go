@@ -87,12 +87,12 @@ func (c *chaos) Hold(r *answer, release func()) *answer {
 	return r
 }
 
-func (c *chaos) Keep(r *answer, _ int64) (cache.Value, time.Duration, *answer, bool) {
+func (c *chaos) Keep(r *answer, _ int64) (longpole.Kept[*answer], bool) {
 	if c.roll(3) == 0 {
-		return nil, 0, r, false
+		return longpole.Kept[*answer]{Rest: r}, false
 	}
 	c.settle(r, "keep")
-	return value("v"), time.Duration(c.roll(50)) * ms, nil, true
+	return longpole.Kept[*answer]{Value: value("v"), Terms: cache.Terms{Fresh: time.Duration(c.roll(50)) * ms}}, true
 }
 
 func (c *chaos) Open(cache.Value, call.CacheState) *answer { return &answer{value: "kept"} }

@@ -54,12 +54,13 @@ type Work[R any] interface {
 //	                try      the only step that knows the answer; none is begun with less than MinTry left
 //	fallback                 another answer in place of a failure
 //
-// The permit is given back at the head of the answer: a reader that takes its time over the body holds none. The answer of the last attempt is returned as it is, also when it is a failure: R and the Work's own view of it are
-// not replaced by an error. An error is always an *Error.
+// The permit is given back at the head of the answer: a reader that takes its time over the body holds none. The
+// answer of the last attempt is returned as it is, also when it is a failure: R and the Work's own view of it are not
+// replaced by an error. An error is always an *Error.
 //
 // info is what the policy may know of the call. rec is filled in when it is not nil: Route, Start, Latency, Total
-// (equal to Latency: who reads a body adds its time), Class, Cache, QueueWait, Fallback, Attempts. It must be zero in these, and is written
-// by the caller's goroutine only, before Do returns.
+// (equal to Latency: who reads a body adds its time), Class, Cache, QueueWait, Fallback, Attempts. It must be zero in
+// these, and is written by the caller's goroutine only, before Do returns.
 //
 // Nothing is allocated with limit, retry, breaker and balance armed as long as nothing fails, the call need not queue,
 // and no hedge or cache asks for it. Timeout and TryTimeout cost a context, unless the Work is Timed.

@@ -21,6 +21,8 @@ var (
 	ErrTooLate = fmt.Errorf("longpole: too little time left for a try: %w", context.DeadlineExceeded)
 	// ErrNoFallback is for a Spare to return when it has no other answer after all.
 	ErrNoFallback = errors.New("longpole: no fallback")
+	// ErrNotKept says that a call wanted a kept answer or none, and that there is none.
+	ErrNotKept = errors.New("longpole: not in the cache, and nothing else was wanted")
 	// ErrInjected is the cause of a call that Policy.Inject ended.
 	ErrInjected = errors.New("longpole: injected fault")
 )

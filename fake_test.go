@@ -158,15 +158,15 @@ func (v value) Size() int64 { return int64(len(v)) }
 // storing is a script whose answers can be kept.
 type storing struct{ *script }
 
-func (s storing) Keep(r *answer, limit int64) (cache.Value, time.Duration, *answer, bool) {
+func (s storing) Keep(r *answer, limit int64) (longpole.Kept[*answer], bool) {
 	time.Sleep(s.keeps)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.note("keep %d: %v", r.number, s.storable)
 	if !s.storable || !r.readable() {
-		return nil, 0, r, false
+		return longpole.Kept[*answer]{Rest: r}, false
 	}
-	return value(r.value), 0, nil, true
+	return longpole.Kept[*answer]{Value: value(r.value)}, true
 }
 
 func (s storing) Open(v cache.Value, state call.CacheState) *answer {

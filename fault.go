@@ -9,8 +9,9 @@ import (
 )
 
 // Fault decides at now whether a call suffers a delay, then an error, on purpose; 0 and nil are none. It must not block.
-// An err that is an *Error ends the call with its class; another one ends it as Server.
-type Fault func(now time.Time, info call.Info) (delay time.Duration, err error)
+// ctx is the caller's, which may carry what a transport knows of the call. An err that is an *Error ends the call with its
+// class; another one ends it as Server.
+type Fault func(ctx context.Context, now time.Time, info call.Info) (delay time.Duration, err error)
 
 // Inject makes each call that begins from now on pass f; nil ends that. The delay counts against the deadline.
 func (p *Policy) Inject(f Fault) {
@@ -23,7 +24,7 @@ func (p *Policy) Inject(f Fault) {
 
 // suffer does what inject decides; !ok = the call has ended.
 func suffer[R any](ctx context.Context, parts *parts, inject Fault, now time.Time, info call.Info) (f finished[R], ok bool) {
-	delay, err := inject(now, info)
+	delay, err := inject(ctx, now, info)
 	f.end, f.index = now, -1
 	if delay > 0 {
 		bounded, _, release := parts.bound(ctx, now, false)

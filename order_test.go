@@ -56,7 +56,7 @@ func TestOrderOfAllSteps(t *testing.T) {
 		}, "a", "b")
 		s := spare{storing: storing{&script{storable: true, steps: []step{fail10, fail10, ok10}}}}
 		s.begun = time.Now()
-		p.Inject(func(now time.Time, info call.Info) (time.Duration, error) {
+		p.Inject(func(_ context.Context, now time.Time, info call.Info) (time.Duration, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.note("fault slot of %s", info.Key)
@@ -123,7 +123,7 @@ func TestInjectedFaultsEndACallAsTheySay(t *testing.T) {
 		s := &script{steps: []step{ok10}}
 		var delay time.Duration
 		var fault error
-		p.Inject(func(time.Time, call.Info) (time.Duration, error) { return delay, fault })
+		p.Inject(func(context.Context, time.Time, call.Info) (time.Duration, error) { return delay, fault })
 		for _, c := range []struct {
 			delay time.Duration
 			err   error

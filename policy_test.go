@@ -227,8 +227,8 @@ func TestDoAllocatesNothing(t *testing.T) {
 // kept is an instant that can be stored.
 type kept struct{ instant }
 
-func (k *kept) Keep(*int, int64) (cache.Value, time.Duration, *int, bool) {
-	return value("v"), 0, nil, true
+func (k *kept) Keep(*int, int64) (longpole.Kept[*int], bool) {
+	return longpole.Kept[*int]{Value: value("v")}, true
 }
 func (k *kept) Open(cache.Value, call.CacheState) *int { return &k.n }
 

@@ -45,6 +45,18 @@ func (s *shared) Set(_ context.Context, key string, v cache.Stored) error {
 	return nil
 }
 
+func (s *shared) Delete(_ context.Context, keys ...string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		return errFake
+	}
+	for _, key := range keys {
+		delete(s.has, key)
+	}
+	return nil
+}
+
 // portable is a storing whose values can travel.
 type portable struct{ storing }
 
@@ -72,7 +84,7 @@ func TestWhatOneProcessFetchedAnotherNeedsNot(t *testing.T) {
 		tier := &shared{has: map[string]cache.Stored{}}
 		s := portable{storing{&script{storable: true, steps: []step{ok10}}}}
 		process := func() *longpole.Policy {
-			p := policy(t, longpole.Config{Cache: &cache.Config{TTL: time.Minute}})
+			p := policy(t, longpole.Config{Cache: &cache.Config{TTL: time.Minute, Shared: true}})
 			p.SetTier(tier)
 			return p
 		}

@@ -256,7 +256,7 @@ func (j *Joiner[K, V]) Done(now time.Time, b *Batch[K, V], results []Result[V], 
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.underway--
-	j.learn(now.Sub(b.sent), len(b.items))
+	j.learn(max(now.Sub(b.sent), 0), len(b.items))
 	for n, i := range b.items {
 		if err != nil {
 			i.result = Result[V]{Err: err}

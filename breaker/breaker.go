@@ -47,6 +47,7 @@ type Breaker struct {
 	until   time.Time     // Open: when to let probes pass
 	openFor time.Duration // Open: the length of that
 	since   time.Time     // HalfOpen: when it began
+	room    time.Time     // HalfOpen: since when there is no other room than that of probes that ended
 	made    int           // HalfOpen: probes that run or have ended well
 	good    int           // HalfOpen: probes that ended well, slow ones included
 	slow    int           // HalfOpen: those that were slow
@@ -78,7 +79,8 @@ func (b *Breaker) Reconfigure(c Config) {
 }
 
 // Allow admits a call that starts at now, or returns ErrOpen. An admitted call must be followed by one Record or one
-// Cancel. Half-open it admits Probes calls and no more, whatever the concurrency, until one of them is given up.
+// Cancel. Half-open it admits Probes calls and no more, whatever the concurrency, until one of them is given up; or as
+// many again each time that OpenFor passes without a verdict, lest probes that hang keep it shut.
 func (b *Breaker) Allow(now time.Time) error {
 	if !b.guarded.Load() {
 		return nil
@@ -88,12 +90,18 @@ func (b *Breaker) Allow(now time.Time) error {
 	if !b.ready(now) {
 		return ErrOpen
 	}
-	if b.state == Open {
-		b.state, b.since, b.made, b.good, b.slow = HalfOpen, now, 0, 0, 0
+	switch {
+	case b.state == Closed:
+		return nil
+	case b.state == Open:
+		b.state, b.since, b.room, b.made, b.good, b.slow = HalfOpen, now, now, 0, 0, 0
+	case now.Before(b.since):
+		b.since = now // it read the clock before the first probe did, and came for the lock after it
 	}
-	if b.state == HalfOpen {
-		b.made++
+	if b.made >= b.cfg.Load().Probes {
+		b.made, b.room = 0, now
 	}
+	b.made++
 	return nil
 }
 
@@ -108,16 +116,17 @@ func (b *Breaker) Ready(now time.Time) bool {
 }
 
 func (b *Breaker) ready(now time.Time) bool {
-	switch b.state {
-	case Open:
-		if b.until.Sub(now) > 2*b.openFor {
-			b.until = now.Add(b.openFor) // the clock was set back: not open for as long as that
-		}
-		return !now.Before(b.until)
-	case HalfOpen:
-		return b.made < b.cfg.Load().Probes
+	if b.state == Closed {
+		return true
 	}
-	return true
+	if b.until.Sub(now) > 2*b.openFor {
+		// The clock was set back: not shut for as long as that, and probes from before are not known by their time.
+		b.state, b.until = Open, now.Add(b.openFor)
+	}
+	if now.Before(b.until) {
+		return false
+	}
+	return b.state == Open || b.made < b.cfg.Load().Probes || now.Sub(b.room) >= b.openFor
 }
 
 // Record tells how an admitted call ended at now. Its start, now less out.Latency, tells a probe from a call that was
@@ -163,7 +172,7 @@ func (b *Breaker) State(now time.Time) State {
 
 func (b *Breaker) probed(now time.Time, c *Config, one flags, silent bool) {
 	if silent {
-		b.made--
+		b.made = max(b.made-1, 0)
 		return
 	}
 	b.good++

@@ -306,3 +306,109 @@ func TestReconfigureDuringCallsIsSafe(t *testing.T) {
 	})
 	wg.Wait()
 }
+
+// Callers read the clock before they come for the lock. One that read it before the first probe did is a probe all the
+// same, and its end must be counted, or the breaker would wait for it for ever.
+func TestAProbeThatReadTheClockFirstCounts(t *testing.T) {
+	b := opened(t)
+	late, early := t0.Add(5*time.Second+time.Millisecond), t0.Add(5*time.Second)
+	for _, now := range []time.Time{late, early, early} {
+		if b.Allow(now) != nil {
+			t.Fatal("refused")
+		}
+	}
+	if b.Allow(late) == nil {
+		t.Error("a fourth probe")
+	}
+	for _, took := range []time.Duration{9, 10, 10} {
+		b.Record(early.Add(10*time.Millisecond), call.Outcome{Latency: took * time.Millisecond})
+	}
+	if s := b.State(late.Add(time.Second)); s != Closed {
+		t.Error(s, "after three good probes")
+	}
+}
+
+func TestProbesThatHangMakeRoomForOthers(t *testing.T) {
+	b := opened(t)
+	first := t0.Add(5 * time.Second)
+	for range 3 {
+		if b.Allow(first) != nil {
+			t.Fatal("refused")
+		}
+	}
+	if b.Ready(first.Add(5*time.Second - 1)) {
+		t.Error("more probes before the time that it was open for has passed")
+	}
+	second := first.Add(5 * time.Second)
+	for range 3 {
+		if b.Allow(second) != nil {
+			t.Fatal("refused, because the first probes hang")
+		}
+	}
+	if b.Ready(second) {
+		t.Error("more than three again")
+	}
+	b.Record(second.Add(time.Second), call.Outcome{Latency: 6 * time.Second}) // one of the first comes back
+	for range 2 {
+		b.Record(second.Add(time.Second), call.Outcome{Latency: time.Second})
+	}
+	if s := b.State(second.Add(time.Second)); s != Closed {
+		t.Error(s, "after three good probes")
+	}
+}
+
+func TestATimeJumpDoesNotKeepItHalfOpen(t *testing.T) {
+	b := opened(t)
+	for range 3 {
+		_ = b.Allow(t0.Add(5 * time.Second))
+	}
+	back := t0.Add(-48 * time.Hour)
+	for range 3 {
+		b.Record(back, call.Outcome{Latency: time.Millisecond})
+	}
+	_ = b.Allow(back)
+	if b.Allow(back.Add(5*time.Second)) != nil {
+		t.Error("no probe after the clock was set back")
+	}
+}
+
+// Every end is counted once, however many come at once.
+func TestCountersAreExactUnderABurst(t *testing.T) {
+	const callers, each = 8, 5000
+	for _, c := range []Config{{Window: time.Hour}, {WindowCalls: 10_000}} {
+		c.MinCalls, c.FailureRatio, c.SlowAfter, c.SlowRatio = 10_000, 1, time.Second, 1
+		b := New(c)
+		var run sync.WaitGroup
+		for range callers {
+			run.Go(func() {
+				for i := range each {
+					switch i % 5 {
+					case 0:
+						b.Record(t0, call.Outcome{Class: call.Server})
+					case 1:
+						b.Record(t0, call.Outcome{Latency: 2 * time.Second})
+					case 2:
+						b.Record(t0, call.Outcome{Class: call.Canceled})
+					default:
+						b.Record(t0, good)
+					}
+				}
+			})
+		}
+		run.Wait()
+		want := count{calls: callers * each * 4 / 5, failed: callers * each / 5, slow: callers * each / 5}
+		if c.WindowCalls > 0 {
+			listed := count{}
+			for _, one := range b.window.last {
+				listed.add(one.count())
+			}
+			want = listed
+			if want.calls != c.WindowCalls {
+				t.Errorf("%d calls in the window, want %d", want.calls, c.WindowCalls)
+			}
+		}
+		if b.window.sum != want {
+			t.Errorf("%+v, want %+v", b.window.sum, want)
+		}
+	}
+}

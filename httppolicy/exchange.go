@@ -38,18 +38,20 @@ func (x *exchange) Judge(res *http.Response, err error) call.Outcome {
 	if err != nil {
 		return call.Outcome{Class: x.class(err)}
 	}
-	return judge(res.StatusCode, res.Header)
+	return Judge(res.StatusCode, res.Header, time.Now())
 }
 
-// judge is the class of a status. 429 is the caller's fault, unless the server says when to come again.
-func judge(status int, h http.Header) call.Outcome {
+// Judge is how an attempt ended that was answered at now with status and the header h, by this package's rules: 5xx is the
+// server's fault, less 501 and 505, which will not change; other statuses from 400 on are the caller's. 429 is the
+// caller's too, unless the server says when to come again; Retry-After becomes the pushback.
+func Judge(status int, h http.Header, now time.Time) call.Outcome {
 	switch {
 	case status == http.StatusNotImplemented || status == http.StatusHTTPVersionNotSupported:
 		return call.Outcome{Class: call.Client} // it will not change its mind
 	case status >= 500:
-		return call.Outcome{Class: call.Server, Pushback: retryAfter(h, time.Now())}
+		return call.Outcome{Class: call.Server, Pushback: retryAfter(h, now)}
 	case status == http.StatusTooManyRequests:
-		if wait := retryAfter(h, time.Now()); wait > 0 {
+		if wait := retryAfter(h, now); wait > 0 {
 			return call.Outcome{Class: call.Server, Pushback: wait}
 		}
 		return call.Outcome{Class: call.Client}
@@ -76,14 +78,15 @@ func (x *exchange) class(err error) call.Class {
 	return call.Server
 }
 
-// retryAfter reads the field as seconds or as a date (RFC 9110 section 10.2.3); 0 when it says nothing.
+// retryAfter reads the field as seconds or as a date (RFC 9110 section 10.2.3); 0 when it says nothing, 1 ns when it
+// says "at once".
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	s := strings.TrimSpace(h.Get("Retry-After"))
 	if n, err := strconv.Atoi(s); err == nil {
-		return time.Duration(max(0, min(n, 86400))) * time.Second
+		return max(1, time.Duration(min(n, 86400))*time.Second)
 	}
 	if at, err := http.ParseTime(s); err == nil {
-		return max(0, at.Sub(now))
+		return max(1, at.Sub(now))
 	}
 	return 0
 }
@@ -159,7 +162,7 @@ func (x *exchange) Fallback(ctx context.Context, f longpole.Fallback, _ call.Cla
 	why := longpole.ErrNoFallback
 	if f.Upstream != "" {
 		res, err := x.other(ctx, f.Upstream)
-		if err == nil && !judge(res.StatusCode, res.Header).Class.Failed() {
+		if err == nil && !Judge(res.StatusCode, res.Header, time.Now()).Class.Failed() {
 			return res, nil
 		}
 		x.Discard(res)

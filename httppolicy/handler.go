@@ -176,7 +176,7 @@ func (s *served) outcome(ctx context.Context) call.Outcome {
 	if s.finished && s.status == 0 {
 		s.status, s.head = http.StatusOK, time.Since(s.start)
 	}
-	out := judge(s.status, nil)
+	out := Judge(s.status, nil, time.Now())
 	out.Latency = s.head
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && (out.Class.Failed() || !s.finished || s.status == 0):

@@ -228,7 +228,7 @@ func TestOutcomesOfStatuses(t *testing.T) {
 		200: call.OK, 304: call.OK, 400: call.Client, 404: call.Client, 429: call.Client,
 		500: call.Server, 501: call.Client, 502: call.Server, 503: call.Server, 505: call.Client,
 	} {
-		if got := judge(status, nil).Class; got != want {
+		if got := Judge(status, nil, time.Now()).Class; got != want {
 			t.Errorf("%d: %v, want %v", status, got, want)
 		}
 	}

@@ -36,7 +36,7 @@ type Config struct {
 
 // Queue is how calls beyond the limit wait.
 type Queue struct {
-	Length      int           `yaml:"length"`       // calls that wait at once; default 0 = half the limit, at least 10
+	Length      int           `yaml:"length"`       // calls that wait at once; default 0 = half the limit, at least 10, and as many more as permits are withheld by a probe of the adaptive limit
 	Target      time.Duration `yaml:"target"`       // wait that is acceptable as a permanent state; default 0 = TargetShare of the time that calls have left
 	TargetShare float64       `yaml:"target_share"` // of the time that calls have left on arrival, smoothed; above 0, up to 50%; default 5%
 	MaxAge      time.Duration `yaml:"max_age"`      // longest wait of any call; default 0 = a third of the time that it has left, or 1s if it has no deadline

@@ -166,7 +166,7 @@ func (l *Limiter) Admit(now time.Time, info call.Info, deadline time.Time) Ticke
 	left := noTimeout
 	if !deadline.IsZero() {
 		left = int64(deadline.Sub(now))
-		l.left += (float64(left) - l.left) * l.weight()
+		l.left += (float64(max(left, 0)) - l.left) * l.weight()
 	}
 	if l.service.doomed(at, left, 0) {
 		l.counts.Doomed++
@@ -254,7 +254,9 @@ func (l *Limiter) length() int {
 	if n := l.cfg.Queue.Length; n > 0 {
 		return n
 	}
-	return max(10, l.alg.settled()/2) // a probe is brief: those that wait sit it out
+	// A probe is brief: those that wait sit it out, and so do those whose permits it withholds.
+	settled := l.alg.settled()
+	return max(10, settled/2) + max(0, settled-l.limit)
 }
 
 func (l *Limiter) lifo() bool {
@@ -372,8 +374,8 @@ func (l *Limiter) Cancel(now time.Time, t Ticket) {
 
 // Done ends an admitted call at now: its permit goes to the next, and the limit learns from out.
 //
-// Successes tell how long the dependency takes. Drops are a Timeout, a Refused, a Server with Pushback, and a success slower than
-// Config.MaxLatency. All others tell nothing: an error or a canceled call may end much sooner than an answer.
+// Successes tell how long the dependency takes. Drops are a Timeout, a Refused, a Server with Pushback, and a success
+// slower than Config.MaxLatency. All others tell nothing: an error or a canceled call may end much sooner than an answer.
 func (l *Limiter) Done(now time.Time, t Ticket, out call.Outcome) {
 	if t.exempt || !t.Admitted() {
 		return
@@ -417,7 +419,8 @@ func (l *Limiter) advance(now time.Time) int64 {
 func (l *Limiter) tick(at int64) {
 	r := &l.reject
 	length := float64(at-r.tick) + period
-	free := max(float64(l.limit)-(l.area-r.area)/length, 0)
+	// Permits that a probe withholds are free all the same: its scarcity is no overload.
+	free := max(float64(l.alg.settled())-(l.area-r.area)/length, 0)
 	r.step(length, free, float64(l.service.usual(at)), l.queue.waiting)
 	r.area, r.tick = l.area, at+int64(period)
 	l.pressure.step(length, l.inFlight+l.queue.waiting, l.limit)

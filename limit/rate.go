@@ -17,6 +17,8 @@ type rate struct {
 	seed   maphash.Seed
 	all    bucket            // everybody, or those that found no place in each
 	each   map[uint64]bucket // by hash of the tenant
+	ring   []uint64          // the keys of each
+	hand   int               // in ring: who is looked at next when there is no room
 }
 
 // bucket holds, for the token bucket, the calls that may begin and when that was counted; for GCRA only level, the
@@ -50,7 +52,7 @@ func (r *rate) take(at int64, tenant string) (after time.Duration, ok bool) {
 	key := maphash.String(r.seed, tenant)
 	b, known := r.each[key]
 	if !known {
-		if len(r.each) >= r.cfg.Tenants && !r.evict(at) {
+		if !r.place(key, at) {
 			return r.draw(&r.all, at)
 		}
 		b = r.full(at)
@@ -85,20 +87,26 @@ func (r *rate) refill(b *bucket, at int64) {
 	}
 }
 
-// evict makes room by forgetting tenants whose allowance is whole again: they lose nothing. It looks at a few only, so
-// that a flood of new tenants costs little.
-func (r *rate) evict(at int64) bool {
-	looked, gone := 0, false
-	for key, b := range r.each {
-		if r.whole(b, at) {
-			delete(r.each, key)
-			gone = true
-		}
-		if looked++; looked == 8 {
-			break
+// lookedAtTenants is how many are looked at for a new one, so that a flood of new tenants costs little.
+const lookedAtTenants = 8
+
+// place gives a new tenant a place, if need be that of one whose allowance is whole again: who is forgotten then loses
+// nothing. The tenants are looked at in turn, as the hand of a clock does.
+func (r *rate) place(key uint64, at int64) bool {
+	if len(r.ring) < r.cfg.Tenants {
+		r.ring = append(r.ring, key)
+		return true
+	}
+	for range lookedAtTenants {
+		i := r.hand
+		r.hand = (r.hand + 1) % len(r.ring)
+		if old := r.ring[i]; r.whole(r.each[old], at) {
+			delete(r.each, old)
+			r.ring[i] = key
+			return true
 		}
 	}
-	return gone
+	return false
 }
 
 func (r *rate) whole(b bucket, at int64) bool {

@@ -19,8 +19,8 @@ func (v value) Size() int64 { return int64(len(v)) }
 // storable is a Work whose answers are kept.
 type storable struct{ contextual }
 
-func (w *storable) Keep(*int, int64) (cache.Value, time.Duration, *int, bool) {
-	return value("answer"), time.Hour, nil, true
+func (w *storable) Keep(*int, int64) (longpole.Kept[*int], bool) {
+	return longpole.Kept[*int]{Value: value("answer"), Terms: cache.Terms{Fresh: time.Hour}}, true
 }
 func (w *storable) Open(cache.Value, call.CacheState) *int { return &w.n }
 

@@ -3,6 +3,7 @@ package stats
 import (
 	"math"
 	"math/big"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -227,6 +228,35 @@ func TestConcurrentRecordsAllCount(t *testing.T) {
 	n := time.Duration(writers * each)
 	if s := h.Snapshot(); s.Count() != uint64(n) || s.Sum() != n*(n-1)/2*time.Microsecond {
 		t.Errorf("count %d, sum %v", s.Count(), s.Sum())
+	}
+}
+
+func TestAHistogramThatIsRecordedOftenGrowsWithinItsBoundAndStaysExact(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(maxBlocks + 4))
+	const writers, each = 8, 4 * often
+	var h Histogram
+	var wg sync.WaitGroup
+	for range writers {
+		wg.Go(func() {
+			for range each {
+				h.Record(time.Millisecond)
+			}
+		})
+	}
+	wg.Wait()
+	const n = writers * each
+	if s := h.Snapshot(); s.Count() != n || s.Sum() != n*time.Millisecond {
+		t.Errorf("count %d, sum %v, want %d", s.Count(), s.Sum(), n)
+	}
+	if more := h.more.Load(); more == nil || len(*more) != maxBlocks-1 {
+		t.Errorf("%v, want three more blocks", more)
+	}
+	if n := testing.AllocsPerRun(100, func() { h.Record(time.Millisecond) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	h.reset()
+	if s := h.Snapshot(); s.Count() != 0 || s.Sum() != 0 {
+		t.Errorf("after a reset: count %d, sum %v", s.Count(), s.Sum())
 	}
 }
 

@@ -22,8 +22,8 @@ type slot struct {
 	h      Histogram
 }
 
-// NewWindowed has n slots of the given width: 3 of 10 s hold the last 20 s to 30 s. Both are at least 1. It costs
-// 16 KiB a slot.
+// NewWindowed has n slots of the given width: 3 of 10 s hold the last 20 s to 30 s. Both are at least 1. Each is
+// a Histogram.
 func NewWindowed(n int, width time.Duration) *Windowed {
 	return &Windowed{width: max(width, 1), slots: make([]slot, max(n, 1))}
 }
