@@ -8,10 +8,10 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 20s
 LINT     := go tool -modfile=tools/golangci-lint/go.mod golangci-lint
 
-.PHONY: help build demo test race lint fuzz bench check clean
+.PHONY: help build demo test race lint fuzz bench bench-gateway bench-adversity conformance chaos check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/longpole, one static binary
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/longpole ./cmd/longpole
@@ -37,6 +37,20 @@ fuzz: ## fuzz every parser and the critical path, FUZZTIME each
 
 bench: ## run the benchmarks and compare them with the last tag where there is one
 	scripts/bench.sh
+
+bench-gateway: build ## measure CPU, throughput, added latency and memory beside Caddy, Traefik, nginx and HAProxy
+	scripts/bench-gateway.sh
+
+bench-adversity: build ## the same beside them with a bad replica and under twice the load
+	scripts/bench-adversity.sh
+
+conformance: build ## run the public suites for HTTP caches, HTTP/2, gRPC, smuggling, slow clients and WebSocket
+	scripts/conformance.sh
+
+chaos: ## break everything around the gateway for 10 minutes and check every answer; kill it under 10,000 jobs
+	scripts/setup-tests.sh
+	LONGPOLE_CHAOS=10m go test -count=1 -timeout 20m -run 'TestChaos$$' -v ./cmd/longpole
+	OFFLOAD_TEST_JOBS=10000 go test -count=1 -timeout 20m -run Killed -v ./internal/offload ./internal/gateway
 
 check: lint test ## all that must pass before a commit
 

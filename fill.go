@@ -17,12 +17,40 @@ const fetchTimeout = 30 * time.Second
 // Storable is a Work whose answers may be kept in a cache.
 type Storable[R any] interface {
 	Work[R]
-	// Keep makes r, a success or the caller's own fault, into a value of at most limit bytes that is fresh for ttl (0 =
-	// cache.Config.TTL); it may read r to its end and then releases it. When it may not or cannot be kept, ok is false
-	// and rest is r, still readable in full.
-	Keep(r R, limit int64) (v cache.Value, ttl time.Duration, rest R, ok bool)
+	// Keep makes r, a success or the caller's own fault, into a value of at most limit bytes. It may read r to its end and
+	// then releases it, or leave that to Kept.Fill. When r may not or cannot be kept, ok is false and Kept.Rest is r,
+	// still readable in full.
+	Keep(r R, limit int64) (k Kept[R], ok bool)
 	// Open makes a kept value into an answer of its own for one caller.
 	Open(v cache.Value, state call.CacheState) R
+}
+
+// Kept is what Keep makes of an answer.
+type Kept[R any] struct {
+	Value     cache.Value // nil = Fill brings it
+	Terms     cache.Terms // from the head of the answer on
+	Place     cache.Place
+	Confirmed bool // Value was kept before, and the dependency says that it still holds
+	Drop      bool // Value is for this one call: it is not kept, and neither is what was kept before
+
+	// Fill reads the answer to its end and gives it to keep, once, while Rest gives it to the one caller whose call fetched
+	// it: he need not wait for its end, but shall not see it before keep has returned, so that what he asks next finds it.
+	// An error goes to those who wait for the end; after cache.ErrNotStorable Rest must still be readable in full. The
+	// context of the attempt ends when both Fill has returned and Rest was released.
+	Fill func(keep func(cache.Value)) error
+	Rest R
+}
+
+// Selective is a Storable whose calls differ in what they want of the answers for one key.
+type Selective[R any] interface {
+	Storable[R]
+	// Wish is what the call wants of a kept answer.
+	Wish() cache.Wish
+	// Under is the key under which the answer for the call lies, when s lies under base.
+	Under(base string, s cache.Signpost) string
+	// Whole returns the Work of a fetch whose answer is for all calls for the key, whatever this one asked for. old is
+	// what is kept and may be confirmed instead of sent again; nil = nothing. Its Open and Keep are used for this call too.
+	Whole(old cache.Value) Storable[R]
 }
 
 // cachedCall is one call that has a key, under a policy that has a cache.
@@ -34,28 +62,82 @@ type cachedCall[R any] struct {
 	caller  context.Context // as it was given to Do
 	start   time.Time
 	work    Storable[R]
+	choosy  Selective[R] // work, when it is that
+	wish    cache.Wish
+	key     string // under which it looks
+	rounds  int    // looks
 	timed   bool
 	until   time.Time // deadline; zero = none
 	release func()
 }
 
+// maxRounds bounds how often a call looks into the cache: what it waited for may be of no use to it.
+const maxRounds = 3
+
 // do answers from the cache, from another call's fetch, or from a fetch of its own. It fails open: when the cache is
 // of no help, the call is made as if there were none.
 func (c *cachedCall[R]) do(ctx context.Context) (R, error) {
-	found := c.parts.cache.Lookup(c.start, c.info.Key)
+	if s, ok := any(c.work).(Selective[R]); ok {
+		c.choosy, c.wish = s, s.Wish()
+	}
+	found := c.find(c.start)
 	switch found.State {
 	case call.Stale, call.Hit:
 		if found.Lead {
-			c.fetch(ctx, found.Flight, true)
+			c.fetch(ctx, found, true)
 		}
 		return c.open(found.Value, found.State) // takes no time, so it needs no deadline
 	}
 	// A call that waits for another goroutine's fetch needs a context even when its Work is Timed.
 	ctx, c.until, c.release = c.parts.bound(ctx, c.start, false)
-	if found.State == call.Coalesced {
-		return c.follow(ctx, found)
+	return c.wait(ctx, found)
+}
+
+// find looks under the call's key, and where what lies there leads to.
+func (c *cachedCall[R]) find(now time.Time) cache.Result {
+	c.rounds++
+	c.key = c.info.Key
+	found := c.parts.cache.Find(now, c.key, c.wish)
+	if found.Sign == nil {
+		return found
 	}
-	return c.lead(ctx, found)
+	if c.choosy != nil {
+		if c.key = c.choosy.Under(c.info.Key, found.Sign); c.key != c.info.Key {
+			if found = c.parts.cache.Find(now, c.key, c.wish); found.Sign == nil {
+				return found
+			}
+		}
+	}
+	return cache.Result{State: call.Uncached}
+}
+
+// wait is do for a call that found no answer.
+func (c *cachedCall[R]) wait(ctx context.Context, found cache.Result) (R, error) {
+	switch {
+	case found.State == call.Coalesced:
+		return c.follow(ctx, found)
+	case found.Lead:
+		return c.lead(ctx, found)
+	case c.wish.Only:
+		c.state(call.Miss)
+		return c.finish(&finished[R]{err: ErrNotKept, out: call.Outcome{Class: call.Client}, end: time.Now(), index: -1})
+	}
+	return c.alone(ctx)
+}
+
+// again is wait after a wait for nothing.
+func (c *cachedCall[R]) again(ctx context.Context) (R, error) {
+	if c.rounds == maxRounds {
+		return c.alone(ctx)
+	}
+	found := c.find(time.Now())
+	if found.State != call.Hit && found.State != call.Stale {
+		return c.wait(ctx, found)
+	}
+	if found.Lead {
+		c.fetch(ctx, found, true)
+	}
+	return c.open(found.Value, call.Coalesced)
 }
 
 // open answers with a kept value.
@@ -106,9 +188,16 @@ func (c *cachedCall[R]) follow(ctx context.Context, found cache.Result) (R, erro
 		return c.gone(ctx)
 	}
 	v, err := found.Flight.Value()
+	sign, at := found.Flight.Place()
 	switch {
+	case err == nil && sign != nil && (c.choosy == nil || c.choosy.Under(c.info.Key, sign) != at):
+		return c.again(ctx) // that answer is for other calls
+	case err == nil && c.wish.Suits != nil && !c.wish.Suits(v):
+		return c.alone(ctx)
 	case err == nil:
 		return c.open(v, call.Coalesced)
+	case errors.Is(err, cache.ErrConfirm):
+		return c.again(ctx)
 	case found.Value != nil && !errors.Is(err, cache.ErrNotStorable):
 		return c.open(found.Value, call.Stale)
 	}
@@ -118,7 +207,7 @@ func (c *cachedCall[R]) follow(ctx context.Context, found cache.Result) (R, erro
 // lead begins the fetch that all calls for the key wait for, and waits for it like them.
 func (c *cachedCall[R]) lead(ctx context.Context, found cache.Result) (R, error) {
 	c.state(call.Miss)
-	f := c.fetch(ctx, found.Flight, false)
+	f := c.fetch(ctx, found, false)
 	if f == nil {
 		return c.alone(ctx)
 	}
@@ -153,6 +242,9 @@ func (c *cachedCall[R]) lead(ctx context.Context, found cache.Result) (R, error)
 	if end.stop != nil {
 		// The body is read by this caller alone, so it ends with this caller.
 		inner := end.stop
+		if c.timed {
+			ctx = c.caller // the Work keeps the policy's time
+		}
 		detach := context.AfterFunc(ctx, func() { inner(context.Cause(ctx)) })
 		end.stop = func(cause error) { detach(); inner(cause) }
 	}
@@ -160,7 +252,8 @@ func (c *cachedCall[R]) lead(ctx context.Context, found cache.Result) (R, error)
 }
 
 func (c *cachedCall[R]) openFetched(f *fetch[R]) (R, error) {
-	return c.finish(&finished[R]{r: c.work.Open(f.value, call.Miss), out: f.end.out, end: time.Now(), made: f.end.made, index: -1})
+	c.state(f.state)
+	return c.finish(&finished[R]{r: c.work.Open(f.value, f.state), out: f.end.out, end: time.Now(), made: f.end.made, index: -1})
 }
 
 func (c *cachedCall[R]) nobodyWon() {
@@ -179,30 +272,37 @@ func good[R any](f *finished[R]) bool {
 // fetch is a call that belongs to the policy: it goes on when its caller leaves. It touches nothing of the caller's
 // but the Work; what it has for the caller lies in it until landed is closed.
 type fetch[R any] struct {
-	all    *fetches
-	cancel context.CancelCauseFunc
-	mu     sync.Mutex
-	orphan bool // the caller is gone, or there was none
-	landed chan struct{}
+	all     *fetches
+	cancel  context.CancelCauseFunc
+	mu      sync.Mutex
+	orphan  bool // the caller is gone, or there was none
+	filling bool // the answer is being read to its end, beside its caller
+	stop    context.CancelCauseFunc
+	landed  chan struct{}
 
 	rec   call.Record
 	end   finished[R]
 	value cache.Value // what was kept; nil = end.r is the answer
+	state call.CacheState
 }
 
 // fetch starts one in a goroutine of its own. It is nil when the policy is closed, or when nobody would wait for it
 // (behind) and too many of that kind run.
-func (c *cachedCall[R]) fetch(ctx context.Context, flight *cache.Flight, behind bool) *fetch[R] {
+func (c *cachedCall[R]) fetch(ctx context.Context, found cache.Result, behind bool) *fetch[R] {
 	f := &fetch[R]{all: &c.p.fetches, orphan: behind, landed: make(chan struct{})}
-	own := &cachedCall[R]{p: c.p, parts: c.parts, info: c.info, start: c.start, work: c.work, timed: c.timed}
+	own := &cachedCall[R]{p: c.p, parts: c.parts, info: c.info, start: c.start, work: c.work, choosy: c.choosy, wish: c.wish, timed: c.timed}
+	// A call that fetches for itself alone asks in its own words, unless what is kept may be confirmed for it.
+	if c.choosy != nil && (!found.Flight.Alone() || found.Old != nil && !c.wish.Alone) {
+		own.work = c.choosy.Whole(found.Old)
+	}
 	own.until = own.fetchBy(ctx)
 	if behind {
 		own.info = behindTheScenes(own.info)
 	}
 	ctx, f.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	if !f.all.begin(behind, func() { own.run(ctx, flight, f) }) {
+	if !f.all.begin(behind, func() { own.run(ctx, found.Flight, f) }) {
 		f.cancel(errClosed)
-		c.parts.cache.Refuse(c.start, flight, errClosed)
+		c.parts.cache.Refuse(c.start, found.Flight, errClosed)
 		return nil
 	}
 	return f
@@ -222,7 +322,10 @@ func (c *cachedCall[R]) fetchBy(ctx context.Context) time.Time {
 
 // run makes the call, stores its answer and hands it over.
 func (c *cachedCall[R]) run(ctx context.Context, flight *cache.Flight, f *fetch[R]) {
-	ctx, timer := context.WithDeadlineCause(ctx, c.until, ErrDeadline)
+	timer := context.CancelFunc(func() {})
+	if !c.timed {
+		ctx, timer = context.WithDeadlineCause(ctx, c.until, ErrDeadline)
+	}
 	attached := context.AfterFunc(f.all.life, func() { f.cancel(errClosed) })
 	end := finished[R]{index: -1}
 	x := c.execution(&f.rec, c.until)
@@ -237,25 +340,48 @@ func (c *cachedCall[R]) run(ctx context.Context, flight *cache.Flight, f *fetch[
 		f.cancel(cause)
 		timer()
 	}
-	known, ttl := f.value != nil, time.Duration(0)
-	if known {
+	if f.value != nil {
 		end.end = time.Now()
 		end.cancel(nil)
-	} else {
-		ttl = c.store(&end, flight, f)
+		attached()
+		f.state = call.Hit
+		f.land(end, false)
+		return
 	}
-	attached()
-	switch orphan := f.land(end); {
-	case f.value != nil && !known:
-		c.toTier(f.all.life, end.end, flight.Key(), f.value, ttl)
-	case orphan && f.value == nil:
-		c.work.Discard(end.r)
+	k, ok := c.keep(&end, flight)
+	switch {
+	case !ok:
+		attached()
+		if f.land(end, false) {
+			c.work.Discard(end.r)
+			end.cancel(nil)
+		}
+	case k.Fill != nil:
+		c.fill(f, end, flight, k)
+		attached()
+	default:
 		end.cancel(nil)
+		attached()
+		f.value, f.state = k.Value, call.Miss
+		if k.Confirmed {
+			f.state = call.Revalidated
+		}
+		now := time.Now()
+		if !k.Drop {
+			c.parts.cache.Store(now, flight, k.Value, since(k.Terms, now.Sub(end.end)), k.Place)
+		} else {
+			c.parts.cache.Invalidate(flight.Key())
+			c.parts.cache.Refuse(now, flight, cache.ErrNotStorable)
+		}
+		f.land(end, false)
+		if !k.Drop {
+			c.toTier(f.all.life, end.end, flight.Key(), k)
+		}
 	}
 }
 
-// store ends the flight. ttl is what the Work said of an answer that was kept.
-func (c *cachedCall[R]) store(end *finished[R], flight *cache.Flight, f *fetch[R]) (ttl time.Duration) {
+// keep asks the Work what is to be kept of an answer, and ends the flight when that is nothing.
+func (c *cachedCall[R]) keep(end *finished[R], flight *cache.Flight) (k Kept[R], ok bool) {
 	store := c.parts.cache
 	if !good(end) {
 		err := end.err
@@ -263,28 +389,57 @@ func (c *cachedCall[R]) store(end *finished[R], flight *cache.Flight, f *fetch[R
 			err = &Error{Class: end.out.Class, Attempts: end.made, Err: errFailed}
 		}
 		store.Refuse(end.end, flight, err)
-		return 0
+		return k, false
 	}
-	v, ttl, rest, ok := c.work.Keep(end.r, store.MaxEntryBytes())
-	now := time.Now()
-	if !ok {
-		end.r = rest
-		store.Refuse(now, flight, cache.ErrNotStorable)
-		return 0
+	if k, ok = c.work.Keep(end.r, store.MaxEntryBytes()); !ok {
+		end.r = k.Rest
+		store.Refuse(time.Now(), flight, cache.ErrNotStorable)
 	}
-	end.cancel(nil)
-	f.value = v
-	store.Fill(now, flight, v, ttl)
-	return ttl
+	return k, ok
+}
+
+// fill hands an answer to its caller at its head, and reads it to its end beside him.
+func (c *cachedCall[R]) fill(f *fetch[R], end finished[R], flight *cache.Flight, k Kept[R]) {
+	f.stop = end.stop
+	end.r, end.stop = k.Rest, f.part
+	if f.land(end, true) {
+		c.work.Discard(k.Rest)
+	}
+	err := k.Fill(func(v cache.Value) {
+		now := time.Now()
+		k.Value = v
+		c.parts.cache.Store(now, flight, v, since(k.Terms, now.Sub(end.end)), k.Place)
+	})
+	if k.Value == nil {
+		if err == nil {
+			err = cache.ErrNotStorable
+		}
+		c.parts.cache.Refuse(time.Now(), flight, err)
+	}
+	f.filled()
+	if k.Value != nil {
+		c.toTier(f.all.life, end.end, flight.Key(), k)
+	}
+}
+
+// since is what is left of t after d. What Keep said was about the head of the answer.
+func since(t cache.Terms, d time.Duration) cache.Terms {
+	t.Age += d
+	if t.Fresh != 0 {
+		if t.Fresh -= d; t.Fresh == 0 {
+			t.Fresh = -1
+		}
+	}
+	return t
 }
 
 // land hands the end over; orphan says that nobody is there to take it.
-func (f *fetch[R]) land(end finished[R]) (orphan bool) {
+func (f *fetch[R]) land(end finished[R], filling bool) (orphan bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.end = end
+	f.end, f.filling = end, filling
 	close(f.landed)
-	if f.orphan {
+	if f.orphan && !filling {
 		f.all.orphaned(-1)
 	}
 	return f.orphan
@@ -304,4 +459,29 @@ func (f *fetch[R]) leave() bool {
 		f.cancel(errOrphans)
 	}
 	return true
+}
+
+// part tells a fetch that its caller is done with the answer. It may be called more than once.
+func (f *fetch[R]) part(cause error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.orphan:
+	case !f.filling:
+		f.stop(cause)
+	case !f.all.orphaned(1):
+		f.cancel(errOrphans)
+	}
+	f.orphan = true
+}
+
+// filled is the end of filling.
+func (f *fetch[R]) filled() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.filling = false
+	if f.orphan {
+		f.all.orphaned(-1)
+		f.stop(nil)
+	}
 }

@@ -22,9 +22,12 @@ const (
 	tierSetTimeout = time.Second
 )
 
-// SetTier puts t behind the cache; nil = none. It is asked once for each fetch whose Work is Portable, and told of each
-// answer that is kept, after those who wait have got it. The keys are those of call.Info: a tier that several routes
-// share needs keys that tell them apart.
+// signTime is how long a tier keeps what leads to answers: longer than nearly all of them.
+const signTime = 24 * time.Hour
+
+// SetTier puts t behind the cache, for as long as cache.Config.Shared is on; nil = none. It is asked once for each fetch
+// whose Work is Portable, and told of each answer that is kept and fresh, after those who wait have got it. The keys are
+// those of call.Info: a tier that several routes share needs keys that tell them apart.
 func (p *Policy) SetTier(t cache.Tier) {
 	if t == nil {
 		p.tier.Store(nil)
@@ -33,49 +36,116 @@ func (p *Policy) SetTier(t cache.Tier) {
 	p.tier.Store(&t)
 }
 
-// fromTier ends the flight with an answer of the second tier, if there is a fresh one.
+// shared is the tier in use; nil = none.
+func (p *Policy) shared(parts *parts) cache.Tier {
+	t := p.tier.Load()
+	if t == nil || parts.cfg.Cache == nil || !parts.cfg.Cache.Shared {
+		return nil
+	}
+	return *t
+}
+
+// Kept is what the cache has under key, whatever its state: an answer, a cache.Signpost, or nil.
+func (p *Policy) Kept(key string) cache.Value {
+	if store := p.parts.Load().cache; store != nil {
+		return store.Kept(key)
+	}
+	return nil
+}
+
+// Replace puts v in the place of was, if that is still what is kept under key. It reports whether it was.
+func (p *Policy) Replace(key string, was, v cache.Value, t cache.Terms) bool {
+	store := p.parts.Load().cache
+	return store != nil && store.Replace(time.Now(), key, was, v, t)
+}
+
+// Invalidate drops what is kept under keys, and what leads from them to other keys; what is being fetched for them will
+// not be kept. A second tier is told, and waited for no longer than ctx or 50 ms: one that is down may bring an old
+// answer back for the rest of its time.
+func (p *Policy) Invalidate(ctx context.Context, keys ...string) {
+	parts := p.parts.Load()
+	if parts.cache == nil {
+		return
+	}
+	for _, key := range keys {
+		parts.cache.Invalidate(key)
+	}
+	if t := p.shared(parts); t != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tierGetTimeout)
+		defer cancel()
+		_ = t.Delete(ctx, keys...)
+	}
+}
+
+// fromTier ends the flight with an answer of the second tier, if there is a fresh one that the call can use.
 func (c *cachedCall[R]) fromTier(ctx context.Context, flight *cache.Flight) cache.Value {
-	t := c.p.tier.Load()
+	t := c.p.shared(c.parts)
 	work, ok := c.work.(Portable[R])
-	if t == nil || !ok {
+	if t == nil || !ok || c.wish.Confirm || c.wish.MaxAge > 0 || c.wish.MinFresh > 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, tierGetTimeout)
 	defer cancel()
-	stored, err := (*t).Get(ctx, flight.Key())
-	now := time.Now()
-	if err != nil || c.parts.cache.Early(now, stored) {
+	stored, v := c.ask(ctx, t, work, flight.Key())
+	var at cache.Place
+	if sign, leads := v.(cache.Signpost); leads && c.choosy != nil {
+		at = cache.Place{Key: c.choosy.Under(flight.Key(), sign), Base: flight.Key(), Sign: sign}
+		stored, v = c.ask(ctx, t, work, at.Key)
+	}
+	if _, leads := v.(cache.Signpost); leads || v == nil || c.wish.Suits != nil && !c.wish.Suits(v) {
 		return nil
 	}
-	v, err := work.Unpack(stored.Data)
-	if err != nil {
-		return nil
-	}
-	c.parts.cache.FillFrom(now, flight, v, stored)
+	c.parts.cache.FillFrom(time.Now(), flight, v, stored, at)
 	return v
 }
 
-// toTier tells the second tier of an answer that came at now and is fresh for ttl (0 = as the cache has it).
-func (c *cachedCall[R]) toTier(ctx context.Context, now time.Time, key string, v cache.Value, ttl time.Duration) {
-	t := c.p.tier.Load()
+// ask gets a value that is fresh; nil = there is none.
+func (c *cachedCall[R]) ask(ctx context.Context, t cache.Tier, work Portable[R], key string) (cache.Stored, cache.Value) {
+	stored, err := t.Get(ctx, key)
+	if err != nil || c.parts.cache.Early(time.Now(), stored) {
+		return stored, nil
+	}
+	v, err := work.Unpack(stored.Data)
+	if err != nil {
+		return stored, nil
+	}
+	return stored, v
+}
+
+// toTier tells the second tier of an answer that came at now.
+func (c *cachedCall[R]) toTier(ctx context.Context, now time.Time, key string, k Kept[R]) {
+	t := c.p.shared(c.parts)
 	work, ok := c.work.(Portable[R])
-	if t == nil || !ok {
+	if t == nil || !ok || k.Terms.Fresh < 0 {
 		return
 	}
-	data, err := work.Pack(v)
+	data, err := work.Pack(k.Value)
 	if err != nil {
 		return
 	}
-	s := cache.Stored{Data: data, Until: now.Add(ttl), Took: now.Sub(c.start)}
-	if n, ok := v.(cache.Negative); ok {
+	ttl := k.Terms.Fresh
+	s := cache.Stored{
+		Data: data, Took: now.Sub(c.start), Age: k.Terms.Age, Revalidate: k.Terms.Revalidate, IfError: k.Terms.IfError,
+	}
+	if n, ok := k.Value.(cache.Negative); ok {
 		s.Negative = n.Negative()
 	}
 	if cfg := c.parts.cfg.Cache; ttl == 0 && s.Negative {
-		s.Until = now.Add(cfg.NegativeTTL)
+		ttl = cfg.NegativeTTL
 	} else if ttl == 0 {
-		s.Until = now.Add(cfg.TTL)
+		ttl = cfg.TTL
 	}
+	s.Until = now.Add(ttl)
 	ctx, cancel := context.WithTimeout(ctx, tierSetTimeout)
 	defer cancel()
-	_ = (*t).Set(ctx, key, s) // a copy that is missing costs a fetch and nothing else
+	// A copy that is missing costs a fetch and nothing else.
+	if k.Place.Sign != nil {
+		if data, err = work.Pack(k.Place.Sign); err == nil {
+			_ = t.Set(ctx, k.Place.Base, cache.Stored{Data: data, Until: now.Add(signTime)})
+		}
+	}
+	if k.Place.Key != "" {
+		key = k.Place.Key
+	}
+	_ = t.Set(ctx, key, s)
 }

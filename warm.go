@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/longpole/longpole/cache"
 	"github.com/longpole/longpole/call"
 )
 
@@ -41,7 +42,7 @@ func Warm[R any](ctx context.Context, p *Policy, keys []string, work func(key st
 			info.Key = f.Key()
 			c := cachedCall[R]{p: p, parts: parts, info: info, start: now, work: w}
 			_, c.timed = any(w).(Timed)
-			if fetch := c.fetch(context.Background(), f, true); fetch != nil {
+			if fetch := c.fetch(context.Background(), cache.Result{Flight: f}, true); fetch != nil {
 				go func() {
 					<-fetch.landed
 					select {

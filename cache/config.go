@@ -15,6 +15,8 @@ type Config struct {
 	Jitter               float64       `yaml:"jitter"`                 // each answer is fresh for up to this share less, at random, so that those that came together do not go together; 0..1; default 5%
 	EarlyRefresh         float64       `yaml:"early_refresh"`          // XFetch's beta: fetch anew before TTL by chance, the earlier the longer a fetch takes; 1 is optimal; default 0 = never
 	RefreshAhead         float64       `yaml:"refresh_ahead"`          // share of its time before whose end a key of the Warm list is fetched anew; 0..1; default 20%
+	Shared               bool          `yaml:"shared"`                 // ask and fill the second tier too, which several processes share, if there is one; default false
+	Implicit             string        `yaml:"implicit"`               // what an answer of HTTP that does not say is taken for: ttl = fresh for TTL; heuristic = for a tenth of the time since its last change, up to a day; none = not fresh; default ttl
 	MaxBytes             int64         `yaml:"max_bytes"`              // of all entries; default 64MiB
 	MaxEntryBytes        int64         `yaml:"max_entry_bytes"`        // larger answers pass through; default 1MiB
 }
@@ -29,6 +31,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Jitter == 0 {
 		c.Jitter = 0.05
+	}
+	if c.Implicit == "" {
+		c.Implicit = "ttl"
 	}
 	if c.RefreshAhead == 0 {
 		c.RefreshAhead = 0.2
@@ -52,6 +57,7 @@ func (c Config) Validate() error {
 	f.Check(c.Jitter >= 0 && c.Jitter <= 1, "jitter", c.Jitter, "0%..100%")
 	f.Check(c.EarlyRefresh >= 0 && c.EarlyRefresh <= 10, "early_refresh", c.EarlyRefresh, "0..10")
 	f.Check(c.RefreshAhead >= 0 && c.RefreshAhead <= 1, "refresh_ahead", c.RefreshAhead, "0%..100%")
+	f.Check(c.Implicit == "" || c.Implicit == "ttl" || c.Implicit == "heuristic" || c.Implicit == "none", "implicit", c.Implicit, "ttl, heuristic or none")
 	f.Check(c.MaxBytes >= 0, "max_bytes", c.MaxBytes, "a size that is not negative")
 	f.Check(c.MaxEntryBytes >= 0, "max_entry_bytes", c.MaxEntryBytes, "a size that is not negative")
 	return f.Err()

@@ -168,7 +168,7 @@ func TestAnAnswerOfTheTierKeepsItsTimes(t *testing.T) {
 	c := exact(Config{EarlyRefresh: 1, StaleIfError: time.Hour})
 	defer c.Close()
 	r := c.Lookup(t0, "k")
-	c.FillFrom(t0, r.Flight, text("v"), Stored{Until: t0.Add(5 * time.Second), Took: time.Second, Negative: true})
+	c.FillFrom(t0, r.Flight, text("v"), Stored{Until: t0.Add(5 * time.Second), Took: time.Second, Negative: true}, Place{})
 	want(t, c, t0.Add(5*time.Second-1), "k", call.Hit, text("v"), false)
 	c.rand = func() float64 { return 1 - math.Exp(-1) }
 	want(t, c, t0.Add(3*time.Second), "k", call.Hit, text("v"), false)

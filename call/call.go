@@ -65,11 +65,12 @@ type CacheState uint8
 
 // The states, as they appear in metrics.
 const (
-	Uncached  CacheState = iota // no cache, or the call has no key
-	Miss                        // fetched by this call
-	Hit                         // answered with a fresh entry
-	Stale                       // answered with an expired entry: while it is refreshed, or because the refresh failed
-	Coalesced                   // waited for another call's fetch
+	Uncached    CacheState = iota // no cache, or the call has no key
+	Miss                          // fetched by this call
+	Hit                           // answered with a fresh entry
+	Stale                         // answered with an expired entry: while it is refreshed, or because the refresh failed
+	Coalesced                     // waited for another call's fetch
+	Revalidated                   // fetched by this call, and the answer was that what was kept still holds
 	cacheStates
 )
 
@@ -78,7 +79,7 @@ func (s CacheState) String() string {
 	if s >= cacheStates {
 		return "unknown"
 	}
-	return [cacheStates]string{"uncached", "miss", "hit", "stale", "coalesced"}[s]
+	return [cacheStates]string{"uncached", "miss", "hit", "stale", "coalesced", "revalidated"}[s]
 }
 
 // MaxAttempts bounds the attempts of one call, hedges included.
@@ -105,6 +106,7 @@ type Record struct {
 	Cache         CacheState
 	QueueWait     time.Duration // before a permit of the limiter; part of Latency
 	Fallback      bool          // the answer is not the dependency's: Class says how the call itself ended
+	Fault         string        // name of the fault that was injected into the call, on purpose; "" = none
 	Count         int           // attempts made; those beyond MaxAttempts are counted but not kept
 	Attempts      [MaxAttempts]Attempt
 	RequestBytes  int64

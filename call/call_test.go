@@ -12,7 +12,7 @@ func TestClassesHaveNames(t *testing.T) {
 			t.Errorf("class %d: %q, want %q", c, got, name)
 		}
 	}
-	for s, name := range []string{"uncached", "miss", "hit", "stale", "coalesced", "unknown"} {
+	for s, name := range []string{"uncached", "miss", "hit", "stale", "coalesced", "revalidated", "unknown"} {
 		if got := CacheState(s).String(); got != name {
 			t.Errorf("state %d: %q, want %q", s, got, name)
 		}

@@ -77,6 +77,24 @@ func (t *Tier) Set(ctx context.Context, key string, s cache.Stored) error {
 	})
 }
 
+// Delete forgets what is stored under keys. Other processes that read it lately learn of it from Redis.
+func (t *Tier) Delete(ctx context.Context, keys ...string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	return t.do(ctx, func(ctx context.Context, c rueidis.Client) error {
+		var errs []error
+		commands := make(rueidis.Commands, 0, len(keys))
+		for _, key := range keys {
+			commands = append(commands, c.B().Del().Key(t.cfg.Prefix+key).Build())
+		}
+		for _, r := range c.DoMulti(ctx, commands...) {
+			errs = append(errs, r.Error())
+		}
+		return errors.Join(errs...)
+	})
+}
+
 // do asks Redis, unless it failed lately, and learns from the outcome.
 func (t *Tier) do(ctx context.Context, ask func(context.Context, rueidis.Client) error) error {
 	start := time.Now()

@@ -73,7 +73,7 @@ func (c *adminClient) do(ctx context.Context, method, path string, body, into an
 		if json.Unmarshal(data, &p) != nil || p.Error == "" {
 			p.Error = fmt.Sprintf("%s answers %s", base, resp.Status)
 		}
-		return &failure{code: exitError, err: errors.New(p.Error), hint: adminHint(resp.StatusCode)}
+		return &failure{code: exitError, err: errors.New(p.Error), hint: adminHint(resp.StatusCode, path)}
 	}
 	if into == nil {
 		return nil
@@ -85,14 +85,21 @@ func (c *adminClient) do(ctx context.Context, method, path string, body, into an
 }
 
 // adminHint is the mend of a refusal, where its text does not say it.
-func adminHint(status int) string {
+func adminHint(status int, path string) string {
+	show := "`longpole rollout list` shows the IDs"
+	switch {
+	case strings.HasPrefix(path, faultsPath):
+		show = "`longpole fault list` shows the faults, `longpole routes` the routes"
+	case strings.HasPrefix(path, jobsPath):
+		show = "`longpole jobs list` shows the queues, `longpole jobs list --dead QUEUE` the IDs"
+	}
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return "put the gateway's token in " + tokenVariable
 	case http.StatusConflict:
-		return "`longpole rollout list` shows what runs and what has ended"
+		return show
 	case http.StatusNotFound:
-		return "`longpole rollout list` shows the IDs; --admin is the admin address, not the one that takes calls"
+		return show + "; --admin is the admin address, not the one that takes calls"
 	}
 	return ""
 }

@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"longpole": main})
+	testscript.Main(m, map[string]func(){"longpole": main, "chaos-backend": chaosBackend, "chaos-nats": chaosNATS})
 }
 
 // TestScript runs testdata/script, one file a subject. Beside the commands of testscript there are:

@@ -97,7 +97,7 @@ func routeRows(all []gateway.RouteStatus) [][]string {
 			}
 		}
 		rows = append(rows, []string{
-			r.Name, cut(r.Match.String(), 40), dash(r.Upstream), rate(r.RPS), percent(1 - r.ErrorRatio), ms(r.LatencyMS.P50), ms(r.LatencyMS.P95),
+			r.Name, cut(r.Match.String(), 40), dash(cut(r.Target(), 40)), rate(r.RPS), percent(1 - r.ErrorRatio), ms(r.LatencyMS.P50), ms(r.LatencyMS.P95),
 			ms(r.LatencyMS.P99), ms(r.LatencyMS.P999), tries(r), fmt.Sprintf("%d/%d", fit, len(r.Endpoints)),
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,11 @@ Exits 0 when the file is valid, 104 when it is not.`,
 				return err
 			}
 			cfg, err := loadConfig(args[0])
+			if err == nil {
+				if bad := cfg.CheckFiles(time.Now()); bad != nil {
+					err = faulty(args[0], located(args[0], bad), "")
+				}
+			}
 			if output == "json" {
 				return writeFaults(cmd, args[0], err)
 			}
@@ -73,11 +79,11 @@ func count(n int, what string) string {
 // verdict is the JSON form.
 type verdict struct {
 	Valid  bool    `json:"valid"`
-	Faults []fault `json:"faults"` // in the order of the file
+	Faults []placed `json:"faults"` // in the order of the file
 }
 
-// fault is one fault in the JSON form.
-type fault struct {
+// placed is one fault in the JSON form.
+type placed struct {
 	File    string `json:"file"`
 	Line    int    `json:"line"`
 	Column  int    `json:"column"`
@@ -87,16 +93,16 @@ type fault struct {
 
 // writeFaults writes the verdict on a file. Standard error then has its number of faults only.
 func writeFaults(cmd *cobra.Command, path string, err error) error {
-	faults := []fault{}
+	faults := []placed{}
 	var unreadable *fs.PathError
 	if errors.As(err, &unreadable) {
-		faults = append(faults, fault{File: path, Message: unreadable.Error()})
+		faults = append(faults, placed{File: path, Message: unreadable.Error()})
 	} else if err != nil {
 		for _, e := range setting.List(errors.Unwrap(errors.Unwrap(err))) {
 			if at, ok := errors.AsType[*conf.Error](e); ok {
-				faults = append(faults, fault{at.File, at.Line, at.Column, at.Path, at.Msg})
+				faults = append(faults, placed{at.File, at.Line, at.Column, at.Path, at.Msg})
 			} else {
-				faults = append(faults, fault{File: path, Message: e.Error()})
+				faults = append(faults, placed{File: path, Message: e.Error()})
 			}
 		}
 	}

@@ -5,21 +5,32 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/longpole/longpole/call"
 )
 
-// deadline gives the client time to take what is written next.
+// deadline gives the client time to take what is written next. It is put off only now and then: a connection's deadline
+// is not free.
 func (v *visit) deadline() {
-	if stall := v.g.table.Load().cfg.Limits.StallTimeout; stall > 0 {
-		_ = http.NewResponseController(v.w).SetWriteDeadline(time.Now().Add(stall))
+	stall := v.limits().StallTimeout
+	if stall <= 0 {
+		return
+	}
+	if now := time.Now(); v.armed.IsZero() || now.Sub(v.armed) > stall/8 {
+		v.armed = now
+		_ = http.NewResponseController(v.w).SetWriteDeadline(now.Add(stall))
 	}
 }
 
 // answer streams res to the client.
 func (v *visit) answer(res *http.Response) {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		v.tunnel(res)
+		return
+	}
 	// Whatever changes an answer on its way to the client wraps res here, before its head is read: content coding,
 	// validators, conditional answers. A wrapped body is closed like any other and closes what it wraps.
 	defer func() { _ = res.Body.Close() }()
@@ -27,8 +38,10 @@ func (v *visit) answer(res *http.Response) {
 	h := v.w.Header()
 	maps.Copy(h, res.Header)
 	h["Via"] = append(append([]string(nil), h["Via"]...), via(max(res.ProtoMajor, 1), max(res.ProtoMinor, 1)))
-	if v.arm.caches {
-		addCacheStatus(h, v.rec.Cache)
+	v.cacheLine(h, res)
+	v.editAnswer(h)
+	if !v.dress(res, h) {
+		return
 	}
 	announced := make(map[string]bool, len(res.Trailer))
 	for name := range res.Trailer {
@@ -36,13 +49,23 @@ func (v *visit) answer(res *http.Response) {
 		h.Add("Trailer", name)
 		h.Del("Content-Length") // only a chunked answer has room for trailers
 	}
+	v.parting()
 	v.deadline()
 	v.w.WriteHeader(res.StatusCode)
 	fault := v.stream(res)
 	v.rec.Total = time.Since(v.start)
+	if fault != nil && v.x.mode == framed && v.r.Context().Err() == nil {
+		v.brokenOff(fault)
+		return
+	}
 	if fault != nil {
 		// The head is sent; to break off is the only way left to say that the body is not whole.
 		panic(http.ErrAbortHandler)
+	}
+	if v.x.mode == framed && v.rec.Class == call.OK {
+		if out, ok := grpcOutcome(res.Trailer); ok {
+			v.rec.Class = out.Class
+		}
 	}
 	stripHopByHop(res.Trailer)
 	for name, values := range res.Trailer {
@@ -51,6 +74,22 @@ func (v *visit) answer(res *http.Response) {
 		}
 		h[name] = values
 	}
+}
+
+// parting announces the end of an HTTP/1.1 connection on which a body is still on its way: where it ends is not known, and
+// what follows it must not be taken for a request.
+func (v *visit) parting() {
+	if v.r.ProtoMajor == 1 && v.x.body.unread() {
+		v.w.Header()["Connection"] = []string{"close"}
+	}
+}
+
+// brokenOff ends a gRPC stream, whose head is sent, with a status instead of a reset, so that the client knows why.
+func (v *visit) brokenOff(fault error) {
+	code, message := brokenGRPC(fault, v.rec.Class)
+	h := v.w.Header()
+	h[http.TrailerPrefix+grpcStatusField] = []string{strconv.Itoa(code)}
+	h[http.TrailerPrefix+grpcMessageField] = []string{message}
 }
 
 // chunks are the buffers that bodies pass through.
@@ -90,11 +129,9 @@ func (v *visit) stream(res *http.Response) error {
 			return nil
 		}
 		if err != nil {
-			v.rec.Class = call.Server
-			if v.r.Context().Err() != nil {
-				v.rec.Class = call.Canceled
-			} else if v.x.class(v.r.Context(), err) == call.Timeout {
-				v.rec.Class = call.Timeout
+			v.rec.Class = v.x.class(v.r.Context(), err)
+			if b, ok := errors.AsType[*bodyError](err); ok && v.r.Context().Err() == nil {
+				v.rec.Class = b.class
 			}
 			return err
 		}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // bounded is a listener with at most so many open connections. Further ones wait in the kernel's queue, where they cost
@@ -12,6 +13,9 @@ type bounded struct {
 	slots chan struct{}
 	done  chan struct{}
 	once  sync.Once
+
+	open     atomic.Int64
+	accepted atomic.Uint64
 }
 
 func newBounded(l net.Listener, most int) *bounded {
@@ -30,7 +34,9 @@ func (b *bounded) Accept() (net.Conn, error) {
 		<-b.slots
 		return nil, err
 	}
-	return &boundedConn{Conn: c, leave: sync.OnceFunc(func() { <-b.slots })}, nil
+	b.open.Add(1)
+	b.accepted.Add(1)
+	return &boundedConn{Conn: c, leave: sync.OnceFunc(func() { b.open.Add(-1); <-b.slots })}, nil
 }
 
 // Close ends Accept; connections stay.

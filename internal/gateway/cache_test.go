@@ -21,25 +21,37 @@ func TestWhatMayBeAnsweredFromTheCache(t *testing.T) {
 		kept     bool
 	}{
 		{name: "plain", kept: true},
-		{name: "head", method: "HEAD", kept: true},
+		{name: "head", method: "HEAD"},
 		{name: "post", method: "POST"},
 		{name: "authorization", request: []string{"Authorization", "x"}},
 		{name: "cookie", request: []string{"Cookie", "a=b"}},
-		{name: "range", request: []string{"Range", "bytes=0-1"}},
-		{name: "condition", request: []string{"If-None-Match", `"x"`}},
+		{name: "range of a server that knows none", request: []string{"Range", "x=0-1"}, kept: true},
+		{name: "condition", request: []string{"If-None-Match", `"x"`}, kept: true},
+		{name: "condition of a writer", request: []string{"If-Match", `"x"`}},
 		{name: "client wants fresh", request: []string{"Cache-Control", "No-Cache"}},
 		{name: "client wants no store", request: []string{"Cache-Control", "max-age=5, no-store"}},
 		{name: "client wants age 0", request: []string{"Cache-Control", "max-age=0"}},
 		{name: "pragma", request: []string{"Pragma", "no-cache"}},
+		{name: "other pragma", request: []string{"Pragma", "x"}, kept: true},
 		{name: "method override", request: []string{"X-HTTP-Method-Override", "DELETE"}},
 		{name: "url override", request: []string{"X-Original-URL", "/admin"}},
 		{name: "forged host", request: []string{"X-Forwarded-Host", "evil"}, kept: true}, // never reaches the upstream
-		{name: "not found", status: 404},
-		{name: "moved", status: 301},
+		{name: "not found, for a short time", status: 404, kept: false},
+		{name: "not found, for the time it says", status: 404, response: []string{"Cache-Control", "max-age=60"}, kept: true},
+		{name: "moved", status: 301, kept: true},
+		{name: "found", status: 302},
+		{name: "bad request", status: 400},
+		{name: "header too large", status: 431},
+		{name: "failure, though it says so", status: 500, response: []string{"Cache-Control", "public, max-age=60"}},
+		{name: "unavailable", status: 503, response: []string{"Cache-Control", "max-age=60"}},
+		{name: "cookie, and it says so", request: []string{"Cookie", "a=b"}, response: []string{"Cache-Control", "max-age=60"}, kept: true},
+		{name: "authorization, and it says so", request: []string{"Authorization", "x"}, response: []string{"Cache-Control", "public, max-age=60"}, kept: true},
+		{name: "cookie set for all", response: []string{"Set-Cookie", "a=b", "Cache-Control", "s-maxage=60"}, kept: true},
 		{name: "cookie set", response: []string{"Set-Cookie", "a=b"}},
 		{name: "private", response: []string{"Cache-Control", "private"}},
 		{name: "no-store", response: []string{"Cache-Control", "public, no-store"}},
-		{name: "no-cache", response: []string{"Cache-Control", `no-cache="x"`}},
+		{name: "no-cache", response: []string{"Cache-Control", "max-age=60, no-cache"}},
+		{name: "no-cache of a field", response: []string{"Cache-Control", `no-cache="x"`}, kept: true},
 		{name: "max-age 0", response: []string{"Cache-Control", "max-age=0"}},
 		{name: "s-maxage wins", response: []string{"Cache-Control", "s-maxage=0, max-age=60"}},
 		{name: "max-age", response: []string{"Cache-Control", "max-age=60"}, kept: true},
@@ -47,7 +59,7 @@ func TestWhatMayBeAnsweredFromTheCache(t *testing.T) {
 		{name: "too old", response: []string{"Cache-Control", "max-age=60", "Age", "60"}},
 		{name: "expired", response: []string{"Expires", "0"}},
 		{name: "vary star", response: []string{"Vary", "*"}},
-		{name: "vary origin", response: []string{"Vary", "Accept, Origin"}},
+		{name: "vary origin", response: []string{"Vary", "Accept, Origin"}, kept: true},
 		{name: "vary encoding", response: []string{"Vary", "accept-encoding"}, kept: true},
 		{name: "events", response: []string{"Content-Type", "text/event-stream"}},
 	}
@@ -103,7 +115,7 @@ func TestCachedAnswersSayTheirAgeAndEnd(t *testing.T) {
 			got = append(got, a.body+" "+a.header.Get("Age")+" "+a.header.Get("Cache-Status")+" "+a.header.Get("Content-Length"))
 			time.Sleep(2500 * time.Millisecond)
 		}
-		want := "answer 1 4 longpole; fwd=miss 8|answer 1 6 longpole; hit 8|answer 1 9 longpole; hit 8|answer 2 4 longpole; fwd=miss 8"
+		want := "answer 1 4 longpole; fwd=miss; ttl=6; stored 8|answer 1 6 longpole; hit; ttl=3 8|answer 1 9 longpole; hit; ttl=1 8|answer 2 4 longpole; fwd=stale; ttl=6; stored 8"
 		if strings.Join(got, "|") != want {
 			t.Errorf("got %s", strings.Join(got, "|"))
 		}
@@ -117,6 +129,7 @@ func TestKeysDoNotCollide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
 		n.serve(t, "a:1", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Vary", "Accept, Accept-Encoding")
 			_, _ = fmt.Fprint(w, r.Host, r.RequestURI, r.Header["Accept"], r.Header["Accept-Encoding"])
 		})
 		n.start(t, one("{cache: {}}", "http://a:1"), nil)

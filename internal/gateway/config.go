@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/longpole/longpole/internal/conf"
+	"github.com/longpole/longpole/internal/offload"
 	"github.com/longpole/longpole/setting"
 )
 
@@ -21,8 +22,12 @@ type Config struct {
 	Routes    []Route             `yaml:"routes"`    // the first that matches a call takes it
 	OTLP      OTLP                `yaml:"otlp"`
 	Limits    Limits              `yaml:"limits"`
+	Trust     []string            `yaml:"trust"` // addresses, or ranges such as 10.0.0.0/8, of proxies whose X-Forwarded-For, -Host and -Proto, and whose word about priority and tenant, are believed; default nobody
 	Overload  Overload            `yaml:"overload"`
 	AccessLog AccessLog           `yaml:"access_log"`
+	Redis     *Redis              `yaml:"redis"`   // the second tier of the caches; nil = none
+	Record    *Record             `yaml:"record"`  // a share of the calls is kept in files, to be sent again; nil = none
+	Offload   offload.StoreConfig `yaml:"offload"` // where routes with offload keep their jobs
 }
 
 // OTLP is where telemetry of the services around is received; "off" disables one.
@@ -35,11 +40,15 @@ type OTLP struct {
 type Limits struct {
 	HeaderBytes   int64         `yaml:"header_bytes"`   // of one request's head; 4KiB..16MiB; default 64KiB
 	ReplayBytes   int64         `yaml:"replay_bytes"`   // of a request body kept for another attempt; a longer one gets a single attempt; default 64KiB
+	ReplayTotal   int64         `yaml:"replay_total"`   // of all bodies that are kept at one time; beyond it a body gets a single attempt; default 256MiB
 	BodyBytes     int64         `yaml:"body_bytes"`     // of one request body; bodies are streamed; 0 = no limit
 	Connections   int           `yaml:"connections"`    // of clients, at each address; more wait to be accepted; default 10000
 	HeaderTimeout time.Duration `yaml:"header_timeout"` // from the first byte of a request to the end of its head; default 10s
 	IdleTimeout   time.Duration `yaml:"idle_timeout"`   // of a client connection between two requests; default 2m
 	StallTimeout  time.Duration `yaml:"stall_timeout"`  // longest pause of a client within a body, sending or reading; default 1m
+	DrainDelay    time.Duration `yaml:"drain_delay"`    // from the wish to stop, when /readyz says no, to the end of new calls, so that load balancers can notice; default 0s
+	BodyRate      int64         `yaml:"body_rate"`      // bytes a second that a body must bring on average, once StallTimeout was waited for it; default 500
+	StreamIdle    time.Duration `yaml:"stream_idle"`    // longest silence, both ways, of a stream or of a connection that was switched to another protocol; default 10m
 	DrainTimeout  time.Duration `yaml:"drain_timeout"`  // for calls that run when the gateway stops; default 15s
 }
 
@@ -63,15 +72,20 @@ func (c Config) WithDefaults() Config {
 	c.Limits = c.Limits.WithDefaults()
 	c.Overload = c.Overload.WithDefaults()
 	c.AccessLog = c.AccessLog.WithDefaults()
+	c.Offload = c.Offload.WithDefaults()
+	if c.Redis != nil {
+		part := c.Redis.WithDefaults()
+		c.Redis = &part
+	}
 	c.Upstreams = maps.Clone(c.Upstreams)
 	for name, u := range c.Upstreams {
-		u.Health = u.Health.WithDefaults()
+		u = u.WithDefaults()
+		setDefault(&u.Protocol, ProtocolAuto)
 		c.Upstreams[name] = u
 	}
 	c.Routes = slices.Clone(c.Routes)
 	for i := range c.Routes {
-		setDefault(&c.Routes[i].Match.Path, "/")
-		c.Routes[i].Policy = c.Routes[i].Policy.Safe()
+		c.Routes[i] = c.Routes[i].WithDefaults()
 	}
 	return c
 }
@@ -84,6 +98,9 @@ func (l Limits) WithDefaults() Limits {
 	setDefault(&l.HeaderTimeout, 10*time.Second)
 	setDefault(&l.IdleTimeout, 2*time.Minute)
 	setDefault(&l.StallTimeout, time.Minute)
+	setDefault(&l.ReplayTotal, 256<<20)
+	setDefault(&l.BodyRate, 500)
+	setDefault(&l.StreamIdle, 10*time.Minute)
 	setDefault(&l.DrainTimeout, 15*time.Second)
 	return l
 }
@@ -100,8 +117,11 @@ func (c Config) Validate() error {
 	var f setting.Faults
 	c.validateListeners(&f)
 	f.Within("limits", c.Limits.Validate())
+	validateTrust(&f, c.Trust)
 	f.Within("overload", c.Overload.Validate())
 	f.Within("access_log", c.AccessLog.Validate())
+	c.validateRecord(&f)
+	c.validateRedis(&f)
 	f.Check(len(c.Upstreams) > 0, "upstreams", nil, "at least one upstream")
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		path := "upstreams." + name
@@ -110,6 +130,7 @@ func (c Config) Validate() error {
 	}
 	f.Check(len(c.Routes) > 0, "routes", nil, "at least one route")
 	c.validateRoutes(&f)
+	c.validateOffload(&f)
 	return f.Err()
 }
 
@@ -130,6 +151,10 @@ func (l Limits) Validate() error {
 	f.Check(l.HeaderTimeout >= 0, "header_timeout", l.HeaderTimeout, "a duration that is not negative")
 	f.Check(l.IdleTimeout >= 0, "idle_timeout", l.IdleTimeout, "a duration that is not negative")
 	f.Check(l.StallTimeout >= 0, "stall_timeout", l.StallTimeout, "a duration that is not negative")
+	f.Check(l.DrainDelay >= 0, "drain_delay", l.DrainDelay, "a duration that is not negative")
+	f.Check(l.ReplayTotal >= 0, "replay_total", l.ReplayTotal, "a size that is not negative")
+	f.Check(l.BodyRate >= 0 && l.BodyRate <= 1<<30, "body_rate", l.BodyRate, "0..1GiB")
+	f.Check(l.StreamIdle >= 0, "stream_idle", l.StreamIdle, "a duration that is not negative")
 	f.Check(l.DrainTimeout >= 0, "drain_timeout", l.DrainTimeout, "a duration that is not negative")
 	return f.Err()
 }

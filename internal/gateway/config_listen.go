@@ -3,27 +3,23 @@ package gateway
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 
+	"github.com/longpole/longpole/internal/certs"
 	"github.com/longpole/longpole/setting"
 )
 
 // Listener is one address that accepts calls. In a file its address alone may stand for it.
 type Listener struct {
-	Address string `yaml:"address"` // host:port; port 0 = any free one
-	TLS     *TLS   `yaml:"tls"`     // nil = in the clear
+	Address string              `yaml:"address"` // host:port; port 0 = any free one
+	TLS     *certs.ServerConfig `yaml:"tls"`     // nil = in the clear
 }
 
 // UnmarshalText reads an address alone.
 func (l *Listener) UnmarshalText(text []byte) error {
 	*l = Listener{Address: string(text)}
 	return nil
-}
-
-// TLS names the files of a certificate chain and its key, both PEM. They are read again on each reload.
-type TLS struct {
-	Cert string `yaml:"cert"`
-	Key  string `yaml:"key"`
 }
 
 func (c Config) validateListeners(f *setting.Faults) {
@@ -43,8 +39,11 @@ func (c Config) validateListeners(f *setting.Faults) {
 		f.Check(l.Address != "" && l.Address != Off, path+".address", l.Address, "host:port")
 		check(path+".address", l.Address)
 		if l.TLS != nil {
-			f.Check(l.TLS.Cert != "", path+".tls.cert", nil, "the file of a certificate")
-			f.Check(l.TLS.Key != "", path+".tls.key", nil, "the file of its key")
+			f.Within(path+".tls", l.TLS.Validate())
+			if a := l.TLS.ACME; a != nil && a.Challenge == certs.HTTP01 {
+				f.Check(slices.ContainsFunc(c.Listen, func(l Listener) bool { return l.TLS == nil }), path+".tls.acme.challenge", a.Challenge,
+					"a listener in the clear beside it, that the CA reaches at port 80")
+			}
 		}
 	}
 	check("admin", c.Admin)

@@ -5,7 +5,8 @@
 //
 //  1. A listener accepts HTTP/1.1, HTTP/2 in the clear (prior knowledge) or, with a certificate, both over TLS.
 //  2. The table, an immutable value behind an atomic pointer, gives the first route in the order of the file that matches.
-//  3. The route draws an arm: baseline, or a rollout's candidate.
+//  3. The route answers by itself, or draws one of its versions, and an arm: baseline, or a rollout's candidate. What it
+//     rewrites is rewritten once, for all attempts.
 //  4. longpole.Do runs the exchange under the arm's policy. Each attempt is a request of its own on a shared
 //     http.Transport: HTTP/1.1, or HTTP/2 where an https endpoint offers it.
 //  5. The answer is streamed to the client, its trailers included, and flushed as it comes.
@@ -27,7 +28,7 @@
 //
 //	no_route 404 · bad_request 400 · loop 508 · body_too_large 413 · body_timeout 408 · not_supported 501
 //	no_endpoint 503 · breaker_open 503 · shed 503 · draining 503
-//	refused 502 · upstream_error 502 · timeout 504
+//	refused 502 · upstream_error 502 · answer_too_large 502 · timeout 504 · fault (injected on purpose, with its own status)
 //
 // A client that went away before the head of its answer is recorded as 499.
 //

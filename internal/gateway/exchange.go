@@ -8,15 +8,15 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/url"
-	"strconv"
-	"strings"
-	"sync"
+	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/call"
 	"github.com/longpole/longpole/httppolicy"
+	"github.com/longpole/longpole/internal/routing"
+	"golang.org/x/net/http/httpguts"
 )
 
 // errGone says that an endpoint left the configuration between its pick and the attempt.
@@ -28,118 +28,195 @@ type dialError struct{ error }
 // Unwrap returns the cause.
 func (e *dialError) Unwrap() error { return e.error }
 
+// errSilent says that a stream was silent, both ways, for Limits.StreamIdle.
+var errSilent = fmt.Errorf("gateway: the stream was silent for too long: %w", context.DeadlineExceeded)
+
 // exchange is one call: the longpole.Work, and longpole.Storable, of this data plane. Attempts may run at once, and
 // may outlive the handler: they touch the request's head, which nobody writes to, and the body only as inbound allows.
 type exchange struct {
-	g      *Gateway
-	in     *http.Request
-	route  *route
-	header http.Header // of every attempt
-	body   *inbound
-	spans  spans
+	g        *Gateway
+	in       *http.Request
+	route    *route
+	up       *upstream       // that the call was drawn to; nil = none
+	target   *routing.Target // nil = what the client wrote
+	header   http.Header     // of every attempt
+	lone     bool            // attempts follow one another, and the first may have header for itself
+	lent     bool            // it has it
+	body     *inbound
+	trailers []string // announced by the client, less those that no client may set
+	mode     mode
+	silent   time.Duration // longest silence of a stream; 0 = any
+	until    time.Time     // the client's own deadline; zero = none
+	active   atomic.Int64  // when a stream last moved, in nanoseconds since start
+	start    time.Time
+	early    early
+	cached   caching
+	spans    spans
+	fault    atomic.Pointer[string] // the last that an attempt suffered on purpose
 }
 
-var _ longpole.Storable[*http.Response] = (*exchange)(nil)
+// KeepsDeadline makes it longpole.Timed: an attempt ends itself, so that the answer of a stream can outlive the time that
+// is set for its head.
+func (x *exchange) KeepsDeadline() {}
 
-// idempotent reports whether a call may be made twice (RFC 9110 section 9.2.2), or whose client says so.
-func idempotent(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
-		return true
+var _ longpole.Timed = (*exchange)(nil)
+
+// modeOf is the kind of connection that r needs towards its endpoint.
+func modeOf(r *http.Request) mode {
+	switch {
+	case upgrades(r):
+		return tunnel
+	case r.ProtoMajor == 2 && isGRPC(r.Header):
+		return framed
 	}
-	return r.Header.Get("Idempotency-Key") != ""
+	return plain
 }
+
+// endless reports whether an answer may go on after the policy's time for it: a stream of events or messages. Only its
+// silence, and the deadline of the client itself, ends it.
+func (x *exchange) endless(res *http.Response) bool {
+	return x.mode != plain || x.route.cfg.Stream || streams(res)
+}
+
+// touch notes that a stream moves.
+func (x *exchange) touch() { x.active.Store(int64(time.Since(x.start))) }
 
 // Try makes one attempt.
 func (x *exchange) Try(ctx context.Context, a longpole.Attempt) (*http.Response, error) {
-	to := x.route.live.upstream.cfg.Load().places[a.Endpoint]
+	return x.try(ctx, a, nil)
+}
+
+func (x *exchange) try(ctx context.Context, a longpole.Attempt, as *asking) (*http.Response, error) {
+	if x.up == nil {
+		return nil, errGone
+	}
+	to := x.up.cfg.Load().places[a.Endpoint]
 	if to == nil {
 		return nil, errGone
 	}
-	return x.attempt(ctx, a, to)
+	return x.attempt(ctx, a, x.up, to, as)
 }
 
-// attempt makes one at an endpoint.
-func (x *exchange) attempt(ctx context.Context, a longpole.Attempt, to *endpoint) (*http.Response, error) {
-	span := x.spans.begin(a.Number, a.Hedge, to.location, a.Endpoint, x.in.Method)
-	out, err := x.request(ctx, to, span, a.Deadline)
+// attempt makes one at an endpoint of u. as changes its request; nil = it is the client's.
+func (x *exchange) attempt(ctx context.Context, a longpole.Attempt, u *upstream, to *endpoint, as *asking) (*http.Response, error) {
+	t := &attempt{x: x, end: a.Deadline}
+	t.span.begin(&x.spans, a.Number, a.Hedge, to, x.in.Method)
+	t.trace.Got1xxResponse = t.informed
+	t.ctx, t.cancel = context.WithCancelCause(httptrace.WithClientTrace(ctx, &t.trace))
+	t.expectHead(a)
+	out, err := x.request(t.ctx, u, to, &t.span, a.Deadline)
 	if err != nil {
-		span.end(call.Server)
+		t.close(call.Server)
 		return nil, err
 	}
-	res, err := x.g.transport.RoundTrip(out)
+	as.shape(out)
+	res, err := x.send(x.g.road(u).pools[x.mode], a.Endpoint, out)
 	if err != nil {
-		span.end(x.class(ctx, err))
+		err = t.because(err)
+		t.close(x.class(t.ctx, err))
 		return nil, err
 	}
-	if res.StatusCode == http.StatusSwitchingProtocols {
+	if err := t.answered(res); err != nil {
 		_ = res.Body.Close()
-		span.end(call.Server)
-		return nil, errors.New("gateway: the upstream switched protocols without being asked to")
+		t.close(x.class(t.ctx, err))
+		return nil, err
 	}
-	stripHopByHop(res.Header)
-	span.answered(res.StatusCode)
-	if res.Body == http.NoBody || res.Body == nil {
-		res.Body = http.NoBody
-		span.end(call.OK)
-		return res, nil
-	}
-	res.Body = &attemptBody{ReadCloser: res.Body, x: x, ctx: ctx, span: span}
 	return res, nil
 }
 
 // request builds the request of one attempt. The target is put together from the escaped text, so that what the client
 // wrote arrives as it was.
-func (x *exchange) request(ctx context.Context, to *endpoint, span *attemptSpan, deadline time.Time) (*http.Request, error) {
+func (x *exchange) request(ctx context.Context, up *upstream, to *endpoint, span *attemptSpan, deadline time.Time) (*http.Request, error) {
 	body, err := x.body.open()
 	if err != nil {
 		return nil, err
 	}
-	u := url.URL{
-		Scheme: to.url.Scheme, Host: to.url.Host, Path: to.url.Path + x.in.URL.Path,
-		RawQuery: x.in.URL.RawQuery, ForceQuery: x.in.URL.ForceQuery,
+	u, host := x.place(to.url)
+	h := x.header
+	if !x.lone || x.lent {
+		h = make(http.Header, len(x.header)+3)
+		maps.Copy(h, x.header)
 	}
-	if x.in.URL.RawPath != "" || to.url.RawPath != "" {
-		u.RawPath = to.url.EscapedPath() + x.in.URL.EscapedPath()
+	x.lent = x.lone
+	span.value[0] = span.traceparent()
+	h["Traceparent"] = span.value[:]
+	now := time.Now()
+	if x.mode != plain || x.route.cfg.Stream {
+		deadline = x.until // the policy's ends with the head
 	}
-	h := make(http.Header, len(x.header)+1)
-	maps.Copy(h, x.header)
-	h["Traceparent"] = []string{span.traceparent()}
-	httppolicy.SetRemaining(h, time.Now(), deadline)
+	httppolicy.SetRemaining(h, now, deadline)
+	if x.mode == framed {
+		setGRPCTimeout(h, now, deadline)
+	}
 	out := (&http.Request{
-		Method: x.in.Method, URL: &u, Header: h, Host: x.in.Host, Body: body, ContentLength: x.in.ContentLength,
+		Method: x.in.Method, URL: u, Header: h, Host: host, Body: body, ContentLength: x.in.ContentLength,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(ctx)
-	if x.route.live.upstream.cfg.Load().RewriteHost {
+	if up.cfg.Load().RewriteHost && (x.target == nil || x.target.Host == x.in.Host) {
 		out.Host = to.url.Host
 	}
 	if body == http.NoBody {
 		out.ContentLength = 0
-	} else if x.body.replayable() {
+	} else if x.body.whole() {
 		out.ContentLength = int64(len(x.body.kept))
 		out.GetBody = x.body.open
+	} else if x.body.replayable() {
+		out.GetBody = x.body.open
 	}
-	if len(x.in.Trailer) > 0 {
-		out.Trailer = x.in.Trailer // filled by net/http while it reads the body to its end
-		out.ContentLength = -1
+	if len(x.trailers) > 0 {
+		out.Trailer, out.ContentLength, out.GetBody = make(http.Header, len(x.trailers)), -1, nil
+		for _, name := range x.trailers {
+			out.Trailer[name] = nil
+		}
+		out.Body = &trailed{body, x.in, out.Trailer}
 	}
 	return out, nil
 }
 
+// announced are the trailers that r will have, less those that a server might take for fields of its head.
+func announced(r *http.Request) []string {
+	var names []string
+	for name := range r.Trailer {
+		if name != "" && !ours(name) && httpguts.ValidTrailerHeader(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// trailed gives the trailers to an attempt's request with the end of the body, before which net/http does not have them.
+type trailed struct {
+	io.ReadCloser
+	in *http.Request
+	to http.Header
+}
+
+// Read fills in the trailers at the end.
+func (b *trailed) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		for name := range b.to {
+			b.to[name] = b.in.Trailer[name]
+		}
+	}
+	return n, err
+}
+
 // Judge says how an attempt ended.
 func (x *exchange) Judge(res *http.Response, err error) call.Outcome {
-	if err != nil {
-		return call.Outcome{Class: x.class(context.Background(), err)}
+	var out call.Outcome
+	switch {
+	case err != nil:
+		out.Class = x.class(context.Background(), err)
+	case x.mode == framed && res.StatusCode == http.StatusOK:
+		out, _ = grpcOutcome(res.Header)
+	default:
+		out = httppolicy.Judge(res.StatusCode, res.Header, time.Now())
 	}
-	switch s := res.StatusCode; {
-	case s == http.StatusNotImplemented || s == http.StatusHTTPVersionNotSupported:
-		return call.Outcome{Class: call.Client} // it will not change its mind
-	case s >= 500:
-		return call.Outcome{Class: call.Server, Pushback: retryAfter(res.Header, time.Now())}
-	case s >= 400:
-		return call.Outcome{Class: call.Client}
+	if out.Class.Failed() && out.Class != call.Refused && x.body.spent() {
+		out.Pushback = -1 // another attempt could not send the body: this answer is the best there will be
 	}
-	return call.Outcome{Class: call.OK}
+	return out
 }
 
 // class is the kind of an attempt's error; ctx is the attempt's, where it is at hand.
@@ -153,24 +230,12 @@ func (x *exchange) class(ctx context.Context, err error) call.Class {
 		return call.Canceled
 	case x.body.fault() != nil:
 		return call.Client
-	case errors.Is(err, errGone), errors.As(err, &dial) && !x.body.spent():
+	case errors.Is(err, errGone), errors.As(err, &dial) && !x.body.spent(), refusedStream(err) && !x.body.spent():
 		return call.Refused
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &wait) && wait.Timeout():
 		return call.Timeout
 	}
 	return call.Server
-}
-
-// retryAfter reads the field as seconds or as a date (RFC 9110 section 10.2.3); 0 when it says nothing.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	s := strings.TrimSpace(h.Get("Retry-After"))
-	if n, err := strconv.Atoi(s); err == nil {
-		return time.Duration(max(0, min(n, 86400))) * time.Second
-	}
-	if at, err := http.ParseTime(s); err == nil {
-		return max(0, at.Sub(now))
-	}
-	return 0
 }
 
 // A small answer that nobody wants is read to its end, so that its connection can be used again; not for long.
@@ -184,7 +249,7 @@ func (x *exchange) Discard(res *http.Response) {
 	if res == nil || res.Body == nil {
 		return
 	}
-	if res.ContentLength > 0 && res.ContentLength <= drainBytes {
+	if _, fills := res.Body.(*filling); !fills && res.ContentLength > 0 && res.ContentLength <= drainBytes {
 		// To close a body under its reader is allowed; the reader then gets an error.
 		impatient := time.AfterFunc(drainTime, func() { _ = res.Body.Close() })
 		_, _ = io.CopyN(io.Discard, res.Body, drainBytes)
@@ -197,6 +262,10 @@ func (x *exchange) Discard(res *http.Response) {
 func (x *exchange) Hold(res *http.Response, release func()) *http.Response {
 	if res.Body == nil || res.Body == http.NoBody {
 		release()
+		return res
+	}
+	if t, ok := res.Body.(*attempt); ok && t.release == nil {
+		t.release = release
 		return res
 	}
 	res.Body = &heldBody{ReadCloser: res.Body, release: release}
@@ -215,40 +284,8 @@ func (b *heldBody) Close() error {
 	return err
 }
 
-// attemptBody ends the span of an attempt with its answer.
-type attemptBody struct {
-	io.ReadCloser
-	x    *exchange
-	ctx  context.Context // of the attempt; only to tell why a read failed
-	span *attemptSpan
-	mu   sync.Mutex // guards why
-	why  call.Class
-}
-
-// Read ends the span at the end of the body.
-func (b *attemptBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	switch {
-	case errors.Is(err, io.EOF):
-		b.span.end(call.OK)
-	case err != nil:
-		b.mu.Lock()
-		b.why = b.x.class(b.ctx, err)
-		b.mu.Unlock()
-		err = fmt.Errorf("gateway: reading the answer: %w", err)
-	}
-	return n, err
-}
-
-// Close ends the span of an answer that was not read to its end: somebody left, or something broke.
-func (b *attemptBody) Close() error {
-	err := b.ReadCloser.Close()
-	b.mu.Lock()
-	why := b.why
-	b.mu.Unlock()
-	if why == call.OK {
-		why = call.Canceled
-	}
-	b.span.end(why)
-	return err
+// refusedStream reports that an endpoint did not look at the call (RFC 9113 section 8.7).
+func refusedStream(err error) bool {
+	code, ok := resetCode(err)
+	return ok && code == resetRefused
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/balance"
 	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/httppolicy"
 )
 
 var _ longpole.Spare[*http.Response] = (*exchange)(nil)
@@ -19,7 +20,7 @@ var _ longpole.Spare[*http.Response] = (*exchange)(nil)
 func (x *exchange) Fallback(ctx context.Context, f longpole.Fallback, _ call.Class, _ error) (*http.Response, error) {
 	why := longpole.ErrNoFallback
 	// A call that is not idempotent may have been done already, and must not be done again elsewhere.
-	if f.Upstream != "" && idempotent(x.in) && x.body.replayable() {
+	if f.Upstream != "" && httppolicy.Idempotent(x.in) && x.body.replayable() {
 		res, err := x.other(ctx, x.g.table.Load().upstreams[f.Upstream])
 		if err == nil {
 			return res, nil
@@ -49,7 +50,7 @@ func (x *exchange) other(ctx context.Context, u *upstream) (*http.Response, erro
 		return nil, errGone
 	}
 	deadline, _ := ctx.Deadline()
-	res, err := x.attempt(ctx, longpole.Attempt{Number: call.MaxAttempts + 1, Endpoint: e.Name(), Deadline: deadline}, to)
+	res, err := x.attempt(ctx, longpole.Attempt{Number: call.MaxAttempts + 1, Endpoint: e.Name(), Deadline: deadline, HeadBy: deadline}, u, to, nil)
 	if out = x.Judge(res, err); err == nil && out.Class.Failed() {
 		x.Discard(res)
 		return nil, longpole.ErrNoFallback

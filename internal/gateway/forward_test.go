@@ -114,7 +114,7 @@ func TestTheTargetArrivesAsItWasWritten(t *testing.T) {
 func TestWhatNoRouteMaySeeIsRefused(t *testing.T) {
 	g, url := real(t, "{}", ok("reached"))
 	tests := []struct{ name, head, want string }{
-		{"upgrade", "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", "501 not_supported"},
+		{"upgrade with a body", "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n", "400 bad_request"},
 		{"connect", "CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n", "501 not_supported"},
 		{"dots", "GET /a/../b HTTP/1.1\r\nHost: h\r\n", "400 bad_request"},
 		{"hidden dots", "GET /a/%2e%2E/b HTTP/1.1\r\nHost: h\r\n", "400 bad_request"},
@@ -259,8 +259,7 @@ func TestHTTP2OverTLSAtBothEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.transport.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool(), NextProtos: []string{"h2", "http/1.1"}}
-	g.transport.TLSClientConfig.RootCAs.AddCert(up.Certificate())
+	trusting(g, "up", up.Certificate())
 	ctx := t.Context()
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(ctx) }()
@@ -278,6 +277,15 @@ func TestHTTP2OverTLSAtBothEnds(t *testing.T) {
 		t.Errorf("got %+v, %v", res, err)
 	}
 	_ = res.Body.Close()
+}
+
+// trusting makes g take cert from the endpoints of an upstream.
+func trusting(g *Gateway, name string, cert *x509.Certificate) {
+	u := g.upstreams[name]
+	cfg := *u.cfg.Load()
+	cfg.tls = &tls.Config{RootCAs: x509.NewCertPool()}
+	cfg.tls.RootCAs.AddCert(cert)
+	u.cfg.Store(&cfg)
 }
 
 func certificate(t *testing.T) (cert, key string) {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/longpole/longpole/internal/certs"
 	"github.com/longpole/longpole/internal/trace"
 )
 
@@ -27,18 +28,30 @@ type Options struct {
 
 // Gateway is the data plane. It is made by New and safe for concurrent use.
 type Gateway struct {
-	options   Options
-	host      string // names our clock in spans
-	transport *http.Transport
-	table     atomic.Pointer[table]
+	options Options
+	host    string // names our clock in spans
+	roads   roads  // to the upstreams
+	replay  budget // bytes of bodies that are kept for another attempt
+	tunnels tunnels
+	table   atomic.Pointer[table]
 
 	reload    sync.Mutex // serialises Reload
 	upstreams map[string]*upstream
 	servers   []*server
+	secured   secured // in force; guarded by reload
+	listening bool    // issuers may order; guarded by reload
+	issuers   atomic.Pointer[[]*certs.Issuer]
 	ready     chan struct{} // closed when all addresses listen
 	health    health
 
+	recorder recorder
+	crew     crew
+
 	calls    inFlight
+	second   second // tier of the caches
+	jobs     jobs
+	joints   joints
+	draining atomic.Bool
 	unrouted atomic.Uint64
 	overload overload
 	access   *accessLog
@@ -61,9 +74,9 @@ func New(c Config, o Options) (*Gateway, error) {
 		host = service
 	}
 	g := &Gateway{options: o, host: host, upstreams: make(map[string]*upstream), ready: make(chan struct{})}
-	g.transport = newTransport(o)
 	g.access = newAccessLog()
 	g.table.Store(&table{})
+	g.recorder.init()
 	c = c.WithDefaults()
 	for _, l := range c.Listen {
 		g.servers = append(g.servers, &server{listener: l})
@@ -74,35 +87,14 @@ func New(c Config, o Options) (*Gateway, error) {
 	return g, nil
 }
 
-// newTransport is shared by all upstreams. Times are bounded by the policies, through contexts.
-func newTransport(o Options) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	return &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			c, err := o.Dial(ctx, network, address)
-			if err != nil {
-				return nil, &dialError{err}
-			}
-			return c, nil
-		},
-		Protocols:              protocols,
-		DisableCompression:     true, // what the client asked for is what it gets
-		MaxIdleConnsPerHost:    512,
-		IdleConnTimeout:        90 * time.Second,
-		TLSHandshakeTimeout:    5 * time.Second,
-		MaxResponseHeaderBytes: 256 << 10,
-		ReadBufferSize:         16 << 10,
-		WriteBufferSize:        16 << 10,
-	}
-}
-
 // Handler is the data plane as a handler, for programs that listen by themselves.
 func (g *Gateway) Handler() http.Handler { return http.HandlerFunc(g.serve) }
 
 // Config is what is in force, as the last good New or Reload gave it; promoted candidates do not show.
 func (g *Gateway) Config() Config { return g.table.Load().cfg }
+
+// Draining reports whether the gateway was told to stop: it still serves for Limits.DrainDelay, and wants no more calls.
+func (g *Gateway) Draining() bool { return g.draining.Load() }
 
 // Unrouted is how many calls were refused before a route was found for them. They are in no other figure.
 func (g *Gateway) Unrouted() uint64 { return g.unrouted.Load() }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"net"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -46,38 +45,46 @@ func ours(name string) bool {
 		return false
 	}
 	name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
-	return strings.HasPrefix(name, "x-forwarded-") || slices.Contains([]string{"forwarded", "x-real-ip", "proxy"}, name)
+	return strings.HasPrefix(name, "x-forwarded-") || slices.Contains([]string{"forwarded", "x-real-ip", "proxy", "x-client-identity"}, name)
 }
 
-// forwardHeader is the header of r as every attempt sends it, less what names the attempt.
-func forwardHeader(r *http.Request) http.Header {
-	h := r.Header.Clone()
-	trailers := hasToken(h["Te"], "trailers")
-	stripHopByHop(h)
-	for name := range h {
-		if name == "" || ours(name) {
-			delete(h, name)
+// forwardHeader is the header of r, that came from p, as every attempt sends it, less what names the attempt.
+func forwardHeader(r *http.Request, p *peer) http.Header {
+	// Room for ours too; the values are shared with r, for nobody writes to them.
+	h := make(http.Header, len(r.Header)+added)
+	for name, values := range r.Header {
+		if name != "" && !ours(name) && !slices.Contains(hopByHop, name) {
+			h[name] = values
 		}
 	}
-	// net/http answers 100-continue itself, when the body is first read.
-	delete(h, "Expect")
-	if trailers {
+	for _, line := range r.Header["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			if name = textproto.TrimString(name); name != "" {
+				h.Del(name)
+			}
+		}
+	}
+	if hasToken(r.Header["Te"], "trailers") {
 		h["Te"] = []string{"trailers"}
+	}
+	if _, waits := h["Expect"]; waits && !expects(r) {
+		delete(h, "Expect")
 	}
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = []string{""} // or the transport would put its own there
 	}
-	client, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		client = r.RemoteAddr
+	p.forwarded(h, r)
+	certified(h, r)
+	if upgrades(r) {
+		upgradeHeader(h, r)
 	}
-	scheme := schemeOf(r)
-	h["X-Forwarded-For"] = []string{client}
-	h["X-Forwarded-Host"] = []string{r.Host}
-	h["X-Forwarded-Proto"] = []string{scheme}
 	h["Via"] = append(slices.Clone(h["Via"]), via(r.ProtoMajor, r.ProtoMinor))
 	return h
 }
+
+// added is how many fields the gateway adds to a call at most, as a rule: three of X-Forwarded, Via, User-Agent, and those
+// of the attempt, which are the trace and the deadline.
+const added = 8
 
 func schemeOf(r *http.Request) string {
 	if r.TLS != nil {
@@ -107,28 +114,4 @@ func looping(r *http.Request) bool {
 		n += strings.Count(line, " "+pseudonym)
 	}
 	return n >= maxHops
-}
-
-// upgrades reports whether the client asks for another protocol. h2c is not meant: the offer may be ignored
-// (RFC 9110 section 7.8), and HTTP/2 in the clear works by prior knowledge.
-func upgrades(r *http.Request) bool {
-	if r.Method == http.MethodConnect {
-		return true
-	}
-	wants := r.Header["Upgrade"]
-	return len(wants) > 0 && hasToken(r.Header["Connection"], "upgrade") && !hasToken(wants, "h2c")
-}
-
-// climbs reports whether a path holds a dot segment. Clients resolve these (RFC 3986 section 5.2.4); a path that still
-// has one may mean another place to the upstream than to the match of the route.
-func climbs(path string) bool {
-	if !strings.Contains(path, "/.") {
-		return false
-	}
-	for segment := range strings.SplitSeq(path, "/") {
-		if segment == "." || segment == ".." {
-			return true
-		}
-	}
-	return false
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/internal/payload"
 	"github.com/longpole/longpole/internal/stats"
 )
 
@@ -61,9 +62,11 @@ type figures struct {
 	since        time.Time
 	total        counters
 	classes      [call.Shed + 1]atomic.Uint64
-	caches       [call.Coalesced + 1]stats.Histogram // by call.CacheState
+	caches       [call.Revalidated + 1]stats.Histogram // by call.CacheState
 	recent       *stats.Windowed
 	recentFailed *stats.Windowed
+
+	requestBytes, responseBytes payload.Sizes // of bodies
 }
 
 func newFigures(now time.Time) *figures {
@@ -73,7 +76,9 @@ func newFigures(now time.Time) *figures {
 func (f *figures) add(now time.Time, rec *call.Record) {
 	f.total.add(rec)
 	f.classes[min(rec.Class, call.Shed)].Add(1)
-	f.caches[min(rec.Cache, call.Coalesced)].Record(rec.Latency)
+	f.caches[min(rec.Cache, call.Revalidated)].Record(rec.Latency)
+	f.requestBytes.Record(rec.RequestBytes)
+	f.responseBytes.Record(rec.ResponseBytes)
 	f.recent.Record(now, rec.Latency)
 	if bad(rec.Class) {
 		f.recentFailed.Record(now, rec.Latency)

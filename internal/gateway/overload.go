@@ -61,9 +61,10 @@ func scarce(used, bound int64) float64 {
 	return min(1, max(0, (float64(used)/float64(bound)-ease)/(1-ease)))
 }
 
-// admitted reports whether a call is taken under a pressure. Its rank is that of Cinnamon: six tiers of 128 cohorts.
+// admitted reports whether a call is taken under a pressure. Its rank is that of Cinnamon: six tiers of 128 cohorts;
+// health checks, which lie above them, always are.
 func admitted(pressure float64, info call.Info) bool {
-	if pressure <= 0 {
+	if pressure <= 0 || info.Priority > call.Critical {
 		return true
 	}
 	tier := min(max(int(info.Priority-call.Speculative), 0), tiers-1)

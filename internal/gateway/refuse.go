@@ -30,13 +30,25 @@ type refusal struct {
 
 // unacceptable finds what no route may see.
 func unacceptable(r *http.Request) (refusal, bool) {
+	bad := func(message string) (refusal, bool) {
+		return refusal{http.StatusBadRequest, "bad_request", message, 0}, true
+	}
+	switch r.Method {
+	case http.MethodConnect:
+		return refusal{http.StatusNotImplemented, "not_supported", "CONNECT is not supported", 0}, true
+	case http.MethodTrace:
+		return refusal{http.StatusMethodNotAllowed, "not_supported", "TRACE is not allowed", 0}, true
+	}
+	if fault := malformed(r); fault != "" {
+		return refusal{http.StatusBadRequest, reasonMalformed, fault, 0}, true
+	}
 	switch {
-	case upgrades(r):
-		return refusal{http.StatusNotImplemented, "not_supported", "protocol upgrades and CONNECT are not supported", 0}, true
+	case upgrades(r) && smuggles(r):
+		return bad("want no body with a request for another protocol")
 	case r.URL.Path == "" || r.URL.Path[0] != '/':
-		return refusal{http.StatusBadRequest, "bad_request", "want a path that starts with /", 0}, true
+		return bad("want a path that starts with /")
 	case climbs(r.URL.Path):
-		return refusal{http.StatusBadRequest, "bad_request", "want a path without dot segments", 0}, true
+		return bad("want a path without dot segments")
 	case looping(r):
 		return refusal{http.StatusLoopDetected, "loop", "the call has passed here too often", 0}, true
 	}
@@ -62,8 +74,14 @@ func (v *visit) refuse(err, fault error) {
 		v.status = statusClientGone
 		return
 	}
+	if v.faulted(err) {
+		return
+	}
 	if fault != nil {
 		v.rec.Class = call.Client
+		if v.r.ProtoMajor == 1 {
+			v.w.Header()["Connection"] = []string{"close"}
+		}
 		v.send(bodyRefusal(fault))
 		return
 	}
@@ -71,7 +89,7 @@ func (v *visit) refuse(err, fault error) {
 }
 
 func (v *visit) refusal(err error) refusal {
-	unavailable, h := http.StatusServiceUnavailable, v.route.live.upstream.cfg.Load().Health
+	unavailable, h := http.StatusServiceUnavailable, v.health()
 	switch class := longpole.Class(err); {
 	case errors.Is(err, breaker.ErrOpen):
 		return refusal{unavailable, "breaker_open", "every fit endpoint has failed too often", max(v.arm.reopen, time.Second)}
@@ -79,6 +97,8 @@ func (v *visit) refusal(err error) refusal {
 		return refusal{unavailable, "no_endpoint", "no endpoint is fit", max(h.Interval*time.Duration(h.Healthy), time.Second)}
 	case errors.Is(err, limit.ErrRate):
 		return refusal{http.StatusTooManyRequests, "rate", "too many calls per second", max(longpole.Pushback(err), time.Second)}
+	case errors.Is(err, longpole.ErrNotKept):
+		return refusal{http.StatusGatewayTimeout, "not_cached", "the cache has no answer, and the call wants no other", 0}
 	case errors.Is(err, limit.ErrDoomed):
 		return refusal{http.StatusGatewayTimeout, "doomed", "too little time is left for an answer", 0}
 	case class == call.Shed:
@@ -99,20 +119,35 @@ func timedOut(err error) bool {
 
 func (v *visit) send(f refusal) {
 	v.status = f.status
+	v.parting()
 	v.deadline()
-	if v.key != "" {
-		addCacheStatus(v.w.Header(), v.rec.Cache)
-	}
-	refuse(v.w, v.route.cfg.Name, f)
+	v.cacheLine(v.w.Header(), nil)
+	refuseAs(v.x.mode, v.w, v.route.cfg.Name, f)
 	v.rec.Total = max(v.rec.Latency, time.Since(v.start))
 }
 
-// refuse writes f.
+// reasonMalformed is given for what should not have come from a sane client at all.
+const reasonMalformed = "malformed"
+
+// refuseAs writes f so that a client of that mode understands it.
+func refuseAs(m mode, w http.ResponseWriter, route string, f refusal) {
+	if m == framed {
+		refuseGRPC(w, f)
+		return
+	}
+	refuse(w, route, f)
+}
+
+// refuse writes f. After a malformed request the connection is not trusted with another one; over HTTP/2 the calls that
+// run on it may end.
 func refuse(w http.ResponseWriter, route string, f refusal) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Longpole-Error", f.reason)
+	if f.reason == reasonMalformed {
+		h.Set("Connection", "close")
+	}
 	if f.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((f.retryAfter+time.Second-1)/time.Second)))
 	}

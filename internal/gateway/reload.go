@@ -2,13 +2,15 @@ package gateway
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/internal/routing"
 	"github.com/longpole/longpole/setting"
 )
 
@@ -26,18 +28,16 @@ func (g *Gateway) Reload(c Config) error {
 	if err := sameAddresses(old, &c); err != nil {
 		return err
 	}
-	certificates, err := loadCertificates(c.Listen)
+	tls, err := g.secure(&c)
 	if err != nil {
 		return err
 	}
-	next, fresh, err := g.compile(old, &c)
+	next, fresh, err := g.compile(old, &c, tls)
 	if err != nil {
 		return err
 	}
-	g.commit(old, next, fresh)
-	for i, cert := range certificates {
-		g.servers[i].certificate.Store(cert)
-	}
+	g.commit(old, next, fresh, tls)
+	g.show(tls)
 	return nil
 }
 
@@ -56,96 +56,166 @@ func sameAddresses(old *table, c *Config) error {
 	}
 	f.Check(addresses(&old.cfg) == addresses(c), "listen", addresses(c), "the addresses that the gateway was started with; restart it to change them")
 	f.Check(old.cfg.Admin == c.Admin, "admin", c.Admin, old.cfg.Admin+"; restart to change it")
+	f.Check(old.cfg.Offload == c.Offload, "offload", c.Offload.Dir+c.Offload.URL, "the store that the gateway was started with; restart it to change it")
 	f.Check(old.cfg.OTLP == c.OTLP, "otlp", c.OTLP, "the addresses that the gateway was started with; restart it to change them")
 	return f.Err()
 }
 
-func loadCertificates(listen []Listener) ([]*tls.Certificate, error) {
-	list := make([]*tls.Certificate, len(listen))
-	for i, l := range listen {
-		if l.TLS == nil {
-			continue
-		}
-		cert, err := tls.LoadX509KeyPair(l.TLS.Cert, l.TLS.Key)
-		if err != nil {
-			return nil, &setting.Error{Path: fmt.Sprintf("listen[%d].tls", i), Value: l.TLS.Cert, Want: "a PEM certificate with its key: " + err.Error()}
-		}
-		list[i] = &cert
-	}
-	return list, nil
-}
-
 // compile makes all that is new, and changes nothing that is in force. fresh are the upstreams by name.
-func (g *Gateway) compile(old *table, c *Config) (next *table, fresh map[string]*upstream, err error) {
-	next = &table{cfg: *c, byName: make(map[string]*route, len(c.Routes))}
+func (g *Gateway) compile(old *table, c *Config, tls secured) (next *table, fresh map[string]*upstream, err error) {
+	next = &table{cfg: *c, trusted: trustedOf(c.Trust), byName: make(map[string]*route, len(c.Routes))}
 	fresh = make(map[string]*upstream, len(c.Upstreams))
 	for name, u := range c.Upstreams {
 		if fresh[name] = g.upstreams[name]; fresh[name] == nil {
-			fresh[name] = newUpstream(name)
-			fresh[name].update(u)
+			fresh[name] = g.newUpstream(name)
+			fresh[name].update(u, tls.clients[name])
 		}
 	}
 	next.upstreams = fresh
+	matches := make([]Match, 0, len(c.Routes))
 	for _, r := range c.Routes {
-		l, err := keepLive(old.byName[r.Name], r, fresh[r.Upstream])
-		if err != nil {
+		compiled := &route{cfg: r, index: len(next.routes), names: r.Match.Names()}
+		if compiled.actions, err = newActions(r); err != nil {
 			return nil, nil, fmt.Errorf("gateway: route %q: %w", r.Name, err)
 		}
-		m := r.Match
-		m.Host = strings.ToLower(m.Host)
-		compiled := &route{cfg: r, match: m, live: l}
+		if compiled.live, err = keepLive(old.byName[r.Name], r, fresh); err != nil {
+			return nil, nil, fmt.Errorf("gateway: route %q: %w", r.Name, err)
+		}
+		compiled.side = keepSide(g, old.byName[r.Name], r, fresh)
 		next.routes = append(next.routes, compiled)
 		next.byName[r.Name] = compiled
-		next.hosts = next.hosts || m.Host != ""
+		if err = g.compileParts(old, next, compiled, fresh); err != nil {
+			return nil, nil, err
+		}
+		matches = append(matches, r.Match)
 	}
-	return next, fresh, nil
+	next.index, err = routing.NewTable(matches)
+	return next, fresh, err
 }
 
-// keepLive carries over what a route of the same name has learned.
-func keepLive(old *route, r Route, u *upstream) (*live, error) {
-	if old != nil && old.live.upstream == u {
+// keepLive carries over what a route of the same name has learned: all of it while its versions are the same upstreams in
+// the same order, else its figures and those versions that stay.
+func keepLive(old *route, r Route, upstreams map[string]*upstream) (*live, error) {
+	l := &live{filed: r.Policy, filedSplit: weightsOf(r)}
+	for _, v := range r.versions() {
+		l.versions = append(l.versions, &version{upstream: upstreams[v.Upstream]})
+	}
+	if len(l.versions) == 0 && !r.local() {
+		l.versions = []*version{{}} // its calls go through a policy, but each part of it finds its own way
+	}
+	if old != nil && sameVersions(old.live.versions, l.versions) {
 		return old.live, nil
 	}
-	l := &live{upstream: u, filed: r.Policy}
+	now := time.Now()
 	if old != nil {
 		l.figures = old.live.figures
 	} else {
-		l.figures = newFigures(time.Now())
+		l.figures = newFigures(now)
 	}
-	baseline, err := newArm(r.Policy, u)
-	if err != nil {
-		return nil, err
+	l.shares.Store(newShares(l.filedSplit))
+	next, policy := &arms{}, old.inForce(r)
+	var made []*arm
+	for _, v := range l.versions {
+		if len(l.versions) > 1 {
+			v.figures = newFigures(now)
+		}
+		a := old.inherit(v, r)
+		if a == nil {
+			var err error
+			if a, err = newArm(policy, v.upstream); err != nil {
+				closeArms(made)
+				return nil, err
+			}
+			made = append(made, a)
+		}
+		next.baseline = append(next.baseline, a)
 	}
-	l.arms.Store(&arms{baseline: baseline})
+	l.arms.Store(next)
 	return l, nil
 }
 
+func sameVersions(a, b []*version) bool {
+	return slices.EqualFunc(a, b, func(a, b *version) bool { return a.upstream == b.upstream })
+}
+
+// inForce is the policy for a version that is new to the route: that of the others, promoted or not, unless the file has
+// changed it.
+func (r *route) inForce(now Route) longpole.Config {
+	if r == nil || !reflect.DeepEqual(r.live.filed, now.Policy) {
+		return now.Policy
+	}
+	if all := r.live.arms.Load().baseline; len(all) > 0 {
+		return all[0].policy.Config()
+	}
+	return now.Policy
+}
+
+// inherit is what the version of the same upstream has learned, when its policy is still that of the file. Figures go with
+// it; nil when there is none.
+func (r *route) inherit(v *version, now Route) *arm {
+	if r == nil || v.upstream == nil || !reflect.DeepEqual(r.live.filed, now.Policy) {
+		return nil
+	}
+	for i, was := range r.live.versions {
+		if was.upstream == v.upstream {
+			if was.figures != nil && v.figures != nil {
+				v.figures = was.figures
+			}
+			return r.live.arms.Load().baseline[i]
+		}
+	}
+	return nil
+}
+
 // commit puts next in force. All of it was validated, so nothing here fails.
-func (g *Gateway) commit(old, next *table, fresh map[string]*upstream) {
+func (g *Gateway) commit(old, next *table, fresh map[string]*upstream, tls secured) {
 	checks := g.upstreams == nil || len(g.upstreams) != len(fresh)
 	for name, u := range fresh {
 		c := next.cfg.Upstreams[name]
-		if g.upstreams[name] != u || !reflect.DeepEqual(u.cfg.Load().Upstream, c) {
+		if g.upstreams[name] != u || !reflect.DeepEqual(u.cfg.Load().Upstream, c) || u.cfg.Load().client != tls.clients[name] {
 			checks = true
-			u.update(c)
+			u.update(c, tls.clients[name])
 		}
 	}
 	for _, r := range next.routes {
-		if err := r.live.refile(r.cfg.Policy); err != nil {
+		if err := r.live.refile(r.cfg); err != nil {
 			g.options.Log.Error("a policy stays as it was", "route", r.cfg.Name, "error", err)
 		}
 	}
+	if err := g.second.configure(next.cfg.Redis); err != nil {
+		g.options.Log.Error("the second tier of the caches stays as it was", "error", err)
+	}
+	for _, r := range next.routes {
+		g.second.share(r.live.arms.Load().baseline)
+	}
+	g.refileParts(next)
 	g.upstreams = fresh
+	g.recommit(next)
 	g.table.Store(next)
+	if err := g.jobs.restart(g, next); err != nil {
+		g.options.Log.Error("calls are not put off", "error", err)
+	}
+	g.roads.keep(fresh)
 	g.access.configure(next.cfg.AccessLog)
 	for name, r := range old.byName {
 		if now := next.byName[name]; now == nil || now.live != r.live {
-			r.live.close()
+			r.live.close(policiesOf(now))
 		}
 	}
 	if checks {
 		g.health.restart(g, fresh)
 	}
+}
+
+// policiesOf are those that a route has in force; none of a route that is gone.
+func policiesOf(r *route) map[*longpole.Policy]bool {
+	all := make(map[*longpole.Policy]bool)
+	if r != nil {
+		for _, a := range r.live.arms.Load().baseline {
+			all[a.policy] = true
+		}
+	}
+	return all
 }
 
 // health runs the active checks of all upstreams while Run does.
@@ -180,7 +250,7 @@ func (h *health) restart(g *Gateway, upstreams map[string]*upstream) {
 	ctx, stop := context.WithCancel(h.life)
 	h.stop = stop
 	for _, u := range upstreams {
-		h.run.Go(func() { u.check(ctx, g.transport) })
+		h.run.Go(func() { u.tend(ctx, g.options.Log) })
 	}
 }
 

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,16 +9,20 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/longpole/longpole/internal/certs"
 )
 
 // server is one address.
 type server struct {
-	listener    Listener
-	certificate atomic.Pointer[tls.Certificate] // nil = in the clear
-	addr        atomic.Pointer[net.Addr]
-	fresh       fresh
+	listener Listener
+	tls      atomic.Pointer[certs.Server] // nil = in the clear
+	addr     atomic.Pointer[net.Addr]
+	fresh    fresh
+	bound    atomic.Pointer[bounded] // nil before Run
 }
 
 // fresh is the connections on which nothing has come yet. Shutdown would wait five seconds for them, and browsers open
@@ -57,12 +60,16 @@ func (f *fresh) close() {
 	}
 }
 
-// Run listens on all addresses and serves until ctx is done. Then it takes no new calls, lets those that run end for
+// Run listens on all addresses and serves until ctx is done, and for Limits.DrainDelay more. Then it takes no new calls, lets those that run end for
 // up to Limits.DrainTimeout, breaks off the rest, and returns when all that it started has ended; nil after an orderly
 // stop. It may be called once.
 func (g *Gateway) Run(ctx context.Context) error {
+	if err := g.jobs.begin(ctx, g); err != nil {
+		return err
+	}
 	listeners, err := g.listen()
 	if err != nil {
+		g.jobs.end()
 		return err
 	}
 	limits := g.table.Load().cfg.Limits
@@ -75,13 +82,16 @@ func (g *Gateway) Run(ctx context.Context) error {
 		h := g.httpServer(s, limits)
 		run.Go(func() error {
 			defer cancel() // one that fails takes the others with it
-			if err := serveOn(h, newBounded(listeners[i], limits.Connections)); !errors.Is(err, http.ErrServerClosed) {
+			s.bound.Store(newBounded(listeners[i], limits.Connections))
+			if err := serveOn(h, s.bound.Load()); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("gateway: %s: %w", s.listener.Address, err)
 			}
 			return nil
 		})
 		run.Go(func() error {
 			<-ctx.Done()
+			g.draining.Store(true)
+			time.Sleep(limits.DrainDelay) // a second signal ends the process
 			s.fresh.close()
 			// The run context is gone: the drain has its own time.
 			patience, done := context.WithTimeout(context.WithoutCancel(ctx), limits.DrainTimeout)
@@ -90,6 +100,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 				g.options.Log.Warn("calls were broken off at the end of the drain", "address", s.listener.Address)
 				_ = h.Close() // its contexts end the calls
 			}
+			g.tunnels.drain(patience)
 			return nil
 		})
 	}
@@ -98,10 +109,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	<-g.calls.close()
 	end()
 	g.health.end()
-	for _, r := range g.table.Load().routes {
-		r.live.close()
+	for _, r := range g.table.Load().byName {
+		r.live.close(nil)
 	}
-	g.transport.CloseIdleConnections()
+	g.second.close()
+	g.roads.close()
 	return err
 }
 
@@ -111,7 +123,9 @@ func (g *Gateway) background(ctx context.Context) (end func()) {
 	var run sync.WaitGroup
 	run.Go(func() { g.access.run(life, g.options.Log) })
 	run.Go(func() { g.overload.watch(life, func() Overload { return g.table.Load().cfg.Overload }) })
-	return func() { stop(); run.Wait() }
+	run.Go(func() { g.recorder.run(life, g.options.Log) })
+	run.Go(func() { g.keepCertificates(life) })
+	return func() { g.jobs.end(); g.joints.end(); stop(); run.Wait(); g.crew.end() }
 }
 
 // Ready is closed when all addresses listen.
@@ -164,17 +178,14 @@ func (g *Gateway) httpServer(s *server, l Limits) *http.Server {
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    int(l.HeaderBytes),
 		Protocols:         protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250, MaxReadFrameSize: 16 << 10},
 		ConnState:         s.fresh.track,
 		// OPTIONS * asks about a server as a whole, which there is none of here: it is refused like any other such target.
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(g.options.Log.Handler(), slog.LevelDebug),
 	}
 	if s.listener.TLS != nil {
-		h.TLSConfig = &tls.Config{
-			MinVersion:     tls.VersionTLS12,
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil },
-		}
+		h.TLSConfig = s.tlsConfig()
 	}
 	return h
 }

@@ -2,8 +2,11 @@ package gateway
 
 import (
 	"encoding/json"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/breaker"
 	"github.com/longpole/longpole/call"
 	"github.com/longpole/longpole/internal/conf"
@@ -13,25 +16,46 @@ import (
 // RouteStatus is what a route is and does. Its cumulative parts only grow while the route exists; the others are of the
 // last 20 s to 30 s. It is a copy.
 type RouteStatus struct {
-	Name       string           `json:"name"`
-	Match      Match            `json:"match"`
-	Upstream   string           `json:"upstream"`
-	Policy     json.RawMessage  `json:"policy"` // in force, in the form of a file
-	Calls      uint64           `json:"calls"`  // since the route began
-	RPS        float64          `json:"rps"`    // calls per second, in the window
+	Name     string          `json:"name"`
+	Match    Match           `json:"match"`
+	Action   string          `json:"action"`             // what answers: upstream, split, redirect, static, offload, aggregate or batch
+	Upstream string          `json:"upstream,omitempty"` // "" = several, or none
+	Versions []VersionStatus `json:"versions,omitempty"` // of a split, in the order of the file
+	Priority string          `json:"priority"`           // of calls that say nothing else; exempt for those that are never shed
+	Tenant   string          `json:"tenant,omitempty"`   // what tells callers apart, as "header X-Tenant"; "" = nothing does
+	Policy   json.RawMessage `json:"policy"`             // in force, in the form of a file; null for a route that answers by itself
+	Calls    uint64          `json:"calls"`              // since the route began
+
+	AttemptsPerCall float64 `json:"attempts_per_call"` // since the route began; above 1 = retries and hedges
+
+	RPS        float64          `json:"rps"` // calls per second, in the window
 	ErrorRatio float64          `json:"error_ratio"`
 	LatencyMS  Quantiles        `json:"latency_ms"` // to the head of the answer, in the window
 	Endpoints  []EndpointStatus `json:"endpoints"`
 	Arms       *ArmsStatus      `json:"arms,omitempty"` // nil = no rollout
+	SideStatus
 
 	Tally   stats.Tally               `json:"-"` // cumulative
 	Classes map[string]uint64         `json:"-"` // cumulative calls by call.Class
 	Caches  map[string]stats.Snapshot `json:"-"` // cumulative latency by call.CacheState; without those never seen
 }
 
+// VersionStatus is one of the upstreams that share a route's calls.
+type VersionStatus struct {
+	Upstream   string    `json:"upstream"`
+	Weight     int       `json:"weight"` // in force
+	Calls      uint64    `json:"calls"`  // since the version began
+	RPS        float64   `json:"rps"`    // calls per second, in the window
+	ErrorRatio float64   `json:"error_ratio"`
+	LatencyMS  Quantiles `json:"latency_ms"` // in the window
+
+	Tally stats.Tally `json:"-"` // cumulative
+}
+
 // EndpointStatus is one endpoint as attempts of all routes see it; its breaker is this route's.
 type EndpointStatus struct {
 	Name      string    `json:"name"`
+	Upstream  string    `json:"upstream"`
 	Healthy   bool      `json:"healthy"`
 	InFlight  int64     `json:"in_flight"`
 	Breaker   string    `json:"breaker"`
@@ -71,6 +95,21 @@ func quantiles(s stats.Snapshot) Quantiles {
 	return Quantiles{P50: ms(0.5), P90: ms(0.9), P95: ms(0.95), P99: ms(0.99), P999: ms(0.999)}
 }
 
+// Target is where the calls of the route go, in a few words: its upstream, its versions with their weights, or what else answers.
+func (s *RouteStatus) Target() string {
+	if s.Upstream != "" {
+		return s.Upstream
+	}
+	if len(s.Versions) == 0 {
+		return s.Action
+	}
+	var all []string
+	for _, v := range s.Versions {
+		all = append(all, v.Upstream+":"+strconv.Itoa(v.Weight))
+	}
+	return strings.Join(all, " ")
+}
+
 // Routes is the state of all routes, in the order of the file.
 func (g *Gateway) Routes() []RouteStatus {
 	now := time.Now()
@@ -83,14 +122,15 @@ func (g *Gateway) Routes() []RouteStatus {
 }
 
 func (r *route) status(now time.Time) RouteStatus {
-	f, a := r.live.figures, r.live.arms.Load()
+	f := r.live.figures
 	recent, failed := f.recent.Snapshot(now), f.recentFailed.Snapshot(now)
 	s := RouteStatus{
-		Name: r.cfg.Name, Match: r.cfg.Match, Upstream: r.cfg.Upstream, Policy: a.baseline.json(),
-		RPS: float64(recent.Count()) / f.span(now).Seconds(), ErrorRatio: ratio(failed.Count(), recent.Count()), LatencyMS: quantiles(recent),
+		SideStatus: r.sideStatus(now), Name: r.cfg.Name, Match: r.cfg.Match, Action: r.cfg.action(), Upstream: r.cfg.Upstream, Priority: r.cfg.Priority.label(), Tenant: r.cfg.Tenant.label(),
+		Policy: json.RawMessage("null"), RPS: float64(recent.Count()) / f.span(now).Seconds(), ErrorRatio: ratio(failed.Count(), recent.Count()), LatencyMS: quantiles(recent),
 		Tally: f.total.tally(), Classes: make(map[string]uint64), Caches: make(map[string]stats.Snapshot),
 	}
 	s.Calls = s.Tally.Calls
+	s.AttemptsPerCall = ratio(s.Tally.Attempts, s.Tally.Calls)
 	for c := range f.classes {
 		s.Classes[call.Class(c).String()] = f.classes[c].Load()
 	}
@@ -99,20 +139,50 @@ func (r *route) status(now time.Time) RouteStatus {
 			s.Caches[call.CacheState(c).String()] = h
 		}
 	}
-	places := r.live.upstream.cfg.Load().places
-	for _, e := range r.live.upstream.set.Endpoints() {
+	a := r.live.arms.Load()
+	if len(a.baseline) > 0 {
+		s.Policy = a.baseline[0].json()
+	}
+	weights := r.live.shares.Load().weights
+	for i, v := range r.live.versions {
+		if v.figures != nil {
+			s.Versions = append(s.Versions, v.status(now, weights[i]))
+		}
+		s.Endpoints = append(s.Endpoints, v.endpoints(now, a.baseline[i].policy)...)
+	}
+	if a.candidate != nil {
+		s.Arms = &ArmsStatus{Weight: a.weight, Baseline: a.baseline[0].status(a.control.tally()), Candidate: a.candidate[0].status(a.trial.tally())}
+	}
+	return s
+}
+
+func (v *version) status(now time.Time, weight int) VersionStatus {
+	recent, failed := v.figures.recent.Snapshot(now), v.figures.recentFailed.Snapshot(now)
+	s := VersionStatus{
+		Upstream: v.name(), Weight: weight, Tally: v.figures.total.tally(), LatencyMS: quantiles(recent),
+		RPS: float64(recent.Count()) / v.figures.span(now).Seconds(), ErrorRatio: ratio(failed.Count(), recent.Count()),
+	}
+	s.Calls = s.Tally.Calls
+	return s
+}
+
+// endpoints are those of the version, with the breakers of its policy.
+func (v *version) endpoints(now time.Time, p *longpole.Policy) []EndpointStatus {
+	if v.upstream == nil {
+		return nil
+	}
+	var all []EndpointStatus
+	places := v.upstream.cfg.Load().places
+	for _, e := range v.upstream.set.Endpoints() {
 		place := places[e.Name()]
 		if place == nil {
 			continue // it came or went just now
 		}
 		one := place.status(now)
-		one.Healthy, one.InFlight, one.Breaker = e.Healthy(), e.InFlight(), a.baseline.policy.Breaker(now, e.Name()).String()
-		s.Endpoints = append(s.Endpoints, one)
+		one.Upstream, one.Healthy, one.InFlight, one.Breaker = v.name(), e.Healthy(), e.InFlight(), p.Breaker(now, e.Name()).String()
+		all = append(all, one)
 	}
-	if a.candidate != nil {
-		s.Arms = &ArmsStatus{Weight: a.weight, Baseline: a.baseline.status(a.control.tally()), Candidate: a.candidate.status(a.trial.tally())}
-	}
-	return s
+	return all
 }
 
 func (e *endpoint) status(now time.Time) EndpointStatus {

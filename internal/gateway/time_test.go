@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/longpole/longpole/call"
 )
 
 func ok(text string) http.HandlerFunc {
@@ -641,14 +643,16 @@ func TestRetriesUseTheConnectionsThatAreThere(t *testing.T) {
 	})
 }
 
-func TestRetryAfterIsSecondsOrADate(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for text, want := range map[string]time.Duration{
-		"": 0, "2": 2 * time.Second, "-1": 0, "soon": 0, "99999999": 24 * time.Hour,
-		now.Add(3 * time.Second).Format(http.TimeFormat): 3 * time.Second, now.Add(-time.Hour).Format(http.TimeFormat): 0,
-	} {
-		if got := retryAfter(http.Header{"Retry-After": {text}}, now); got != want {
-			t.Errorf("%q: %v; want %v", text, got, want)
+func TestRetryAfterIsReadOn429AndOn503(t *testing.T) {
+	x := &exchange{body: &inbound{}}
+	for status, want := range map[int]call.Class{429: call.Server, 503: call.Server, 404: call.Client} {
+		res := &http.Response{StatusCode: status, Header: http.Header{"Retry-After": {"2"}}}
+		out := x.Judge(res, nil)
+		if out.Class != want || want == call.Server && out.Pushback != 2*time.Second {
+			t.Errorf("%d: %+v", status, out)
 		}
+	}
+	if out := x.Judge(&http.Response{StatusCode: 429}, nil); out.Class != call.Client {
+		t.Errorf("429 that says nothing more: %+v", out)
 	}
 }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"encoding/hex"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -61,16 +60,23 @@ func lowerHex(s string) bool {
 	return true
 }
 
-// newID is a random identifier of words times 64 bits, never all zero.
+// newID is a random identifier of words times 64 bits, 1 or 2, never all zero.
 func newID(words int) string {
-	b := make([]byte, 0, 16)
-	for range words {
-		n := rand.Uint64() | 1
-		for shift := 56; shift >= 0; shift -= 8 {
-			b = append(b, byte(n>>shift))
-		}
+	var b [32]byte
+	for i := range words {
+		randomHex(b[16*i:][:16])
 	}
-	return hex.EncodeToString(b)
+	return string(b[:16*words])
+}
+
+// randomHex fills to, 16 bytes, with 64 random bits that are not all zero.
+func randomHex(to []byte) {
+	const digits = "0123456789abcdef"
+	n := rand.Uint64() | 1
+	for i := len(to) - 1; i >= 0; i-- {
+		to[i] = digits[n&15]
+		n >>= 4
+	}
 }
 
 // spans collects those of one call. Attempts may end after the call: the loser of a hedge, a refresh behind a stale
@@ -86,18 +92,22 @@ type spans struct {
 	flushed bool
 }
 
-// begin opens the span of one attempt.
-func (s *spans) begin(number int, hedge bool, to location, name string, method string) *attemptSpan {
-	a := &attemptSpan{spans: s}
+// begin opens the span of one attempt. When nobody wants spans it only gives the attempt its ID.
+func (a *attemptSpan) begin(s *spans, number int, hedge bool, to *endpoint, method string) {
+	a.spans = s
+	randomHex(a.id[:])
+	if s.sink == nil {
+		return
+	}
 	a.span = trace.Span{
-		TraceID: s.origin.trace, ID: newID(1), Parent: s.server, Kind: trace.Client,
+		TraceID: s.origin.trace, ID: string(a.id[:]), Parent: s.server, Kind: trace.Client,
 		Service: service, Name: method, Start: time.Now().UnixNano(), Host: s.host,
 		Attributes: []trace.Attribute{
 			{Key: "longpole.segment", Value: string(trace.SegGateway)},
 			{Key: "http.request.method", Value: method},
 			{Key: "server.address", Value: to.host},
 			{Key: "server.port", Value: to.port},
-			{Key: "longpole.endpoint", Value: name},
+			{Key: "longpole.endpoint", Value: to.name},
 		},
 	}
 	if number > 1 {
@@ -106,7 +116,6 @@ func (s *spans) begin(number int, hedge bool, to location, name string, method s
 	if hedge {
 		a.add("longpole.hedge", "true")
 	}
-	return a
 }
 
 // add keeps a span until the call ends, or sends it when the call has ended.
@@ -140,6 +149,8 @@ func (s *spans) flush(server trace.Span) {
 // attemptSpan is the CLIENT span of one attempt. It ends once, with the body of the answer or with the error.
 type attemptSpan struct {
 	spans *spans
+	id    [16]byte  // in hex
+	value [1]string // of the traceparent field
 	once  sync.Once
 	span  trace.Span
 }
@@ -150,11 +161,17 @@ func (a *attemptSpan) add(key, value string) {
 
 // traceparent names the attempt as the parent of what the upstream does for it.
 func (a *attemptSpan) traceparent() string {
-	return "00-" + a.span.TraceID + "-" + a.span.ID + "-" + a.spans.origin.flags
+	b := make([]byte, 0, 2+1+32+1+16+1+2)
+	b = append(append(append(b, "00-"...), a.spans.origin.trace...), '-')
+	b = append(append(append(b, a.id[:]...), '-'), a.spans.origin.flags...)
+	return string(b)
 }
 
 // answered notes the head of an answer.
 func (a *attemptSpan) answered(status int) {
+	if a.spans.sink == nil {
+		return
+	}
 	a.add("http.response.status_code", strconv.Itoa(status))
 	if status >= 500 {
 		a.span.Failed = true
@@ -164,6 +181,9 @@ func (a *attemptSpan) answered(status int) {
 
 // end closes the span; class says why when the attempt was no success.
 func (a *attemptSpan) end(class call.Class) {
+	if a.spans.sink == nil {
+		return
+	}
 	a.once.Do(func() {
 		a.span.End = time.Now().UnixNano()
 		if class != call.OK && !a.span.Failed {

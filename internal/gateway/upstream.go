@@ -1,16 +1,25 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
+	"errors"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/balance"
 	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/httppolicy"
+	"github.com/longpole/longpole/internal/certs"
+	"github.com/longpole/longpole/internal/discover"
 	"github.com/longpole/longpole/internal/stats"
 )
 
@@ -20,11 +29,19 @@ type upstream struct {
 	name string
 	set  *balance.Set
 	cfg  atomic.Pointer[upstreamConfig]
+	road atomic.Pointer[road]     // of an earlier cfg when they differ
+	way  func() http.RoundTripper // to the endpoints, as the settings are now; nil before the gateway has it
+
+	mu    sync.Mutex    // serialises what follows, and writers of cfg
+	found []Endpoint    // by discovery; nil = nothing yet
+	moved chan struct{} // holds a token after endpoints came or went
 }
 
 // upstreamConfig is immutable.
 type upstreamConfig struct {
 	Upstream
+	client *certs.Client // nil = the defaults
+	tls    *tls.Config   // towards the endpoints; nil = the system's roots. One that stays the same keeps its connections
 	names  []string
 	places map[string]*endpoint // those that left with the last reload included: calls may still be on their way to them
 }
@@ -38,33 +55,99 @@ type endpoint struct {
 }
 
 func newUpstream(name string) *upstream {
-	u := &upstream{name: name, set: balance.NewSet()}
+	u := &upstream{name: name, set: balance.NewSet(), moved: make(chan struct{}, 1)}
 	u.cfg.Store(&upstreamConfig{})
 	return u
 }
 
-// update puts valid settings in force.
-func (u *upstream) update(c Upstream) {
+// newUpstream makes one that knows the way.
+func (g *Gateway) newUpstream(name string) *upstream {
+	u := newUpstream(name)
+	u.way = func() http.RoundTripper { return g.road(u).pools[plain] }
+	return u
+}
+
+// update puts valid settings in force. What was discovered stays while the way to discover it does.
+func (u *upstream) update(c Upstream, client *certs.Client) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	old := u.cfg.Load()
-	next := &upstreamConfig{Upstream: c, places: make(map[string]*endpoint)}
+	if !reflect.DeepEqual(old.Discover, c.Discover) {
+		u.found = nil
+	}
+	next := &upstreamConfig{Upstream: c, client: client, tls: old.tls}
+	if client != old.client {
+		next.tls = nil
+		if client != nil {
+			next.tls = client.Config()
+		}
+	}
+	u.place(next)
+}
+
+// discovered puts a set that was found for from in force; one for settings of before is dropped.
+func (u *upstream) discovered(from *discover.Config, set []Endpoint) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	next := *u.cfg.Load()
+	if next.Discover != from {
+		return
+	}
+	if set == nil {
+		set = []Endpoint{}
+	}
+	u.found = set
+	u.place(&next)
+}
+
+// secure puts other TLS in force.
+func (u *upstream) secure(client *certs.Client) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	next := *u.cfg.Load()
+	next.client, next.tls = client, client.Config()
+	u.cfg.Store(&next)
+}
+
+// inForce is the endpoints that are used: those that were found, or those to begin with.
+func (u *upstream) inForce(c *Upstream) []Endpoint {
+	if u.found != nil {
+		return u.found
+	}
+	return c.Endpoints
+}
+
+// place gives next its endpoints and puts it in force. Those that stay keep what was measured of them; those that go end
+// their calls; those that come start slowly, if the policies say so.
+func (u *upstream) place(next *upstreamConfig) {
+	old := u.cfg.Load()
+	next.names, next.places = nil, make(map[string]*endpoint)
 	for _, name := range old.names {
 		next.places[name] = old.places[name]
 	}
-	for _, raw := range c.Endpoints {
-		at, err := parseEndpoint(raw)
-		if err != nil {
-			continue // Validate has refused it
+	var targets []balance.Target
+	seen := make(map[string]bool)
+	for _, one := range u.inForce(&next.Upstream) {
+		at, err := parseEndpoint(one.URL)
+		if err != nil || seen[at.name] {
+			continue // Validate has refused it, or who found it
 		}
+		seen[at.name] = true
 		e := next.places[at.name]
 		if e == nil || *e.url != *at.url {
 			e = &endpoint{location: at, recent: stats.NewWindowed(windowSlots, windowWidth)}
 			next.places[at.name] = e
 		}
 		next.names = append(next.names, at.name)
+		targets = append(targets, balance.Target{Name: at.name, Weight: one.Weight, Zone: one.Zone})
 	}
 	// First the places, then the names: a call never draws a name that it cannot find.
 	u.cfg.Store(next)
-	u.set.Replace(next.names)
+	u.set.Configure(targets)
+	select {
+	case u.moved <- struct{}{}:
+	default:
+	}
 }
 
 // observe counts one attempt.
@@ -77,28 +160,69 @@ func (e *endpoint) observe(now time.Time, a *call.Attempt) {
 	e.recent.Record(now, a.Latency)
 }
 
-// check runs the active checks of u until ctx is done.
-func (u *upstream) check(ctx context.Context, client http.RoundTripper) {
+// tend discovers the endpoints of u, and runs their active checks, until ctx is done.
+func (u *upstream) tend(ctx context.Context, log *slog.Logger) {
+	var run sync.WaitGroup
+	defer run.Wait()
 	cfg := u.cfg.Load()
+	if d := cfg.Discover; d != nil {
+		u.mu.Lock()
+		have := u.inForce(&cfg.Upstream)
+		u.mu.Unlock()
+		run.Go(func() {
+			discover.New(*d, log.With("upstream", u.name)).Run(ctx, have, func(set []Endpoint) {
+				u.discovered(d, set)
+				log.Info("endpoints discovered", "upstream", u.name, "endpoints", len(set))
+			})
+		})
+	}
 	if cfg.Health.Path == "" {
 		for _, e := range u.set.Endpoints() {
 			e.SetHealthy(true) // a check that was removed must not leave its verdict behind
 		}
 		return
 	}
+	u.check(ctx, cfg.Health)
+}
+
+// check runs the active checks of all endpoints that come and go.
+func (u *upstream) check(ctx context.Context, h balance.HealthConfig) {
 	var run sync.WaitGroup
-	for _, name := range cfg.names {
-		e := u.set.Find(name)
-		if e == nil {
-			continue
+	defer run.Wait()
+	checked := make(map[*balance.Endpoint]context.CancelFunc)
+	for {
+		cfg, present := u.cfg.Load(), make(map[*balance.Endpoint]bool)
+		for _, e := range u.set.Endpoints() {
+			at := cfg.places[e.Name()]
+			if at == nil {
+				continue // it came just now: moved has a token again
+			}
+			present[e] = true
+			if checked[e] == nil {
+				one, stop := context.WithCancel(ctx)
+				checked[e] = stop
+				run.Go(func() { watch(one, u.way, h, at, e) })
+			}
 		}
-		run.Go(func() { watch(ctx, client, cfg.Health, cfg.places[name], e) })
+		for e, stop := range checked {
+			if !present[e] {
+				stop()
+				delete(checked, e)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			for _, stop := range checked {
+				stop()
+			}
+			return
+		case <-u.moved:
+		}
 	}
-	run.Wait()
 }
 
 // watch checks one endpoint again and again.
-func watch(ctx context.Context, client http.RoundTripper, h balance.HealthConfig, at *endpoint, e *balance.Endpoint) {
+func watch(ctx context.Context, way func() http.RoundTripper, h balance.HealthConfig, at *endpoint, e *balance.Endpoint) {
 	decide := balance.NewCheck(h)
 	if !e.Healthy() {
 		// It was found unfit before a reload: the decider begins where that one stopped.
@@ -115,7 +239,7 @@ func watch(ctx context.Context, client http.RoundTripper, h balance.HealthConfig
 			return
 		case <-timer.C:
 		}
-		ok := probe(ctx, client, h, at)
+		ok := probe(ctx, way(), h, at)
 		if ctx.Err() != nil {
 			return
 		}
@@ -142,3 +266,38 @@ func probe(ctx context.Context, client http.RoundTripper, h balance.HealthConfig
 	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
 	return res.StatusCode < 400
 }
+
+var errNoLoad = errors.New("gateway: the endpoint does not tell its load")
+
+// ask is the longpole.Prober of the policies that balance over u.
+func (u *upstream) ask(ctx context.Context, name string) (balance.Load, error) {
+	cfg := u.cfg.Load()
+	at := cfg.places[name]
+	if at == nil || u.way == nil {
+		return balance.Load{}, errGone
+	}
+	path := cmp.Or(cfg.Probe.Path, httppolicy.ProbePath)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.url.Scheme+"://"+at.url.Host+at.url.EscapedPath()+path, nil)
+	if err != nil {
+		return balance.Load{}, err
+	}
+	r.Header.Set("User-Agent", "longpole-probe")
+	res, err := u.way().RoundTrip(r)
+	if err != nil {
+		return balance.Load{}, err
+	}
+	_, _ = io.CopyN(io.Discard, res.Body, 4<<10)
+	_ = res.Body.Close()
+	l, ok := balance.ParseLoad(res.Header.Get(httppolicy.HeaderLoad))
+	if !ok {
+		return balance.Load{}, errNoLoad
+	}
+	return l, nil
+}
+
+// Load implements longpole.Reporter: it reads what a server says about itself in an answer.
+func (x *exchange) Load(res *http.Response) (balance.Load, bool) {
+	return balance.ParseLoad(res.Header.Get(httppolicy.HeaderLoad))
+}
+
+var _ longpole.Reporter[*http.Response] = (*exchange)(nil)

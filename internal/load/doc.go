@@ -16,6 +16,8 @@
 // Each target has a bound on its calls in flight. An arrival beyond it is not sent late: it is dropped, and
 // counted, for an unbounded queue inside the generator would only hide the overload.
 //
+// Instead of being generated, a target's calls may be those of a recording: [Replay].
+//
 // One Generator runs one continuous stream. [Generator.Begin] names the phase that arrivals belong to from then on,
 // so that the same traffic can be read before, during and after a change. A call belongs to the phase in which it
 // was due, however long it takes.

@@ -54,6 +54,7 @@ type stream struct {
 	index    int
 	pacer    *pacer
 	urls     *rand.Rand
+	replay   *replay // nil = pacer and urls make the calls
 	inFlight atomic.Int64
 }
 
@@ -78,6 +79,9 @@ func New(p Plan, o Options) (*Generator, error) {
 			Target: t, index: i,
 			pacer: newPacer(g.plan.Arrivals, t.PerSecond, g.plan.Seed, uint64(i)),
 			urls:  rand.New(rand.NewPCG(g.plan.Seed, 2*uint64(i)+1)),
+		}
+		if t.Replay != nil {
+			stream.replay = newReplay(*t.Replay)
 		}
 		g.streams = append(g.streams, stream)
 	}
@@ -174,8 +178,9 @@ func (g *Generator) clock(running bool) {
 	}
 }
 
-// Run sends the traffic until ctx ends, then gives the calls in flight Plan.Drain, abandons the rest, and returns
-// nil once every goroutine that it started has ended. ErrRan when called twice.
+// Run sends the traffic until ctx ends, or all targets have: a replay without Loop does. Then it gives the calls in flight
+// Plan.Drain, abandons the rest, and returns once every goroutine that it started has ended: nil, or why a recording could
+// not be read. ErrRan when called twice.
 func (g *Generator) Run(ctx context.Context) error {
 	if !g.ran.CompareAndSwap(false, true) {
 		return ErrRan
@@ -195,36 +200,47 @@ func (g *Generator) Run(ctx context.Context) error {
 	g.clock(true)
 	start := time.Now()
 	var drivers, workers sync.WaitGroup
-	for _, s := range g.streams {
-		drivers.Go(func() { g.drive(ctx, calls, s, start, &workers) })
+	faults := make([]error, len(g.streams))
+	for i, s := range g.streams {
+		drivers.Go(func() { faults[i] = g.drive(ctx, calls, s, start, &workers) })
 	}
 	drivers.Wait()
 	g.clock(false)
 	stop := time.AfterFunc(g.plan.Drain, abandon)
 	defer stop.Stop()
 	workers.Wait()
-	return nil
+	return errors.Join(faults...)
 }
 
 // drive sends one target's calls when they are due. When it wakes late it sends what is overdue at once, each with
-// its own intended start.
-func (g *Generator) drive(ctx, calls context.Context, s *stream, start time.Time, workers *sync.WaitGroup) {
+// its own intended start. The error is that of a recording.
+func (g *Generator) drive(ctx, calls context.Context, s *stream, start time.Time, workers *sync.WaitGroup) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	<-timer.C
+	if s.replay != nil {
+		defer s.replay.close()
+	}
 	for {
-		due := start.Add(s.pacer.next())
+		after, err := g.due(s)
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		due := start.Add(after)
 		if wait := time.Until(due); wait > 0 {
 			timer.Reset(wait)
 			select {
 			case <-ctx.Done():
-				return
+				return nil
 			case <-timer.C:
 			}
 		} else if ctx.Err() != nil {
-			return
+			return nil
 		}
-		url := s.URL(s.urls) // drawn for dropped calls too, or a drop would change all later URLs
+		request, err := s.request() // drawn for dropped calls too, or a drop would change all later URLs
 		tally := &g.current.Load().tallies[s.index]
 		if s.inFlight.Add(1) > int64(g.plan.MaxInFlight) {
 			s.inFlight.Add(-1)
@@ -233,22 +249,40 @@ func (g *Generator) drive(ctx, calls context.Context, s *stream, start time.Time
 		}
 		workers.Go(func() {
 			defer s.inFlight.Add(-1)
-			g.call(calls, s, tally, url, due)
+			g.call(calls, s, tally, request, err, due)
 		})
 	}
 }
 
-// call makes one call and counts it.
-func (g *Generator) call(ctx context.Context, s *stream, t *tally, url string, due time.Time) {
+// due is when the next call of s is, after the start; io.EOF when there is none.
+func (g *Generator) due(s *stream) (time.Duration, error) {
+	if s.replay == nil {
+		return s.pacer.next(), nil
+	}
+	after, skipped, err := s.replay.next()
+	g.current.Load().tallies[s.index].skipped.Add(skipped)
+	return after, err
+}
+
+// request makes the call that is due.
+func (s *stream) request() (*http.Request, error) {
+	if s.replay != nil {
+		return s.replay.request()
+	}
+	return http.NewRequest(s.Method, s.URL(s.urls), nil) //nolint:noctx // call gives it the call's context
+}
+
+// call makes one call and counts it; fault is why there is no request to send.
+func (g *Generator) call(ctx context.Context, s *stream, t *tally, request *http.Request, fault error, due time.Time) {
 	parent := ctx
 	ctx, cancel := context.WithTimeout(ctx, g.plan.Timeout)
 	defer cancel()
 	sent := time.Now()
-	request, err := http.NewRequestWithContext(ctx, s.Method, url, nil)
-	if err != nil {
+	if fault != nil {
 		t.ended(due, sent, time.Now(), 0)
 		return
 	}
+	request = request.WithContext(ctx)
 	var ids spanIDs
 	if g.options.Spans != nil {
 		ids = newSpanIDs()

@@ -36,6 +36,8 @@ type Target struct {
 	// URL draws the absolute URL of the next call. It runs on one goroutine for a target and must draw from r only,
 	// or the run cannot be repeated.
 	URL func(r *rand.Rand) string
+	// Replay sends a recording instead; then Method, PerSecond and URL are not used. nil = they are.
+	Replay *Replay
 }
 
 // Choice is one URL and how often it is drawn in proportion to its siblings.
@@ -109,9 +111,13 @@ func (p Plan) Validate() error {
 	for i, t := range p.Targets {
 		at := fmt.Sprintf("targets[%d].", i)
 		f.Check(t.Name != "" && !seen[t.Name], at+"name", t.Name, "a name that no other target has")
+		seen[t.Name] = true
+		if t.Replay != nil {
+			f.Within(at+"replay", t.Replay.Validate())
+			continue
+		}
 		f.Check(t.PerSecond > 0 && t.PerSecond <= maxPerSecond, at+"per_second", t.PerSecond, "more than 0, at most 100000")
 		f.Check(t.URL != nil, at+"url", "nil", "a function")
-		seen[t.Name] = true
 	}
 	return f.Err()
 }

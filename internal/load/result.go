@@ -19,6 +19,7 @@ type Result struct {
 	Failed    uint64         // of Calls: no answer, or status 400 and above
 	Dropped   uint64         // never sent, for MaxInFlight were in flight
 	Abandoned uint64         // cut off when the run ended; their latency is unknown
+	Skipped   uint64         // of a recording: not sent, because they are unsafe, or not whole
 	Statuses  [6]uint64      // of Calls by first digit of the status; 0 = no answer
 }
 
@@ -54,6 +55,7 @@ func (r Result) Sub(earlier Result) Result {
 	r.Failed -= earlier.Failed
 	r.Dropped -= earlier.Dropped
 	r.Abandoned -= earlier.Abandoned
+	r.Skipped -= earlier.Skipped
 	for i := range r.Statuses {
 		r.Statuses[i] -= earlier.Statuses[i]
 	}
@@ -68,6 +70,7 @@ func (r Result) add(o Result) Result {
 	r.Failed += o.Failed
 	r.Dropped += o.Dropped
 	r.Abandoned += o.Abandoned
+	r.Skipped += o.Skipped
 	for i := range r.Statuses {
 		r.Statuses[i] += o.Statuses[i]
 	}
@@ -115,6 +118,7 @@ func (s Snapshot) Sub(earlier Snapshot) Snapshot {
 type tally struct {
 	response, service, lag             stats.Histogram
 	calls, failed, dropped, unfinished atomic.Uint64
+	skipped                            atomic.Uint64
 	statuses                           [6]atomic.Uint64
 }
 
@@ -135,7 +139,7 @@ func (t *tally) ended(due, sent, end time.Time, status int) {
 func (t *tally) result(target string) Result {
 	r := Result{
 		Target: target, Response: t.response.Snapshot(), Service: t.service.Snapshot(), Lag: t.lag.Snapshot(),
-		Calls: t.calls.Load(), Failed: t.failed.Load(), Dropped: t.dropped.Load(), Abandoned: t.unfinished.Load(),
+		Calls: t.calls.Load(), Failed: t.failed.Load(), Dropped: t.dropped.Load(), Abandoned: t.unfinished.Load(), Skipped: t.skipped.Load(),
 	}
 	for i := range t.statuses {
 		r.Statuses[i] = t.statuses[i].Load()

@@ -29,11 +29,11 @@ func (s spanIDs) traceparent() string { return "00-" + s.trace() + "-" + s.id() 
 // clientSpan starts at the moment of sending: what the generator did before is lag, not a part of the call.
 func clientSpan(ids spanIDs, t Target, host string, r *http.Request, status int, err error, sent, end time.Time) trace.Span {
 	span := trace.Span{
-		TraceID: ids.trace(), ID: ids.id(), Kind: trace.Client, Service: service, Name: t.Method,
+		TraceID: ids.trace(), ID: ids.id(), Kind: trace.Client, Service: service, Name: r.Method,
 		Start: sent.UnixNano(), End: sent.UnixNano() + int64(end.Sub(sent)),
 		Host: host, Failed: err != nil || status >= 400,
 		Attributes: []trace.Attribute{
-			{Key: "http.request.method", Value: t.Method},
+			{Key: "http.request.method", Value: r.Method},
 			{Key: "url.full", Value: r.URL.String()},
 			{Key: "url.path", Value: r.URL.Path},
 			{Key: "server.address", Value: r.URL.Hostname()},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/advise"
+	"github.com/longpole/longpole/internal/certs"
 	"github.com/longpole/longpole/internal/conf"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/rollout"
@@ -255,19 +256,34 @@ func (a *admin) ready(w http.ResponseWriter, r *http.Request) {
 	writeText(w, status, text.String())
 }
 
-// config is what is in force, every default spelt out, as JSON or with ?format=yaml as a file.
+// config is what is in force, every default spelt out and promoted candidates in their place, as JSON or with
+// ?format=yaml as a file; secrets are hidden.
 func (a *admin) config(w http.ResponseWriter, r *http.Request) {
 	marshal, kind := conf.MarshalJSON, "application/json"
 	if r.URL.Query().Get("format") == "yaml" {
 		marshal, kind = conf.Marshal, "application/yaml"
 	}
-	text, err := marshal(a.Gateway.Config())
+	text, err := marshal(withoutSecrets(a.Gateway.Effective()))
 	if err != nil {
 		writeError(w, http.StatusInternalServerError, "the configuration could not be written: "+err.Error())
 		return
 	}
 	w.Header().Set("Content-Type", kind)
 	_, _ = w.Write(append(text, '\n')) // a client that went away needs no answer
+}
+
+// certificates are those that the gateway shows, with the days that they have left.
+func (a *admin) certificates(w http.ResponseWriter, _ *http.Request) {
+	type certificate struct {
+		certs.Status
+		DaysLeft float64 `json:"days_left"`
+		Expiring bool    `json:"expiring"` // somebody should look
+	}
+	all, now := []certificate{}, time.Now()
+	for _, s := range a.Gateway.Certificates() {
+		all = append(all, certificate{s, s.DaysLeft(now), s.Expiring(now)})
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"certificates": all})
 }
 
 // overload is how close the gateway is to its own bounds.

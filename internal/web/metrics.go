@@ -38,6 +38,7 @@ var (
 	phaseDesc      = prometheus.NewDesc("longpole_rollout_phase_info", "1 for the phase of a rollout that has not ended.", []string{"rollout", "route", "phase"}, nil)
 	evidenceDesc   = prometheus.NewDesc("longpole_rollout_evidence_log10", "Evidence for a claim about the candidate; 1 means ten times.", []string{"rollout", "route", "metric", "claim"}, nil)
 	rememberedDesc = prometheus.NewDesc("longpole_rollouts_remembered", "Rollouts that are remembered, by phase.", []string{"phase"}, nil)
+	expiryDesc     = prometheus.NewDesc("longpole_certificate_expiry_timestamp_seconds", "When a certificate that is shown expires, by its first name and its file; no file = by ACME.", []string{"name", "file"}, nil)
 	unroutedDesc   = prometheus.NewDesc("longpole_unrouted_total", "Calls refused before a route was found for them.", nil, nil)
 	unloggedDesc   = prometheus.NewDesc("longpole_access_log_dropped_total", "Lines of the access log that were not written.", nil, nil)
 	pressureDesc   = prometheus.NewDesc("longpole_overload_pressure_ratio", "How close the gateway is to its own bounds: 0 = below 80% of all, 1 = at one.", nil, nil)
@@ -63,12 +64,15 @@ func (a *admin) Describe(chan<- *prometheus.Desc) {}
 func (a *admin) Collect(out chan<- prometheus.Metric) {
 	s := series(out)
 	s.gauge(buildDesc, 1, a.Version)
-	upstreams := map[string]bool{}
+	type place struct{ upstream, endpoint string }
+	told := map[place]bool{}
 	for _, r := range a.Gateway.Routes() {
 		s.route(r)
-		if !upstreams[r.Upstream] {
-			upstreams[r.Upstream] = true
-			s.upstream(r)
+		for _, e := range r.Endpoints {
+			if p := (place{e.Upstream, e.Name}); !told[p] {
+				told[p] = true
+				s.endpoint(e)
+			}
 		}
 	}
 	phases := map[rollout.Phase]float64{}
@@ -125,8 +129,12 @@ func (s series) route(r gateway.RouteStatus) {
 	for state, latency := range r.Caches {
 		s <- histogram{latencyDesc, latency, []string{"cache", state, "route", r.Name}}
 	}
+	open := map[string]bool{} // versions of a route may share an endpoint
 	for _, e := range r.Endpoints {
-		s.flag(breakerDesc, e.Breaker != breaker.Closed.String(), r.Name, e.Name)
+		open[e.Name] = open[e.Name] || e.Breaker != breaker.Closed.String()
+	}
+	for endpoint, is := range open {
+		s.flag(breakerDesc, is, r.Name, endpoint)
 	}
 }
 
@@ -138,19 +146,20 @@ func (s series) process(g *gateway.Gateway) {
 		s.counter(overloadDesc, n, priority)
 	}
 	s.counter(unroutedDesc, g.Unrouted())
+	for _, c := range g.Certificates() {
+		s.gauge(expiryDesc, float64(c.NotAfter.Unix()), c.Names[0], c.File)
+	}
 	s.counter(unloggedDesc, g.Unlogged())
 	s.flag(drainingDesc, g.Draining())
 }
 
-func (s series) upstream(r gateway.RouteStatus) {
-	for _, e := range r.Endpoints {
-		for class, n := range e.Classes {
-			s.counter(endpointAttemptsDesc, n, r.Upstream, e.Name, class)
-		}
-		s <- histogram{endpointLatencyDesc, e.Latency, []string{"endpoint", e.Name, "upstream", r.Upstream}}
-		s.gauge(inFlightDesc, float64(e.InFlight), r.Upstream, e.Name)
-		s.flag(healthyDesc, e.Healthy, r.Upstream, e.Name)
+func (s series) endpoint(e gateway.EndpointStatus) {
+	for class, n := range e.Classes {
+		s.counter(endpointAttemptsDesc, n, e.Upstream, e.Name, class)
 	}
+	s <- histogram{endpointLatencyDesc, e.Latency, []string{"endpoint", e.Name, "upstream", e.Upstream}}
+	s.gauge(inFlightDesc, float64(e.InFlight), e.Upstream, e.Name)
+	s.flag(healthyDesc, e.Healthy, e.Upstream, e.Name)
 }
 
 func (s series) rollout(r rollout.Status) {

@@ -74,6 +74,12 @@ func New(o Options) http.Handler {
 	guarded.HandleFunc("POST /api/v1/rollouts", a.startRollout)
 	guarded.HandleFunc("POST /api/v1/rollouts/{id}/promote", a.steer(a.Rollouts.Promote))
 	guarded.HandleFunc("POST /api/v1/rollouts/{id}/abort", a.steer(a.Rollouts.Abort))
+	guarded.HandleFunc("GET /api/v1/faults", a.faults)
+	guarded.HandleFunc("GET /api/v1/faults/{name}", a.oneFault)
+	guarded.HandleFunc("POST /api/v1/faults", a.startFault)
+	guarded.HandleFunc("DELETE /api/v1/faults/{name}", a.stopFault)
+	guarded.HandleFunc("GET /api/v1/certificates", a.certificates)
+	a.jobs(guarded)
 	guarded.Handle("GET /metrics", a.metrics())
 	if a.Reload != nil {
 		guarded.HandleFunc("POST /-/reload", a.reload)
@@ -82,7 +88,7 @@ func New(o Options) http.Handler {
 		profile(guarded)
 	}
 	guarded.HandleFunc("GET /api/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; see /api/v1/routes, /api/v1/findings and /api/v1/rollouts")
+		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; there are /api/v1/routes, config, overload, findings, rollouts, faults, jobs and certificates")
 	})
 	guarded.Handle("GET /", http.FileServerFS(static))
 	sameOrigin := http.NewCrossOriginProtection()

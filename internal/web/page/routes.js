@@ -27,8 +27,9 @@ function endpointsOf(routes) {
   const found = new Map();
   for (const r of routes) {
     for (const e of r.endpoints || []) {
-      const key = `${r.upstream} ${e.name}`;
-      if (!found.has(key)) found.set(key, { ...e, key, upstream: r.upstream, breakers: [] });
+      const upstream = e.upstream ?? r.upstream;
+      const key = `${upstream} ${e.name}`;
+      if (!found.has(key)) found.set(key, { ...e, key, upstream, breakers: [] });
       if (e.breaker && e.breaker !== 'closed') found.get(key).breakers.push(`${e.breaker} (${r.name})`);
     }
   }

@@ -1,0 +1,3 @@
+module github.com/longpole/longpole/bench/gateway/adversity
+
+go 1.26.0

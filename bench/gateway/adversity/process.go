@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/template"
+	"time"
+)
+
+//go:embed peers
+var peers embed.FS
+
+// conf fills the templates of peers.
+type conf struct {
+	Port                      int
+	Replicas                  []string
+	Dir                       string
+	Root                      bool
+	TryMillis, DeadlineMillis int
+	Inflight, AllInflight     int // calls at one replica, at all
+}
+
+// render writes one configuration file and returns its path.
+func (c conf) render(name string) (string, error) {
+	t, err := template.ParseFS(peers, "peers/"+name)
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	if err := t.Execute(&text, c); err != nil {
+		return "", err
+	}
+	path := filepath.Join(c.Dir, name)
+	return path, os.WriteFile(path, []byte(text.String()), 0o644)
+}
+
+// process runs until it is stopped; it leads a group of its own, which ends with it.
+type process struct {
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{}
+}
+
+func start(log string, command ...string) (*process, error) {
+	out, err := os.Create(log)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	cmd := exec.CommandContext(context.Background(), command[0], command[1:]...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+filepath.Dir(log), "XDG_CONFIG_HOME="+filepath.Dir(log))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd, log: log, done: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // how it ended is of no interest
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// waitFor returns when somebody listens at the address.
+func (p *process) waitFor(ctx context.Context, address string) error {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && ctx.Err() == nil; {
+		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-p.done:
+			end = time.Now()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	data, _ := os.ReadFile(p.log)
+	text := strings.Join(strings.Fields(string(data)), " ")
+	return fmt.Errorf("it did not start: %s", text[max(0, len(text)-300):])
+}
+
+func (p *process) stop() {
+	_ = syscall.Kill(p.cmd.Process.Pid, syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(3 * time.Second):
+	}
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // its children too; no error if they are gone
+	<-p.done
+}
+
+// freePort returns a port that nobody listens at now.
+func freePort() int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}

@@ -1,0 +1,3 @@
+module github.com/longpole/longpole/bench/gateway/revproxy
+
+go 1.26.0

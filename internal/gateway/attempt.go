@@ -1,0 +1,193 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"sync"
+	"time"
+
+	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/call"
+)
+
+// attempt is one request to an endpoint, and the body of its answer. It keeps its own time: until the head is there by
+// Attempt.HeadBy, then by Attempt.Deadline, or, for a stream, by its silence.
+type attempt struct {
+	io.ReadCloser // of the answer
+
+	x      *exchange
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	trace  httptrace.ClientTrace
+	span   attemptSpan
+	end    time.Time // of the call; zero = none
+
+	release func() // what the answer holds; set before it is read
+
+	mu       sync.Mutex  // guards what follows
+	timer    *time.Timer // nil = no time ends the attempt
+	why      error       // it ends
+	endless  bool
+	informal int // informational answers so far
+	class    call.Class
+}
+
+// expectHead begins the time for the head.
+func (t *attempt) expectHead(a longpole.Attempt) {
+	if a.HeadBy.IsZero() {
+		return
+	}
+	t.why = longpole.ErrTryTimeout
+	if !a.Deadline.IsZero() && !a.HeadBy.Before(a.Deadline) {
+		t.why = longpole.ErrDeadline
+	}
+	t.timer = time.AfterFunc(time.Until(a.HeadBy), t.expire)
+}
+
+// expire ends the attempt, unless it is a stream that has moved meanwhile.
+func (t *attempt) expire() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.endless {
+		quiet := time.Since(t.x.start) - time.Duration(t.x.active.Load())
+		if left := t.x.silent - quiet; left > 0 {
+			t.timer.Reset(left)
+			return
+		}
+	}
+	t.cancel(t.why)
+}
+
+// answered takes the head of the answer over.
+func (t *attempt) answered(res *http.Response) error {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		if err := switched(t.x.in, res); err != nil {
+			return err
+		}
+	} else {
+		stripHopByHop(res.Header)
+	}
+	if !t.headed(t.x.endless(res)) {
+		return context.Cause(t.ctx)
+	}
+	t.span.answered(res.StatusCode)
+	if res.Body == http.NoBody || res.Body == nil {
+		res.Body = http.NoBody
+		t.close(call.OK)
+		return nil
+	}
+	t.ReadCloser, res.Body = res.Body, t
+	return nil
+}
+
+// headed ends the time for the head and begins that for the body; false when it is over.
+func (t *attempt) headed(endless bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.timer != nil && !t.timer.Stop() {
+		t.cancel(t.why) // it may be about to
+		return false
+	}
+	switch {
+	case endless && t.x.silent > 0:
+		t.endless, t.why = true, errSilent
+		t.x.touch()
+		t.arm(t.x.silent)
+	case !endless && !t.end.IsZero():
+		t.why = longpole.ErrDeadline
+		t.arm(time.Until(t.end))
+	}
+	return true
+}
+
+func (t *attempt) arm(d time.Duration) {
+	if t.timer == nil {
+		t.timer = time.AfterFunc(d, t.expire)
+		return
+	}
+	t.timer.Reset(d)
+}
+
+// because adds to an error of the transport why we ended the attempt.
+func (t *attempt) because(err error) error {
+	if cause := context.Cause(t.ctx); cause != nil && !errors.Is(err, cause) {
+		return errors.Join(cause, err)
+	}
+	return err
+}
+
+// informed is told of each informational answer.
+func (t *attempt) informed(code int, header textproto.MIMEHeader) error {
+	t.mu.Lock()
+	t.informal++
+	many := t.informal > maxInformational
+	t.mu.Unlock()
+	if many {
+		return errTooInformative
+	}
+	t.x.early.pass(code, header)
+	return nil
+}
+
+// bodyError says why the body of an answer is not whole.
+type bodyError struct {
+	class call.Class
+	err   error
+}
+
+// Error says it in words.
+func (e *bodyError) Error() string { return fmt.Sprintf("gateway: reading the answer: %v", e.err) }
+
+// Unwrap returns the cause.
+func (e *bodyError) Unwrap() error { return e.err }
+
+// Read ends the span at the end of the body.
+func (t *attempt) Read(p []byte) (int, error) {
+	n, err := t.ReadCloser.Read(p)
+	t.x.touch()
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		t.span.end(call.OK)
+	default:
+		err = t.because(err)
+		class := t.x.class(t.ctx, err)
+		t.mu.Lock()
+		t.class = class
+		t.mu.Unlock()
+		err = &bodyError{class, err}
+	}
+	return n, err
+}
+
+// Close ends the span of an answer that was not read to its end: somebody left, or something broke.
+func (t *attempt) Close() error {
+	err := t.ReadCloser.Close()
+	t.mu.Lock()
+	class := t.class
+	t.mu.Unlock()
+	if class == call.OK {
+		class = call.Canceled
+	}
+	t.close(class)
+	if t.release != nil {
+		t.release()
+	}
+	return err
+}
+
+// close ends all that the attempt holds.
+func (t *attempt) close(class call.Class) {
+	t.mu.Lock()
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	t.mu.Unlock()
+	t.cancel(nil)
+	t.span.end(class)
+}
