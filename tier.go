@@ -84,6 +84,9 @@ func (c *cachedCall[R]) fromTier(ctx context.Context, flight *cache.Flight) cach
 	if t == nil || !ok || c.wish.Confirm || c.wish.MaxAge > 0 || c.wish.MinFresh > 0 {
 		return nil
 	}
+	if flight.Alone() && !c.wish.Alone {
+		return nil // its answers are known not to be kept
+	}
 	ctx, cancel := context.WithTimeout(ctx, tierGetTimeout)
 	defer cancel()
 	stored, v := c.ask(ctx, t, work, flight.Key())

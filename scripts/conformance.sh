@@ -75,8 +75,9 @@ smuggler=${SMUGGLER:+$(cd "$SMUGGLER" && pwd)}
 if [[ -z ${LONGPOLE:-} ]]; then
   make --no-print-directory build >&2
   LONGPOLE=$PWD/bin/longpole
+  LONGPOLE_VERSION=$(git describe --tags --always --dirty 2>/dev/null || true)
 fi
-LONGPOLE_VERSION=${LONGPOLE_VERSION:-$(git describe --tags --always --dirty 2>/dev/null || true)}
+LONGPOLE_VERSION=${LONGPOLE_VERSION:-of unknown version} # nothing tells which tree a given program was built from
 export LONGPOLE_VERSION
 (cd bench/conformance && go build -o "$home/bin/conformance" .)
 exec "$home/bin/conformance" -home "$home" -longpole "$LONGPOLE" -cache-tests "$cache_tests" -runs "${RUNS:-100}" -smuggler "$smuggler" \

@@ -21,7 +21,7 @@ func smuggleSuite() suite {
 		title: "Request smuggling",
 		about: fmt.Sprintf("%d mutations of HTTP/1.1 requests and %d of HTTP/2 requests that go on as HTTP/1.1, of the classes that have made two servers read one request differently. "+
 			"*Refused*: nothing of it reached the origin. *Harmless*: every request that reached the origin is spelt so that no server can misread it, there are as many as the "+
-			"subject answered its client, and the next client gets its own answer. Anything else is *bad*. The last column: checks of defparam's smuggler.py that it calls OK, when it is at hand.", len(h1Payloads()), len(h2Payloads())),
+			"subject answered its client (a refusal is an answer), and the next client gets its own answer. Anything else is *bad*. The last column: checks of defparam's smuggler.py that it calls OK, when it is at hand.", len(h1Payloads()), len(h2Payloads())),
 		columns: []string{"HTTP/1.1: refused", "harmless", "bad", "HTTP/2: refused", "harmless", "bad", "smuggler.py"},
 		run:     runSmuggle,
 	}
@@ -157,7 +157,7 @@ func judge(requests []*seen, got answers, id, victim, poisoned string) verdict {
 		case len(r.flaws) > 0:
 			return verdict{"bad", "forwarded " + strings.Join(r.flaws, ", ")}
 		case r.target == victim:
-		case !strings.Contains(r.target, id) && r.target != "*":
+		case !strings.Contains(r.target, id) && r.target != "*" && r.target != "/": // of OPTIONS *, and of an empty :path
 			return verdict{"bad", fmt.Sprintf("the origin saw %q", r.target)}
 		case r.whole:
 			if whole++; whole == 1 {
@@ -173,7 +173,8 @@ func judge(requests []*seen, got answers, id, victim, poisoned string) verdict {
 	switch {
 	case poisoned != "":
 		return verdict{"bad", poisoned}
-	case whole == 1 && len(got.status) == 0 && got.closed && first == "/a-"+id: // its own request, and nobody waits for an answer
+	case whole == 1 && (len(got.status) > 0 || got.closed) && !strings.Contains(first, "smuggled"):
+		// Its own request, which the client was told of by the subject itself: by a refusal, or by an end.
 	case whole > len(got.seen):
 		return verdict{"bad", fmt.Sprintf("the origin saw %d requests, the client was answered %d", whole, len(got.seen))}
 	case whole == 0 && cut == 0:

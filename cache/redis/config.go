@@ -2,6 +2,8 @@ package redis
 
 import (
 	"crypto/tls"
+	"net"
+	"strconv"
 	"time"
 
 	"github.com/longpole/longpole/setting"
@@ -42,8 +44,10 @@ func (c Config) WithDefaults() Config {
 // Validate returns every fault of c, joined; each is a *setting.Error.
 func (c Config) Validate() error {
 	var f setting.Faults
-	for _, a := range c.Addresses {
-		f.Check(a != "", "addresses", a, "host:port")
+	for i, a := range c.Addresses {
+		host, port, err := net.SplitHostPort(a)
+		number, bad := strconv.ParseUint(port, 10, 16)
+		f.Check(err == nil && host != "" && bad == nil && number > 0, "addresses["+strconv.Itoa(i)+"]", a, "host:port")
 	}
 	f.Check(c.Timeout == 0 || c.Timeout >= time.Millisecond, "timeout", c.Timeout, "at least 1ms")
 	f.Check(c.Pause >= 0, "pause", c.Pause, "a duration that is not negative")

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +18,9 @@ func newValidate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate [-o text|json] FILE",
 		Short: "Check a configuration file and report all of its faults",
-		Long: `Check a configuration file and report all of its faults at once, each as file:line:column. Nothing is started.
+		Long: `Check a configuration file and report all of its faults at once, each as file:line:column. Nothing is started. The
+certificates that the file names are read: one that does not match its key, or that is not valid now, is a fault. What is
+allowed but probably not meant, such as an upstream that nothing uses, is a warning.
 Exits 0 when the file is valid, 104 when it is not.`,
 		Example: `  longpole validate longpole.yaml
   longpole validate -o json longpole.yaml | jq '.faults[].line'`,
@@ -30,15 +31,20 @@ Exits 0 when the file is valid, 104 when it is not.`,
 			}
 			cfg, err := loadConfig(args[0])
 			if err == nil {
-				if bad := cfg.CheckFiles(time.Now()); bad != nil {
-					err = faulty(args[0], located(args[0], bad), "")
-				}
+				err = checkFiles(args[0], cfg)
+			}
+			var doubts []*conf.Error
+			if err == nil {
+				doubts = suspicions(args[0], cfg)
 			}
 			if output == "json" {
-				return writeFaults(cmd, args[0], err)
+				return writeFaults(cmd, args[0], doubts, err)
 			}
 			if err != nil {
 				return err
+			}
+			for _, d := range doubts {
+				fmt.Fprintf(cmd.ErrOrStderr(), "longpole: warning: %v\n", d)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %s, %s\n", args[0], count(len(cfg.Routes), "route"), count(len(cfg.Upstreams), "upstream"))
 			return err
@@ -78,8 +84,10 @@ func count(n int, what string) string {
 
 // verdict is the JSON form.
 type verdict struct {
-	Valid  bool    `json:"valid"`
+	Valid  bool     `json:"valid"`
 	Faults []placed `json:"faults"` // in the order of the file
+
+	Warnings []placed `json:"warnings,omitempty"` // of a valid file
 }
 
 // placed is one fault in the JSON form.
@@ -91,8 +99,10 @@ type placed struct {
 	Message string `json:"message"`
 }
 
+func place(e *conf.Error) placed { return placed{e.File, e.Line, e.Column, e.Path, e.Msg} }
+
 // writeFaults writes the verdict on a file. Standard error then has its number of faults only.
-func writeFaults(cmd *cobra.Command, path string, err error) error {
+func writeFaults(cmd *cobra.Command, path string, doubts []*conf.Error, err error) error {
 	faults := []placed{}
 	var unreadable *fs.PathError
 	if errors.As(err, &unreadable) {
@@ -100,13 +110,17 @@ func writeFaults(cmd *cobra.Command, path string, err error) error {
 	} else if err != nil {
 		for _, e := range setting.List(errors.Unwrap(errors.Unwrap(err))) {
 			if at, ok := errors.AsType[*conf.Error](e); ok {
-				faults = append(faults, placed{at.File, at.Line, at.Column, at.Path, at.Msg})
+				faults = append(faults, place(at))
 			} else {
 				faults = append(faults, placed{File: path, Message: e.Error()})
 			}
 		}
 	}
-	if werr := writeJSON(cmd.OutOrStdout(), verdict{err == nil, faults}); werr != nil {
+	v := verdict{Valid: err == nil, Faults: faults}
+	for _, d := range doubts {
+		v.Warnings = append(v.Warnings, place(d))
+	}
+	if werr := writeJSON(cmd.OutOrStdout(), v); werr != nil {
 		return werr
 	}
 	if err == nil || unreadable != nil {

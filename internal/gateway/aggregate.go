@@ -150,7 +150,7 @@ func (v *visit) part(p *part, limit int64) (*inner, error) {
 	r := innerRequest(v.r.Context(), http.MethodGet, v.r)
 	r.URL, r.Header = target, h
 	return &inner{
-		route: v.g.table.Load().byName[p.routed], r: r, header: h, origin: parentage{v.x.spans.origin.trace, v.x.spans.server, v.x.spans.origin.flags},
+		route: v.g.table.Load().byName[p.routed], r: r, header: h, origin: v.x.spans.within(),
 		name: p.routed, kind: trace.Internal, limit: limit, caller: v.caller,
 		attrs: []trace.Attribute{{Key: "url.path", Value: clipped(target.Path)}},
 	}, nil

@@ -25,6 +25,15 @@ func (v *visit) deadline() {
 	}
 }
 
+// pause takes the client's time back before the upstream is waited for. Over HTTP/2 a deadline that passes ends the stream,
+// whether something is being written or not.
+func (v *visit) pause() {
+	if v.r.ProtoMajor == 2 && !v.armed.IsZero() {
+		v.armed = time.Time{}
+		_ = http.NewResponseController(v.w).SetWriteDeadline(time.Time{})
+	}
+}
+
 // answer streams res to the client.
 func (v *visit) answer(res *http.Response) {
 	if res.StatusCode == http.StatusSwitchingProtocols {
@@ -107,6 +116,7 @@ func (v *visit) stream(res *http.Response) error {
 	left := res.ContentLength
 	if left < 0 {
 		_ = flusher.Flush()
+		v.pause()
 	}
 	for {
 		n, err := res.Body.Read(buf[:])
@@ -127,6 +137,9 @@ func (v *visit) stream(res *http.Response) error {
 		}
 		if err == io.EOF {
 			return nil
+		}
+		if err == nil && left != 0 {
+			v.pause()
 		}
 		if err != nil {
 			v.rec.Class = v.x.class(v.r.Context(), err)

@@ -32,6 +32,7 @@ type attempt struct {
 	mu       sync.Mutex  // guards what follows
 	timer    *time.Timer // nil = no time ends the attempt
 	why      error       // it ends
+	whole    bool        // that time is the call's, not only the head's
 	endless  bool
 	informal int // informational answers so far
 	class    call.Class
@@ -44,7 +45,7 @@ func (t *attempt) expectHead(a longpole.Attempt) {
 	}
 	t.why = longpole.ErrTryTimeout
 	if !a.Deadline.IsZero() && !a.HeadBy.Before(a.Deadline) {
-		t.why = longpole.ErrDeadline
+		t.why, t.whole = longpole.ErrDeadline, true
 	}
 	t.timer = time.AfterFunc(time.Until(a.HeadBy), t.expire)
 }
@@ -89,6 +90,9 @@ func (t *attempt) answered(res *http.Response) error {
 func (t *attempt) headed(endless bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !endless && t.timer != nil && t.whole {
+		return t.ctx.Err() == nil // one time covers both
+	}
 	if t.timer != nil && !t.timer.Stop() {
 		t.cancel(t.why) // it may be about to
 		return false
@@ -149,7 +153,9 @@ func (e *bodyError) Unwrap() error { return e.err }
 // Read ends the span at the end of the body.
 func (t *attempt) Read(p []byte) (int, error) {
 	n, err := t.ReadCloser.Read(p)
-	t.x.touch()
+	if t.endless { // settled before the first read
+		t.x.touch()
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):

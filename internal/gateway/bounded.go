@@ -13,13 +13,14 @@ type bounded struct {
 	slots chan struct{}
 	done  chan struct{}
 	once  sync.Once
+	clear bool // without TLS: what comes is HTTP itself
 
 	open     atomic.Int64
 	accepted atomic.Uint64
 }
 
-func newBounded(l net.Listener, most int) *bounded {
-	return &bounded{Listener: l, slots: make(chan struct{}, most), done: make(chan struct{})}
+func newBounded(l net.Listener, most int, clear bool) *bounded {
+	return &bounded{Listener: l, clear: clear, slots: make(chan struct{}, most), done: make(chan struct{})}
 }
 
 // Accept waits for a connection, and for room for it.
@@ -36,6 +37,9 @@ func (b *bounded) Accept() (net.Conn, error) {
 	}
 	b.open.Add(1)
 	b.accepted.Add(1)
+	if b.clear {
+		c = &tidied{Conn: c}
+	}
 	return &boundedConn{Conn: c, leave: sync.OnceFunc(func() { b.open.Add(-1); <-b.slots })}, nil
 }
 
@@ -58,7 +62,11 @@ func (c *boundedConn) Close() error {
 
 // CloseWrite lets net/http end an answer before it ends the connection, so that a client that still sends can read it.
 func (c *boundedConn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+	conn := c.Conn
+	if t, ok := conn.(*tidied); ok {
+		conn = t.Conn
+	}
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return nil

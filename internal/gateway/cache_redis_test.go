@@ -116,13 +116,21 @@ routes:
 	return p
 }
 
+// get asks one of them, as if both were the same site.
+func (p *pair) get(t *testing.T, at, path string, header ...string) answer {
+	t.Helper()
+	r := request(t, http.MethodGet, "http://"+at+":80"+path, nil, header...)
+	r.Host = "site"
+	return do(p.c, r)
+}
+
 // shares reports whether what gateway one fetches is known to gateway two, which is then asked for it alone.
 func (p *pair) shares(t *testing.T) bool {
 	t.Helper()
 	p.keys++
 	path := fmt.Sprint("/key", p.keys)
 	stored := redisKeys(t, p.redis)
-	first := get(t, p.c, "http://one:80"+path, "Foo", "x")
+	first := p.get(t, "one", path, "Foo", "x")
 	if first.status != 200 {
 		t.Fatalf("%+v", first)
 	}
@@ -132,7 +140,7 @@ func (p *pair) shares(t *testing.T) bool {
 		}
 		<-time.After(2 * time.Millisecond)
 	}
-	second := get(t, p.c, "http://two:80"+path, "Foo", "x")
+	second := p.get(t, "two", path, "Foo", "x")
 	if second.status != 200 || !strings.HasPrefix(second.body, path+" x") {
 		t.Fatalf("%+v", second)
 	}
@@ -146,7 +154,7 @@ func TestTwoGatewaysShareARedisThatMayDieAndComeBack(t *testing.T) {
 	until(t, "sharing", func() bool { return p.shares(t) })
 
 	// Each variant is itself.
-	if got := get(t, p.c, fmt.Sprint("http://two:80/key", p.keys), "Foo", "y"); !strings.HasPrefix(got.body, fmt.Sprintf("/key%d y", p.keys)) {
+	if got := p.get(t, "two", fmt.Sprint("/key", p.keys), "Foo", "y"); !strings.HasPrefix(got.body, fmt.Sprintf("/key%d y", p.keys)) {
 		t.Errorf("%+v", got)
 	}
 	// Many at both: one fetch each at most.
@@ -154,7 +162,7 @@ func TestTwoGatewaysShareARedisThatMayDieAndComeBack(t *testing.T) {
 	var run sync.WaitGroup
 	for i := range 200 {
 		run.Go(func() {
-			if got := get(t, p.c, fmt.Sprintf("http://%s:80/slow", []string{"one", "two"}[i%2])); got.status != 200 {
+			if got := p.get(t, []string{"one", "two"}[i%2], "/slow"); got.status != 200 {
 				t.Errorf("%+v", got)
 			}
 		})
@@ -166,10 +174,10 @@ func TestTwoGatewaysShareARedisThatMayDieAndComeBack(t *testing.T) {
 	kill()
 	for i := range 50 {
 		for _, at := range []string{"one", "two"} {
-			if got := get(t, p.c, fmt.Sprintf("http://%s:80/dead%d", at, i)); got.status != 200 {
+			if got := p.get(t, at, fmt.Sprint("/dead", i)); got.status != 200 {
 				t.Fatalf("without Redis: %+v", got)
 			}
-			if got := get(t, p.c, fmt.Sprintf("http://%s:80/dead%d", at, i)); !strings.HasPrefix(got.header.Get("Cache-Status"), "longpole; hit") {
+			if got := p.get(t, at, fmt.Sprint("/dead", i)); !strings.HasPrefix(got.header.Get("Cache-Status"), "longpole; hit") {
 				t.Errorf("without Redis the memory is of no use: %+v", got)
 			}
 		}
@@ -185,17 +193,19 @@ func TestAWriteIsToldToRedis(t *testing.T) {
 	p := newPair(t, address)
 	until(t, "storing", func() bool {
 		p.keys++
-		get(t, p.c, fmt.Sprint("http://one:80/w", p.keys), "Foo", "x")
+		p.get(t, "one", fmt.Sprint("/w", p.keys), "Foo", "x")
 		<-time.After(20 * time.Millisecond)
 		return redisKeys(t, address) >= 2
 	})
 	path := fmt.Sprint("/w", p.keys)
-	first := get(t, p.c, "http://one:80"+path, "Foo", "x")
-	if got := do(p.c, request(t, "POST", "http://one:80"+path, strings.NewReader("x"))); got.status != 200 {
+	first := p.get(t, "one", path, "Foo", "x")
+	write := request(t, "POST", "http://one:80"+path, strings.NewReader("x"))
+	write.Host = "site"
+	if got := do(p.c, write); got.status != 200 {
 		t.Fatalf("%+v", got)
 	}
 	for _, at := range []string{"one", "two"} {
-		if got := get(t, p.c, "http://"+at+":80"+path, "Foo", "x"); got.body == first.body || got.status != 200 {
+		if got := p.get(t, at, path, "Foo", "x"); got.body == first.body || got.status != 200 {
 			t.Errorf("%s: %q, from before the write", at, got.body)
 		}
 	}

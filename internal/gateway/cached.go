@@ -94,7 +94,7 @@ func streams(res *http.Response) bool { return httpcache.Streams(res.Header) }
 func (x *exchange) Wish() cache.Wish {
 	h, w := x.in.Header, &x.cached.wishes
 	wish := cache.Wish{Confirm: w.Confirm, Only: w.OnlyIfCached, MaxAge: w.MaxAge, MinFresh: w.MinFresh, MaxStale: w.MaxStale}
-	wish.Alone = x.in.Method == http.MethodHead || len(h["Range"]) > 0 || len(h["Authorization"]) > 0
+	wish.Alone = x.in.Method == http.MethodHead || len(h["Range"]) > 0 || httpcache.Authenticated(h)
 	if httpcache.Personal(h) {
 		wish.Suits = func(v cache.Value) bool {
 			a, ok := v.(*httpcache.Answer)

@@ -15,12 +15,13 @@ import (
 	"time"
 
 	"github.com/longpole/longpole/internal/certs"
+	"github.com/longpole/longpole/internal/httpcache"
 	"github.com/longpole/longpole/setting"
 )
 
 // HeaderIdentity tells upstreams, and the matches of routes, which client showed a certificate that was verified, in the
 // form of certs.Identity. What a client sends under this name is dropped.
-const HeaderIdentity = "X-Client-Identity"
+const HeaderIdentity = httpcache.FieldIdentity
 
 const (
 	certsEvery  = 5 * time.Second // between two looks at the files of certificates

@@ -24,6 +24,7 @@ type Config struct {
 	Limits    Limits              `yaml:"limits"`
 	Trust     []string            `yaml:"trust"` // addresses, or ranges such as 10.0.0.0/8, of proxies whose X-Forwarded-For, -Host and -Proto, and whose word about priority and tenant, are believed; default nobody
 	Overload  Overload            `yaml:"overload"`
+	Tracing   Tracing             `yaml:"tracing"`
 	AccessLog AccessLog           `yaml:"access_log"`
 	Redis     *Redis              `yaml:"redis"`   // the second tier of the caches; nil = none
 	Record    *Record             `yaml:"record"`  // a share of the calls is kept in files, to be sent again; nil = none
@@ -72,6 +73,7 @@ func (c Config) WithDefaults() Config {
 	c.Limits = c.Limits.WithDefaults()
 	c.Overload = c.Overload.WithDefaults()
 	c.AccessLog = c.AccessLog.WithDefaults()
+	c.Tracing = c.Tracing.WithDefaults()
 	c.Offload = c.Offload.WithDefaults()
 	if c.Redis != nil {
 		part := c.Redis.WithDefaults()
@@ -120,6 +122,7 @@ func (c Config) Validate() error {
 	validateTrust(&f, c.Trust)
 	f.Within("overload", c.Overload.Validate())
 	f.Within("access_log", c.AccessLog.Validate())
+	f.Within("tracing", c.Tracing.Validate())
 	c.validateRecord(&f)
 	c.validateRedis(&f)
 	f.Check(len(c.Upstreams) > 0, "upstreams", nil, "at least one upstream")

@@ -35,7 +35,8 @@ func (r Redis) WithDefaults() Redis {
 // Validate returns every fault of r, joined; each is a *setting.Error.
 func (r Redis) Validate() error { return r.config().Validate() }
 
-// validateRedis checks that routes which share have something to share by.
+// validateRedis adds the faults of c.Redis. A policy may share without one: then there is nothing to share by, until a
+// reload brings it.
 func (c Config) validateRedis(f *setting.Faults) {
 	if c.Redis != nil {
 		f.Within("redis", c.Redis.Validate())

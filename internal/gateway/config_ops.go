@@ -57,3 +57,22 @@ func (a AccessLog) Validate() error {
 	f.Check(a.MaxPerSecond >= 0 && a.MaxPerSecond <= 1_000_000, "max_per_second", a.MaxPerSecond, "1..1000000")
 	return f.Err()
 }
+
+// Tracing bounds the spans that the gateway makes of its own calls. Of a route that has more calls a uniform share is
+// kept, whatever became of them, so that the diagnosis still sees the quantiles as they are.
+type Tracing struct {
+	TracesPerSecond int `yaml:"traces_per_second"` // of each route; default 200
+}
+
+// WithDefaults fills what is zero.
+func (t Tracing) WithDefaults() Tracing {
+	setDefault(&t.TracesPerSecond, 200)
+	return t
+}
+
+// Validate returns every fault of t, joined; each is a *setting.Error.
+func (t Tracing) Validate() error {
+	var f setting.Faults
+	f.Check(t.TracesPerSecond >= 0 && t.TracesPerSecond <= 1_000_000, "traces_per_second", t.TracesPerSecond, "1..1000000")
+	return f.Err()
+}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,7 @@ type exchange struct {
 	target   *routing.Target // nil = what the client wrote
 	header   http.Header     // of every attempt
 	lone     bool            // attempts follow one another, and the first may have header for itself
+	heads    sync.Mutex      // guards the fields of header, and lent
 	lent     bool            // it has it
 	body     *inbound
 	trailers []string // announced by the client, less those that no client may set
@@ -132,22 +134,7 @@ func (x *exchange) request(ctx context.Context, up *upstream, to *endpoint, span
 		return nil, err
 	}
 	u, host := x.place(to.url)
-	h := x.header
-	if !x.lone || x.lent {
-		h = make(http.Header, len(x.header)+3)
-		maps.Copy(h, x.header)
-	}
-	x.lent = x.lone
-	span.value[0] = span.traceparent()
-	h["Traceparent"] = span.value[:]
-	now := time.Now()
-	if x.mode != plain || x.route.cfg.Stream {
-		deadline = x.until // the policy's ends with the head
-	}
-	httppolicy.SetRemaining(h, now, deadline)
-	if x.mode == framed {
-		setGRPCTimeout(h, now, deadline)
-	}
+	h := x.headers(span, deadline)
 	out := (&http.Request{
 		Method: x.in.Method, URL: u, Header: h, Host: host, Body: body, ContentLength: x.in.ContentLength,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -171,6 +158,30 @@ func (x *exchange) request(ctx context.Context, up *upstream, to *endpoint, span
 		out.Body = &trailed{body, x.in, out.Trailer}
 	}
 	return out, nil
+}
+
+// headers are those of one attempt. Where attempts follow one another the first one needs no copy; a lock keeps that
+// right for a call that a reload has given a hedge meanwhile.
+func (x *exchange) headers(span *attemptSpan, deadline time.Time) http.Header {
+	x.heads.Lock()
+	defer x.heads.Unlock()
+	h := x.header
+	if !x.lone || x.lent {
+		h = make(http.Header, len(x.header)+3)
+		maps.Copy(h, x.header)
+	}
+	x.lent = true
+	span.value[0] = span.traceparent()
+	h["Traceparent"] = span.value[:]
+	if x.mode != plain || x.route.cfg.Stream {
+		deadline = x.until // the policy's ends with the head
+	}
+	now := time.Now()
+	httppolicy.SetRemaining(h, now, deadline)
+	if x.mode == framed {
+		setGRPCTimeout(h, now, deadline)
+	}
+	return h
 }
 
 // announced are the trailers that r will have, less those that a server might take for fields of its head.

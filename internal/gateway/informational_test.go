@@ -198,3 +198,29 @@ func TestAnEventStreamOverHTTP2IsFlushedAtOnce(t *testing.T) {
 	}
 	close(more)
 }
+
+func TestAStreamOverHTTP2MayPauseForLongerThanAStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.serve(t, "a:1", func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/events" {
+				w.Header().Set("Content-Type", "text/event-stream")
+			}
+			for range 4 {
+				_, _ = io.WriteString(w, "data: x\n\n")
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(25 * time.Second)
+			}
+		})
+		n.start(t, "limits: {stall_timeout: 10s}\n"+one("{timeout: 5m}", "http://a:1"), nil)
+		p := new(http.Protocols)
+		p.SetUnencryptedHTTP2(true)
+		tr := &http.Transport{DialContext: n.dial, Protocols: p, DisableCompression: true}
+		defer tr.CloseIdleConnections()
+		for _, path := range []string{"/events", "/slow"} {
+			if got := get(t, &http.Client{Transport: tr}, "http://gw:80"+path); got.err != nil || len(got.body) != 36 || got.took != 100*time.Second {
+				t.Errorf("%s: %d bytes, %v after %v", path, len(got.body), got.err, got.took)
+			}
+		}
+	})
+}

@@ -86,8 +86,10 @@ func (g *Gateway) call(i *inner) *captured {
 	v.rec.Start, v.rec.Route = v.start, i.route.cfg.Name
 	v.draw()
 	v.x = &exchange{g: g, in: i.r, route: i.route, up: v.upstream(), header: i.header, body: &inbound{}, start: v.start}
-	v.x.spans.sink, v.x.spans.host = g.options.Spans, g.host
-	v.x.spans.origin, v.x.spans.server = i.origin, newID(1)
+	v.x.spans.host, v.x.spans.origin, v.x.spans.server = g.host, i.origin, newID(1)
+	if !i.origin.quiet {
+		v.x.spans.sink = g.options.Spans
+	}
 	if i.again && !v.retarget() {
 		v.rec.Class = call.Client
 		v.send(refusal{http.StatusBadRequest, "bad_request", "the route cannot rewrite the call", 0})

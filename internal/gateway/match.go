@@ -26,6 +26,7 @@ type route struct {
 	side    side // what it has beside its policy
 	cfg     Route
 	live    *live
+	traces  int // a second, at most
 	actions *actions
 	index   int      // in the table
 	names   []string // of the pattern's captures

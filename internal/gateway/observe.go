@@ -65,6 +65,7 @@ type figures struct {
 	caches       [call.Revalidated + 1]stats.Histogram // by call.CacheState
 	recent       *stats.Windowed
 	recentFailed *stats.Windowed
+	sampler      sampler
 
 	requestBytes, responseBytes payload.Sizes // of bodies
 }

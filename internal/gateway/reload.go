@@ -74,7 +74,7 @@ func (g *Gateway) compile(old *table, c *Config, tls secured) (next *table, fres
 	next.upstreams = fresh
 	matches := make([]Match, 0, len(c.Routes))
 	for _, r := range c.Routes {
-		compiled := &route{cfg: r, index: len(next.routes), names: r.Match.Names()}
+		compiled := &route{cfg: r, index: len(next.routes), names: r.Match.Names(), traces: c.Tracing.TracesPerSecond}
 		if compiled.actions, err = newActions(r); err != nil {
 			return nil, nil, fmt.Errorf("gateway: route %q: %w", r.Name, err)
 		}

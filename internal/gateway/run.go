@@ -82,7 +82,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		h := g.httpServer(s, limits)
 		run.Go(func() error {
 			defer cancel() // one that fails takes the others with it
-			s.bound.Store(newBounded(listeners[i], limits.Connections))
+			s.bound.Store(newBounded(listeners[i], limits.Connections, h.TLSConfig == nil))
 			if err := serveOn(h, s.bound.Load()); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("gateway: %s: %w", s.listener.Address, err)
 			}
@@ -178,7 +178,7 @@ func (g *Gateway) httpServer(s *server, l Limits) *http.Server {
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    int(l.HeaderBytes),
 		Protocols:         protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250, MaxReadFrameSize: 16 << 10},
+		HTTP2:             http2Config(),
 		ConnState:         s.fresh.track,
 		// OPTIONS * asks about a server as a whole, which there is none of here: it is refused like any other such target.
 		DisableGeneralOptionsHandler: true,
@@ -192,6 +192,9 @@ func (g *Gateway) httpServer(s *server, l Limits) *http.Server {
 
 func serveOn(h *http.Server, l net.Listener) error {
 	if h.TLSConfig != nil {
+		if err := secureHTTP2(h); err != nil {
+			return err
+		}
 		return h.ServeTLS(l, "", "")
 	}
 	return h.Serve(l)

@@ -106,11 +106,9 @@ func (v *visit) run() {
 	v.x = &exchange{
 		g: v.g, in: v.r, route: v.route, up: v.upstream(), body: nothing, trailers: announced(v.r), mode: modeOf(v.r), start: v.start, silent: v.limits().StreamIdle,
 	}
-	v.x.spans.sink, v.x.spans.host = v.g.options.Spans, v.g.host
+	v.x.spans.host = v.g.host
 	v.x.spans.origin = origin
-	if v.x.spans.sink != nil {
-		v.x.spans.server = newID(1)
-	}
+	v.sample(inherited)
 	v.x.header = forwardHeader(v.r, &v.peer)
 	if !inherited {
 		delete(v.x.header, "Tracestate")
@@ -210,7 +208,7 @@ func (v *visit) finish() {
 	// a nil check, none may block, and none keeps v.r or v.w.
 	v.log(now)
 	v.tell()
-	if v.g.options.Spans != nil {
+	if v.x.spans.sink != nil {
 		v.x.spans.flush(v.span(now))
 	}
 }

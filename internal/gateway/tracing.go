@@ -23,6 +23,7 @@ type parentage struct {
 	trace  string // 32 hex digits
 	parent string // 16 hex digits; "" = the call begins the trace
 	flags  string // two hex digits
+	quiet  bool   // its spans are not wanted here
 }
 
 // parentOf reads traceparent. What is not valid is as good as absent, and then its tracestate is of no use either.
@@ -90,6 +91,13 @@ type spans struct {
 	mu      sync.Mutex
 	list    []trace.Span // ended before the call did
 	flushed bool
+}
+
+// within is the parentage of what is done for the call beside its attempts.
+func (s *spans) within() parentage {
+	p := s.origin
+	p.parent = s.server
+	return p
 }
 
 // begin opens the span of one attempt. When nobody wants spans it only gives the attempt its ID.

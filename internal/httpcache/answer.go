@@ -71,11 +71,20 @@ func (a *Answer) Left(now time.Time) time.Duration { return a.Fresh - now.Sub(a.
 
 // Suits reports whether a may answer a request with the header h, as far as its credentials go.
 func (a *Answer) Suits(h http.Header) bool {
-	return (len(h["Authorization"]) == 0 || a.Authorized) && (len(h["Cookie"]) == 0 || a.Explicit || a.Authorized)
+	return (!Authenticated(h) || a.Authorized) && (len(h["Cookie"]) == 0 || a.Explicit || a.Authorized)
 }
 
 // Personal reports whether a request has credentials, so that not every kept answer suits it.
-func Personal(h http.Header) bool { return len(h["Authorization"]) > 0 || len(h["Cookie"]) > 0 }
+func Personal(h http.Header) bool { return Authenticated(h) || len(h["Cookie"]) > 0 }
+
+// FieldIdentity is the request field in which a gateway tells who showed a verified client certificate.
+const FieldIdentity = "X-Client-Identity"
+
+// Authenticated reports whether a request says who asks, by Authorization (RFC 9111 section 3.5) or by a certificate,
+// which counts as much.
+func Authenticated(h http.Header) bool {
+	return len(h["Authorization"]) > 0 || len(h[FieldIdentity]) > 0
+}
 
 // The form in which kept answers travel: version, kind, then fields of fixed order; numbers big-endian, texts behind
 // their length.

@@ -103,7 +103,7 @@ func refusal(x Exchanged, d *Directives) string {
 		return "no-store"
 	case private:
 		return "private"
-	case len(x.Request["Authorization"]) > 0 && !authorized(d):
+	case Authenticated(x.Request) && !authorized(d):
 		return "authorization"
 	case len(x.Header["Set-Cookie"]) > 0 && !public:
 		return "set-cookie"

@@ -52,6 +52,7 @@ func TestWhatMayBeKept(t *testing.T) {
 		{name: "events", header: []string{"Cache-Control", "max-age=60", "Content-Type", "Text/Event-Stream; x"}, why: "stream"},
 		// section 3.5
 		{name: "authorization", request: []string{"Authorization", "x"}, header: []string{"Cache-Control", "max-age=60"}, why: "authorization"},
+		{name: "client certificate", request: []string{FieldIdentity, "URI:spiffe://a/b"}, header: []string{"Cache-Control", "max-age=60"}, why: "authorization"},
 		{name: "authorization public", request: []string{"Authorization", "x"}, header: []string{"Cache-Control", "public, max-age=60"}, fresh: time.Minute},
 		{name: "authorization s-maxage", request: []string{"Authorization", "x"}, header: []string{"Cache-Control", "s-maxage=60"}, fresh: time.Minute},
 		{name: "authorization must-revalidate", request: []string{"Authorization", "x"}, header: []string{"Cache-Control", "max-age=60, must-revalidate"}, fresh: time.Minute},

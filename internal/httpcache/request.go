@@ -48,7 +48,7 @@ func pragmaNoCache(h http.Header) bool {
 }
 
 // overriding are fields by which some frameworks let a request stand for another one than its line says. They are in no
-// key, so a request that has one is not for a cache. Sorted by nothing; names in lower case with - for _.
+// key, so a request that has one is not for a cache. Names are in lower case, with - for _.
 var overriding = map[string]bool{
 	"x-http-method-override": true, "x-http-method": true, "x-method-override": true,
 	"x-original-url": true, "x-rewrite-url": true, "x-original-host": true, "x-original-uri": true,

@@ -34,16 +34,17 @@ var (
 	inFlightDesc         = prometheus.NewDesc("longpole_endpoint_in_flight", "Attempts that run now.", []string{"upstream", "endpoint"}, nil)
 	healthyDesc          = prometheus.NewDesc("longpole_endpoint_healthy", "1 when the endpoint is in the rotation.", []string{"upstream", "endpoint"}, nil)
 
-	weightDesc     = prometheus.NewDesc("longpole_rollout_weight_ratio", "Share of the calls that the candidate gets.", []string{"rollout", "route"}, nil)
-	phaseDesc      = prometheus.NewDesc("longpole_rollout_phase_info", "1 for the phase of a rollout that has not ended.", []string{"rollout", "route", "phase"}, nil)
-	evidenceDesc   = prometheus.NewDesc("longpole_rollout_evidence_log10", "Evidence for a claim about the candidate; 1 means ten times.", []string{"rollout", "route", "metric", "claim"}, nil)
-	rememberedDesc = prometheus.NewDesc("longpole_rollouts_remembered", "Rollouts that are remembered, by phase.", []string{"phase"}, nil)
-	expiryDesc     = prometheus.NewDesc("longpole_certificate_expiry_timestamp_seconds", "When a certificate that is shown expires, by its first name and its file; no file = by ACME.", []string{"name", "file"}, nil)
-	unroutedDesc   = prometheus.NewDesc("longpole_unrouted_total", "Calls refused before a route was found for them.", nil, nil)
-	unloggedDesc   = prometheus.NewDesc("longpole_access_log_dropped_total", "Lines of the access log that were not written.", nil, nil)
-	pressureDesc   = prometheus.NewDesc("longpole_overload_pressure_ratio", "How close the gateway is to its own bounds: 0 = below 80% of all, 1 = at one.", nil, nil)
-	overloadDesc   = prometheus.NewDesc("longpole_overload_shed_total", "Calls refused because the gateway ran short itself, by priority.", []string{"priority"}, nil)
-	drainingDesc   = prometheus.NewDesc("longpole_draining", "1 when the gateway was told to stop.", nil, nil)
+	weightDesc              = prometheus.NewDesc("longpole_rollout_weight_ratio", "Share of the calls that the candidate gets.", []string{"rollout", "route"}, nil)
+	phaseDesc               = prometheus.NewDesc("longpole_rollout_phase_info", "1 for the phase of a rollout that has not ended.", []string{"rollout", "route", "phase"}, nil)
+	evidenceDesc            = prometheus.NewDesc("longpole_rollout_evidence_log10", "Evidence for a claim about the candidate; 1 means ten times.", []string{"rollout", "route", "metric", "claim"}, nil)
+	rememberedDesc          = prometheus.NewDesc("longpole_rollouts_remembered", "Rollouts that are remembered, by phase.", []string{"phase"}, nil)
+	unroutedDesc            = prometheus.NewDesc("longpole_unrouted_total", "Calls refused before a route was found for them.", nil, nil)
+	unloggedDesc            = prometheus.NewDesc("longpole_access_log_dropped_total", "Lines of the access log that were not written.", nil, nil)
+	pressureDesc            = prometheus.NewDesc("longpole_overload_pressure_ratio", "How close the gateway is to its own bounds: 0 = below 80% of all, 1 = at one.", nil, nil)
+	overloadMemoryDesc      = prometheus.NewDesc("longpole_overload_memory_bytes", "Memory of live objects and stacks, as overload counts it.", nil, nil)
+	overloadMemoryBoundDesc = prometheus.NewDesc("longpole_overload_memory_bound_bytes", "The bound on it; 0 = none.", nil, nil)
+	overloadDesc            = prometheus.NewDesc("longpole_overload_shed_total", "Calls refused because the gateway ran short itself, by priority.", []string{"priority"}, nil)
+	drainingDesc            = prometheus.NewDesc("longpole_draining", "1 when the gateway was told to stop.", nil, nil)
 
 	droppedDesc = prometheus.NewDesc("longpole_spans_dropped_total", "Spans that did not reach the diagnosis, by reason.", []string{"reason"}, nil)
 )
@@ -75,6 +76,13 @@ func (a *admin) Collect(out chan<- prometheus.Metric) {
 			}
 		}
 	}
+	endpoints := map[string]float64{}
+	for p := range told {
+		endpoints[p.upstream]++
+	}
+	for upstream, n := range endpoints {
+		s.gauge(endpointsDesc, n, upstream)
+	}
 	phases := map[rollout.Phase]float64{}
 	for _, r := range a.Rollouts.List() {
 		phases[r.Phase]++
@@ -86,6 +94,7 @@ func (a *admin) Collect(out chan<- prometheus.Metric) {
 		s.gauge(rememberedDesc, phases[p], string(p))
 	}
 	s.process(a.Gateway)
+	s.beside(a.Gateway)
 	for reason, n := range a.Dropped() {
 		s.counter(droppedDesc, n, reason)
 	}
@@ -129,6 +138,7 @@ func (s series) route(r gateway.RouteStatus) {
 	for state, latency := range r.Caches {
 		s <- histogram{latencyDesc, latency, []string{"cache", state, "route", r.Name}}
 	}
+	s.side(r)
 	open := map[string]bool{} // versions of a route may share an endpoint
 	for _, e := range r.Endpoints {
 		open[e.Name] = open[e.Name] || e.Breaker != breaker.Closed.String()
@@ -142,13 +152,12 @@ func (s series) route(r gateway.RouteStatus) {
 func (s series) process(g *gateway.Gateway) {
 	o := g.Overload()
 	s.gauge(pressureDesc, o.Pressure)
+	s.gauge(overloadMemoryDesc, float64(o.Memory))
+	s.gauge(overloadMemoryBoundDesc, float64(o.MemoryBound))
 	for priority, n := range o.Shed {
 		s.counter(overloadDesc, n, priority)
 	}
 	s.counter(unroutedDesc, g.Unrouted())
-	for _, c := range g.Certificates() {
-		s.gauge(expiryDesc, float64(c.NotAfter.Unix()), c.Names[0], c.File)
-	}
 	s.counter(unloggedDesc, g.Unlogged())
 	s.flag(drainingDesc, g.Draining())
 }

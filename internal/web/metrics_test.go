@@ -107,7 +107,7 @@ func TestNativeAndClassicHistogramsAgree(t *testing.T) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.HasPrefix(family.GetName(), "longpole_") || family.GetType() != dto.MetricType_HISTOGRAM {
+		if !strings.HasPrefix(family.GetName(), "longpole_") || !strings.HasSuffix(family.GetName(), "_seconds") || family.GetType() != dto.MetricType_HISTOGRAM {
 			continue
 		}
 		for _, m := range family.GetMetric() {

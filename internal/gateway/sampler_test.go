@@ -1,0 +1,51 @@
+package gateway
+
+import (
+	"testing"
+	"time"
+)
+
+func TestFewTracesAreAllKept(t *testing.T) {
+	var s sampler
+	for i := range 5000 {
+		if now := time.Unix(100, 0).Add(time.Duration(i) * 10 * time.Millisecond); !s.keep(now, 200, newID(2)) {
+			t.Fatalf("call %d of a route with 100 a second is not kept", i)
+		}
+	}
+}
+
+func TestOfManyTracesAShareIsKept(t *testing.T) {
+	var s sampler
+	kept := 0
+	for i := range 100_000 { // 10,000 a second
+		if now := time.Unix(100, 0).Add(time.Duration(i) * 100 * time.Microsecond); s.keep(now, 200, newID(2)) && i >= 10_000 {
+			kept++
+		}
+	}
+	if kept < 1500 || kept > 2100 {
+		t.Errorf("%d of nine busy seconds, want about 1800", kept)
+	}
+	// A quiet second later it keeps all again.
+	s.keep(time.Unix(200, 0), 200, newID(2))
+	for range 100 {
+		if !s.keep(time.Unix(201, 0), 200, newID(2)) {
+			t.Fatal("a quiet route still loses traces")
+		}
+	}
+}
+
+func TestCallsOfOneTraceStayTogether(t *testing.T) {
+	var a, b sampler
+	for i := range 20_000 {
+		now, id := time.Unix(100, 0).Add(time.Duration(i)*100*time.Microsecond), newID(2)
+		if x, y := a.keep(now, 100, id), b.keep(now, 100, id); x != y {
+			t.Fatalf("trace %s is kept here and not there", id)
+		}
+	}
+}
+
+func TestOnlySampledCallsMakeSpans(t *testing.T) {
+	if shareOf(200, 10_000, 1) >= shareOf(200, 1000, 1) || shareOf(200, 1<<40, 1) == 0 {
+		t.Error("the share does not fall with the rate, or falls to none")
+	}
+}
