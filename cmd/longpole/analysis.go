@@ -37,7 +37,7 @@ type analysis struct {
 func newAnalysis(log *slog.Logger, policies func() map[string]longpole.Config) *analysis {
 	return &analysis{
 		log: log, policies: policies,
-		assembler: ingest.NewAssembler(ingest.AssemblerConfig{}),
+		assembler: ingest.NewAssembler(ingest.AssemblerConfig{Keep: analysisWindow + time.Minute}),
 		own:       make(chan []trace.Span, queuedBatches),
 	}
 }

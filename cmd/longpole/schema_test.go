@@ -7,6 +7,7 @@ import (
 	"flag"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,7 @@ func generate(t *testing.T) []byte {
 	s := r.Reflect(gateway.Config{})
 	s.Title = "Longpole's configuration"
 	for name, def := range s.Definitions {
+		inFileTerms(name, def)
 		loosen(def)
 		if textual[name] {
 			s.Definitions[name] = &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, def}, Description: def.Description}
@@ -101,6 +103,38 @@ func comments(t *testing.T, r *jsonschema.Reflector, dir string) {
 	}
 }
 
+// goWords are words of Go in comments, and what they are called in a file.
+var goWords = strings.NewReplacer(
+	"nil = ", "left out = ", "longpole.Config.Safe", "the safe defaults", "Config.Trust", "trust", "Limits.StreamIdle", "limits.stream_idle",
+	"P2C, RoundRobin, Weighted, PeakEWMA or Prequal; default P2C", "p2c, round_robin, weighted, peak_ewma or prequal; default p2c", "used by Prequal only", "used by prequal only",
+	"HTTP01 or TLSALPN01", "http-01 or tls-alpn-01", "default LetsEncrypt", "default that of Let's Encrypt", "Require or Optional; default Require", "require or optional; default require",
+	"Addresses or Services; default by Name: Services when it", "a or srv; default by name: srv when it", "of Addresses; default 80", "of type a; default 80",
+)
+
+// inFileTerms calls the fields that descriptions name as a file does.
+func inFileTerms(name string, def *jsonschema.Schema) {
+	t := configTypes[name]
+	if t == nil || def.Properties == nil {
+		return
+	}
+	say := func(text string) string {
+		text = goWords.Replace(text)
+		for _, f := range reflect.VisibleFields(t) {
+			tag, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+			if tag != "" && f.Name != tag {
+				text = regexp.MustCompile(`\b`+f.Name+`\b`).ReplaceAllString(text, tag)
+			}
+		}
+		return text
+	}
+	for p := def.Properties.Oldest(); p != nil; p = p.Next() {
+		p.Value.Description = say(p.Value.Description)
+	}
+}
+
+// configTypes are the structs of the configuration by their names in the schema.
+var configTypes = make(map[string]reflect.Type)
+
 // textual are the structs that a text alone may stand for.
 var textual = make(map[string]bool)
 
@@ -116,6 +150,7 @@ func init() {
 				return
 			}
 			seen[t] = true
+			configTypes[definition(t)] = t
 			if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
 				textual[definition(t)] = true
 			}

@@ -88,6 +88,7 @@ func serve(ctx context.Context, path string, profile bool, log *slog.Logger) err
 	var beside sync.WaitGroup
 	beside.Go(func() { s.watchConfig(ctx, path, stamp) })
 	beside.Go(func() { s.notify(ctx) })
+	beside.Go(func() { easeCollector(ctx) })
 	err = s.Run(ctx)
 	stop()
 	beside.Wait()

@@ -199,6 +199,7 @@ func (c *cluster) watch(ctx context.Context, tell report, b *backoff) error {
 		return err
 	}
 	defer res.Body.Close()
+	tell(c.view.endpoints(), nil) // the same as before, but known to be right again
 	body := &quota{r: res.Body}
 	for d := json.NewDecoder(body); ; {
 		body.left = maxEvent

@@ -15,6 +15,15 @@ type Source interface {
 	// returns. have is the set in force, from a run before or by configuration; nil = none is. A set is full, ordered by URL,
 	// without doubles, with weights above 0, has at most MaxEndpoints, and belongs to send.
 	Run(ctx context.Context, have []Endpoint, send func([]Endpoint))
+
+	// Health tells how the last attempt to find endpoints went. It is safe for concurrent use.
+	Health() Health
+}
+
+// Health is how a Source does. It is a copy.
+type Health struct {
+	LastGood time.Time // when the source of truth last told a set; zero = not yet. A file is read when it changes only
+	Failing  string    // why it does not at present; "" = it does
 }
 
 // New returns the source that c, which must be valid, describes. log tells what fails, each kind of failure once until it
@@ -50,6 +59,27 @@ type source struct {
 	keep  time.Duration
 	log   *slog.Logger
 	find  func(ctx context.Context, tell report)
+
+	mu     sync.Mutex
+	health Health
+}
+
+// Health implements Source.
+func (s *source) Health() Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.health
+}
+
+// noted keeps how an attempt went.
+func (s *source) noted(now time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.health.Failing = err.Error()
+		return
+	}
+	s.health = Health{LastGood: now}
 }
 
 // Run implements Source.
@@ -59,6 +89,9 @@ func (s *source) Run(ctx context.Context, have []Endpoint, send func([]Endpoint)
 	run.Go(func() {
 		failing := ""
 		s.find(ctx, func(set []Endpoint, err error) {
+			if ctx.Err() == nil {
+				s.noted(time.Now(), err)
+			}
 			if err != nil {
 				if ctx.Err() == nil && failing != err.Error() {
 					failing = err.Error()

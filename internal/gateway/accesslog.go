@@ -32,6 +32,7 @@ type accessLine struct {
 	at                                  time.Time
 	route, method, host, path, query    string
 	client, agent, trace, arm, endpoint string
+	reason, fault                       string
 	status, attempts                    int
 	class                               call.Class
 	cache                               call.CacheState
@@ -192,6 +193,8 @@ func (f *accessFile) line(l *accessLine, from *accessLog) {
 	optional("endpoint", l.endpoint)
 	optional("arm", l.arm)
 	optional("user_agent", l.agent)
+	optional("reason", l.reason)
+	optional("fault", l.fault)
 	if l.cache != call.Uncached {
 		optional("cache", l.cache.String())
 	}
@@ -219,9 +222,9 @@ func (v *visit) log(now time.Time) {
 	}
 	line := accessLine{
 		at: now, route: v.rec.Route, method: clipped(v.r.Method), host: clipped(v.r.Host), path: clipped(v.r.URL.EscapedPath()),
-		client: v.r.RemoteAddr, agent: clipped(v.r.Header.Get("User-Agent")), trace: v.x.spans.origin.trace, arm: v.rec.Arm,
+		client: v.peer.client, agent: clipped(v.r.Header.Get("User-Agent")), trace: v.x.spans.origin.trace, arm: v.rec.Arm,
 		status: v.status, attempts: v.rec.Count, class: v.rec.Class, cache: v.rec.Cache, latency: v.rec.Latency, total: v.rec.Total,
-		wait: v.rec.QueueWait, requestBytes: v.rec.RequestBytes, responseBytes: v.rec.ResponseBytes, fellBack: v.rec.Fallback,
+		reason: clipped(v.w.Header().Get("X-Longpole-Error")), fault: v.rec.Fault, wait: v.rec.QueueWait, requestBytes: v.rec.RequestBytes, responseBytes: v.rec.ResponseBytes, fellBack: v.rec.Fallback,
 	}
 	if c.Query {
 		line.query = clipped(v.r.URL.RawQuery)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -46,7 +47,11 @@ func (v *visit) answer(res *http.Response) {
 	v.status = res.StatusCode
 	h := v.w.Header()
 	maps.Copy(h, res.Header)
-	h["Via"] = append(append([]string(nil), h["Via"]...), via(max(res.ProtoMajor, 1), max(res.ProtoMinor, 1)))
+	if before := h["Via"]; len(before) > 0 {
+		h["Via"] = append(slices.Clone(before), via(max(res.ProtoMajor, 1), max(res.ProtoMinor, 1)))
+	} else {
+		h["Via"] = onlyVia(max(res.ProtoMajor, 1), max(res.ProtoMinor, 1))
+	}
 	v.cacheLine(h, res)
 	v.editAnswer(h)
 	if !v.dress(res, h) {

@@ -61,12 +61,12 @@ func (a AccessLog) Validate() error {
 // Tracing bounds the spans that the gateway makes of its own calls. Of a route that has more calls a uniform share is
 // kept, whatever became of them, so that the diagnosis still sees the quantiles as they are.
 type Tracing struct {
-	TracesPerSecond int `yaml:"traces_per_second"` // of each route; default 200
+	TracesPerSecond int `yaml:"traces_per_second"` // of each route; default 100
 }
 
 // WithDefaults fills what is zero.
 func (t Tracing) WithDefaults() Tracing {
-	setDefault(&t.TracesPerSecond, 200)
+	setDefault(&t.TracesPerSecond, 100)
 	return t
 }
 

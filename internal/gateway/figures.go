@@ -2,7 +2,10 @@ package gateway
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/longpole/longpole/cache"
 	"github.com/longpole/longpole/cache/redis"
@@ -29,6 +32,28 @@ func (g *Gateway) Listeners() []ListenerStatus {
 
 // Tunnels is how many connections were switched to another protocol, as WebSocket is, and are open.
 func (g *Gateway) Tunnels() int { return g.tunnels.count() }
+
+// DiscoveryStatus is how the endpoints of one upstream are found. It is a copy.
+type DiscoveryStatus struct {
+	Upstream  string    `json:"upstream"`
+	Endpoints int       `json:"endpoints"`          // in force
+	LastGood  time.Time `json:"last_good,omitzero"` // when the source last told a set; zero = not yet. A file is read when it changes only
+	Failing   string    `json:"failing,omitempty"`  // why it does not at present; the last good set stays in force
+}
+
+// Discovery is the state of all upstreams that discover their endpoints, by name; empty before Run.
+func (g *Gateway) Discovery() []DiscoveryStatus {
+	var all []DiscoveryStatus
+	upstreams := g.table.Load().upstreams
+	for _, name := range slices.Sorted(maps.Keys(upstreams)) {
+		u := upstreams[name]
+		if s := u.source.Load(); s != nil && u.cfg.Load().Discover != nil {
+			h := (*s).Health()
+			all = append(all, DiscoveryStatus{Upstream: name, Endpoints: len(u.cfg.Load().names), LastGood: h.LastGood, Failing: h.Failing})
+		}
+	}
+	return all
+}
 
 // TierStatus is what the second tier of the caches did since the gateway began. It is a copy.
 type TierStatus struct {

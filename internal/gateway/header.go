@@ -71,14 +71,18 @@ func forwardHeader(r *http.Request, p *peer) http.Header {
 		delete(h, "Expect")
 	}
 	if _, ok := h["User-Agent"]; !ok {
-		h["User-Agent"] = []string{""} // or the transport would put its own there
+		h["User-Agent"] = silent // or the transport would put its own there
 	}
 	p.forwarded(h, r)
 	certified(h, r)
 	if upgrades(r) {
 		upgradeHeader(h, r)
 	}
-	h["Via"] = append(slices.Clone(h["Via"]), via(r.ProtoMajor, r.ProtoMinor))
+	if before := h["Via"]; len(before) > 0 {
+		h["Via"] = append(slices.Clone(before), via(r.ProtoMajor, r.ProtoMinor))
+	} else {
+		h["Via"] = onlyVia(r.ProtoMajor, r.ProtoMinor)
+	}
 	return h
 }
 
@@ -94,6 +98,24 @@ func schemeOf(r *http.Request) string {
 }
 
 const pseudonym = "longpole"
+
+// Values that many calls share. They have no room left, so that who appends to one gets a copy.
+var (
+	silent = []string{""}
+	via2   = []string{via(2, 0)}
+	via11  = []string{via(1, 1)}
+	via10  = []string{via(1, 0)}
+)
+
+func onlyVia(major, minor int) []string {
+	switch {
+	case major == 2:
+		return via2
+	case minor == 0:
+		return via10
+	}
+	return via11
+}
 
 func via(major, minor int) string {
 	switch {

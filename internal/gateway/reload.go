@@ -41,7 +41,7 @@ func (g *Gateway) Reload(c Config) error {
 	return nil
 }
 
-// sameAddresses refuses what would need a restart. Certificates may change.
+// sameAddresses refuses what would need a restart: addresses, and what they were opened with. Certificates may change.
 func sameAddresses(old *table, c *Config) error {
 	if old.byName == nil {
 		return nil
@@ -58,6 +58,12 @@ func sameAddresses(old *table, c *Config) error {
 	f.Check(old.cfg.Admin == c.Admin, "admin", c.Admin, old.cfg.Admin+"; restart to change it")
 	f.Check(old.cfg.Offload == c.Offload, "offload", c.Offload.Dir+c.Offload.URL, "the store that the gateway was started with; restart it to change it")
 	f.Check(old.cfg.OTLP == c.OTLP, "otlp", c.OTLP, "the addresses that the gateway was started with; restart it to change them")
+	const fixed = "the value that the gateway was started with; restart it to change it"
+	was, is := &old.cfg.Limits, &c.Limits
+	f.Check(was.HeaderBytes == is.HeaderBytes, "limits.header_bytes", is.HeaderBytes, fixed)
+	f.Check(was.Connections == is.Connections, "limits.connections", is.Connections, fixed)
+	f.Check(was.HeaderTimeout == is.HeaderTimeout, "limits.header_timeout", is.HeaderTimeout, fixed)
+	f.Check(was.IdleTimeout == is.IdleTimeout, "limits.idle_timeout", is.IdleTimeout, fixed)
 	return f.Err()
 }
 

@@ -91,6 +91,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		run.Go(func() error {
 			<-ctx.Done()
 			g.draining.Store(true)
+			limits := g.table.Load().cfg.Limits
 			time.Sleep(limits.DrainDelay) // a second signal ends the process
 			s.fresh.close()
 			// The run context is gone: the drain has its own time.
@@ -180,6 +181,7 @@ func (g *Gateway) httpServer(s *server, l Limits) *http.Server {
 		Protocols:         protocols,
 		HTTP2:             http2Config(),
 		ConnState:         s.fresh.track,
+		ConnContext:       withClient,
 		// OPTIONS * asks about a server as a whole, which there is none of here: it is refused like any other such target.
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(g.options.Log.Handler(), slog.LevelDebug),

@@ -70,6 +70,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	v.identify()
 	v.draw()
 	v.run()
+	v.settle()
 	if v.status == statusClientGone {
 		panic(http.ErrAbortHandler) // a client that has only ended its side would get the empty 200 of a handler that wrote nothing
 	}
@@ -137,9 +138,6 @@ func (v *visit) run() {
 
 // limits are those in force.
 func (v *visit) limits() *Limits { return &v.g.table.Load().cfg.Limits }
-
-// clientIP is the address that the call comes from, past the proxies of Config.Trust.
-func (v *visit) clientIP() string { return v.peer.client }
 
 // forward makes the call and streams its answer.
 func (v *visit) forward() {

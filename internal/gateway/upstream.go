@@ -35,6 +35,8 @@ type upstream struct {
 	mu    sync.Mutex    // serialises what follows, and writers of cfg
 	found []Endpoint    // by discovery; nil = nothing yet
 	moved chan struct{} // holds a token after endpoints came or went
+
+	source atomic.Pointer[discover.Source] // that discovers now; nil = none does
 }
 
 // upstreamConfig is immutable.
@@ -170,7 +172,9 @@ func (u *upstream) tend(ctx context.Context, log *slog.Logger) {
 		have := u.inForce(&cfg.Upstream)
 		u.mu.Unlock()
 		run.Go(func() {
-			discover.New(*d, log.With("upstream", u.name)).Run(ctx, have, func(set []Endpoint) {
+			source := discover.New(*d, log.With("upstream", u.name))
+			u.source.Store(&source)
+			source.Run(ctx, have, func(set []Endpoint) {
 				u.discovered(d, set)
 				log.Info("endpoints discovered", "upstream", u.name, "endpoints", len(set))
 			})

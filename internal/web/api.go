@@ -286,6 +286,15 @@ func (a *admin) certificates(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"certificates": all})
 }
 
+// discovery is how endpoints are found that are not in the file.
+func (a *admin) discovery(w http.ResponseWriter, _ *http.Request) {
+	all := a.Gateway.Discovery()
+	if all == nil {
+		all = []gateway.DiscoveryStatus{}
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"upstreams": all})
+}
+
 // overload is how close the gateway is to its own bounds.
 func (a *admin) overload(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{

@@ -63,6 +63,8 @@ var (
 	connectedDesc    = prometheus.NewDesc("longpole_connections_accepted_total", "Client connections that were accepted.", []string{"listener"}, nil)
 	tunnelsDesc      = prometheus.NewDesc("longpole_tunnels", "Connections that were switched to another protocol, as WebSocket is, and are open.", nil, nil)
 	expiryDesc       = prometheus.NewDesc("longpole_certificate_expiry_timestamp_seconds", "When a certificate ends, in seconds since 1970; file is empty for one by ACME.", []string{"file", "name"}, nil)
+	lastGoodDesc     = prometheus.NewDesc("longpole_discovery_last_good_timestamp_seconds", "When discovery last told a set of endpoints, in seconds since 1970; 0 = not yet. A file is read when it changes only.", []string{"upstream"}, nil)
+	failingDesc      = prometheus.NewDesc("longpole_discovery_failing", "1 when discovery fails at present; the last good set stays in force.", []string{"upstream"}, nil)
 	endpointsDesc    = prometheus.NewDesc("longpole_upstream_endpoints", "Endpoints of an upstream that routes use, configured or discovered.", []string{"upstream"}, nil)
 )
 
@@ -131,6 +133,14 @@ func (s series) beside(g *gateway.Gateway) {
 		s.counter(connectedDesc, l.Accepted, l.Address)
 	}
 	s.gauge(tunnelsDesc, float64(g.Tunnels()))
+	for _, d := range g.Discovery() {
+		at := 0.0
+		if !d.LastGood.IsZero() {
+			at = float64(d.LastGood.UnixMilli()) / 1000
+		}
+		s.gauge(lastGoodDesc, at, d.Upstream)
+		s.flag(failingDesc, d.Failing != "", d.Upstream)
+	}
 	s.certificates(g.Certificates())
 }
 

@@ -28,9 +28,11 @@ record: {files: {dir: %q}, share: 1}
 upstreams:
   shop: {endpoints: [%s]}
   next: {endpoints: [%s]}
+  found: {discover: {file: {path: /nowhere/endpoints.yaml}}}
 routes:
 - {name: later, match: {path: /later}, upstream: shop, offload: {}}
 - {name: two, match: {path: /two}, split: [{upstream: shop, weight: 3}, {upstream: next, weight: 1}]}
+- {name: found, match: {path: /found}, upstream: found}
 - name: all
   upstream: shop
   mirror: {upstream: next, share: 1}
@@ -147,6 +149,7 @@ func TestWhatStandsBesideARouteIsCounted(t *testing.T) {
 		`longpole_connections_limit{listener="127.0.0.1:0"} 10000`,
 		`longpole_connections_accepted_total{listener="127.0.0.1:0"} 1`,
 		`longpole_tunnels 0`,
+		`longpole_discovery_last_good_timestamp_seconds{upstream="found"} 0`,
 		`longpole_upstream_endpoints{upstream="shop"} 1`,
 		`longpole_request_body_bytes_bucket{route="all",le="0"} 2`,
 		`longpole_request_body_bytes_bucket{route="two",le="0"} 0`,

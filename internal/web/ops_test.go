@@ -99,3 +99,30 @@ func TestOverloadIsShown(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatStandsBesideTheRoutesIsShown(t *testing.T) {
+	f := everything(t)
+	f.do(http.MethodGet, "/api/v1/certificates", "").want(http.StatusOK, `"certificates":[]`)
+	d := f.do(http.MethodGet, "/api/v1/discovery", "").want(http.StatusOK)
+	if got := d.json("upstreams", 0, "upstream"); got != "found" {
+		t.Errorf("discovery shows %v", got)
+	}
+	if got := f.do(http.MethodGet, "/api/v1/jobs", "").json("queues", 0, "queue"); got != "later" {
+		t.Errorf("jobs shows the queue %v", got)
+	}
+	f.do(http.MethodGet, "/api/v1/jobs/nosuch", "").want(http.StatusNotFound, "no such job")
+	f.do(http.MethodGet, "/api/v1/jobs/dead?queue=later", "").want(http.StatusOK, `"letters":[]`)
+	f.do(http.MethodGet, "/api/v1/jobs/dead?queue=never", "").want(http.StatusNotFound, "no such queue")
+	f.do(http.MethodGet, "/api/v1/jobs/dead/nosuch", "").want(http.StatusNotFound)
+	f.do(http.MethodPost, "/api/v1/jobs/dead/nosuch/replay", "").want(http.StatusNotFound)
+	f.do(http.MethodDelete, "/api/v1/jobs/dead/nosuch", "").want(http.StatusNotFound)
+	f.do(http.MethodPost, "/api/v1/jobs/dead/replay?queue=later", "").want(http.StatusOK, `"replayed":0`)
+	f.do(http.MethodPost, "/api/v1/faults", smallFault, "Sec-Fetch-Site", "cross-site").want(http.StatusForbidden)
+	f.do(http.MethodGet, "/api/v1/nothing", "").want(http.StatusNotFound, "jobs")
+}
+
+func TestWithoutOffloadThereAreNoJobs(t *testing.T) {
+	f := newFixture(t, twoRoutes("http://127.0.0.1:1"), gateway.Options{})
+	f.do(http.MethodGet, "/api/v1/jobs", "").want(http.StatusOK, `"queues":[]`)
+	f.do(http.MethodGet, "/api/v1/jobs/dead?queue=orders", "").want(http.StatusNotFound)
+}

@@ -79,6 +79,7 @@ func New(o Options) http.Handler {
 	guarded.HandleFunc("POST /api/v1/faults", a.startFault)
 	guarded.HandleFunc("DELETE /api/v1/faults/{name}", a.stopFault)
 	guarded.HandleFunc("GET /api/v1/certificates", a.certificates)
+	guarded.HandleFunc("GET /api/v1/discovery", a.discovery)
 	a.jobs(guarded)
 	guarded.Handle("GET /metrics", a.metrics())
 	if a.Reload != nil {
@@ -88,7 +89,7 @@ func New(o Options) http.Handler {
 		profile(guarded)
 	}
 	guarded.HandleFunc("GET /api/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; there are /api/v1/routes, config, overload, findings, rollouts, faults, jobs and certificates")
+		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; there are /api/v1/routes, config, overload, findings, rollouts, faults, jobs, discovery and certificates")
 	})
 	guarded.Handle("GET /", http.FileServerFS(static))
 	sameOrigin := http.NewCrossOriginProtection()
