@@ -32,6 +32,10 @@ type Options struct {
 	// Spans takes the CLIENT span of each ended call, service "client"; the calls carry it as W3C traceparent.
 	// It is called from many goroutines and must not block. nil = no spans, no header.
 	Spans func([]trace.Span)
+	// Precise lets the generator hold an operating system's thread and sleep on it to within some 60 µs of each arrival.
+	// The timers of the Go runtime wake up to 1 ms late on an idle machine, which a response time from the intended start
+	// would show. Not for tests with virtual time.
+	Precise bool
 }
 
 // Generator sends the traffic of a plan. Its methods are safe for concurrent use.
@@ -40,22 +44,14 @@ type Generator struct {
 	options Options
 	host    string
 	streams []*stream
+	slots   chan struct{} // holds a token for each call on the wire; nil = no bound
+	flying  atomic.Int64
 	ran     atomic.Bool
 	current atomic.Pointer[phase]
 
 	transport http.RoundTripper // set by Run before anything uses it
 	mu        sync.Mutex
 	phases    []*phase
-}
-
-// stream is the state of one target.
-type stream struct {
-	Target
-	index    int
-	pacer    *pacer
-	urls     *rand.Rand
-	replay   *replay // nil = pacer and urls make the calls
-	inFlight atomic.Int64
 }
 
 // phase is a named part of a run. took and since are guarded by Generator.mu; since is zero unless it is current
@@ -75,15 +71,10 @@ func New(p Plan, o Options) (*Generator, error) {
 	g := &Generator{plan: p.WithDefaults(), options: o}
 	g.host, _ = os.Hostname() // unknown is allowed: it only names the clock
 	for i, t := range g.plan.Targets {
-		stream := &stream{
-			Target: t, index: i,
-			pacer: newPacer(g.plan.Arrivals, t.PerSecond, g.plan.Seed, uint64(i)),
-			urls:  rand.New(rand.NewPCG(g.plan.Seed, 2*uint64(i)+1)),
-		}
-		if t.Replay != nil {
-			stream.replay = newReplay(*t.Replay)
-		}
-		g.streams = append(g.streams, stream)
+		g.streams = append(g.streams, &stream{Target: t, index: i, random: rand.New(rand.NewPCG(g.plan.Seed, 2*uint64(i)+1))})
+	}
+	if n := g.plan.Concurrent; n > 0 {
+		g.slots = make(chan struct{}, n)
 	}
 	if err := g.Begin(""); err != nil {
 		return nil, err
@@ -200,8 +191,9 @@ func (g *Generator) Run(ctx context.Context) error {
 	g.clock(true)
 	start := time.Now()
 	var drivers, workers sync.WaitGroup
-	faults := make([]error, len(g.streams))
-	for i, s := range g.streams {
+	sources := g.sources()
+	faults := make([]error, len(sources))
+	for i, s := range sources {
 		drivers.Go(func() { faults[i] = g.drive(ctx, calls, s, start, &workers) })
 	}
 	drivers.Wait()
@@ -212,104 +204,87 @@ func (g *Generator) Run(ctx context.Context) error {
 	return errors.Join(faults...)
 }
 
-// drive sends one target's calls when they are due. When it wakes late it sends what is overdue at once, each with
+// drive sends the calls of one source when they are due. When it wakes late it sends what is overdue at once, each with
 // its own intended start. The error is that of a recording.
-func (g *Generator) drive(ctx, calls context.Context, s *stream, start time.Time, workers *sync.WaitGroup) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	<-timer.C
+func (g *Generator) drive(ctx, calls context.Context, s *source, start time.Time, workers *sync.WaitGroup) error {
+	alarm := newAlarm(g.options.Precise)
+	defer alarm.stop()
 	if s.replay != nil {
 		defer s.replay.close()
 	}
 	for {
-		after, err := g.due(s)
+		after, skipped, err := s.due()
+		to := s.pick()
+		tally := &g.current.Load().tallies[to.index]
+		tally.skipped.Add(skipped)
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err
 		}
-		due := start.Add(after)
-		if wait := time.Until(due); wait > 0 {
-			timer.Reset(wait)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-timer.C:
-			}
-		} else if ctx.Err() != nil {
+		if l := g.plan.Length; l > 0 && after >= l {
+			alarm.wait(ctx, start.Add(l))
 			return nil
 		}
-		request, err := s.request() // drawn for dropped calls too, or a drop would change all later URLs
-		tally := &g.current.Load().tallies[s.index]
-		if s.inFlight.Add(1) > int64(g.plan.MaxInFlight) {
-			s.inFlight.Add(-1)
+		due := start.Add(after)
+		if !alarm.wait(ctx, due) {
+			return nil
+		}
+		request, err := s.request(to) // drawn for dropped calls too, or a drop would change all later URLs
+		tally = &g.current.Load().tallies[to.index]
+		if to.inFlight.Add(1) > int64(g.plan.MaxInFlight) {
+			to.inFlight.Add(-1)
 			tally.dropped.Add(1)
 			continue
 		}
+		g.flying.Add(1)
 		workers.Go(func() {
-			defer s.inFlight.Add(-1)
-			g.call(calls, s, tally, request, err, due)
+			defer g.flying.Add(-1)
+			defer to.inFlight.Add(-1)
+			g.call(calls, to, tally, request, err, due)
 		})
 	}
 }
 
-// due is when the next call of s is, after the start; io.EOF when there is none.
-func (g *Generator) due(s *stream) (time.Duration, error) {
-	if s.replay == nil {
-		return s.pacer.next(), nil
-	}
-	after, skipped, err := s.replay.next()
-	g.current.Load().tallies[s.index].skipped.Add(skipped)
-	return after, err
-}
-
-// request makes the call that is due.
-func (s *stream) request() (*http.Request, error) {
-	if s.replay != nil {
-		return s.replay.request()
-	}
-	return http.NewRequest(s.Method, s.URL(s.urls), nil) //nolint:noctx // call gives it the call's context
-}
+// InFlight is how many calls have begun and not ended, those that wait for their turn among them.
+func (g *Generator) InFlight() int64 { return g.flying.Load() }
 
 // call makes one call and counts it; fault is why there is no request to send.
-func (g *Generator) call(ctx context.Context, s *stream, t *tally, request *http.Request, fault error, due time.Time) {
-	parent := ctx
-	ctx, cancel := context.WithTimeout(ctx, g.plan.Timeout)
-	defer cancel()
-	sent := time.Now()
+func (g *Generator) call(calls context.Context, s *stream, t *tally, request *http.Request, fault error, due time.Time) {
+	ready := time.Now()
 	if fault != nil {
-		t.ended(due, sent, time.Now(), 0)
+		t.ended(due, ready, ready, time.Now(), outcome{code: -1, err: fmt.Errorf("%w: %w", errRequest, fault)})
 		return
 	}
+	sent := ready
+	if g.slots != nil {
+		select {
+		case g.slots <- struct{}{}:
+			defer func() { <-g.slots }()
+			sent = time.Now()
+		case <-calls.Done():
+			t.unfinished.Add(1)
+			return
+		}
+	}
+	ctx, cancel := context.WithDeadline(calls, sent.Add(g.plan.Timeout))
+	defer cancel()
 	request = request.WithContext(ctx)
 	var ids spanIDs
 	if g.options.Spans != nil {
 		ids = newSpanIDs()
 		request.Header.Set("Traceparent", ids.traceparent())
 	}
-	status, err := exchange(g.transport, request)
+	out := exchange(g.transport, request, s.GRPC)
 	end := time.Now()
-	if err != nil && parent.Err() != nil {
+	if out.err != nil && calls.Err() != nil {
 		t.unfinished.Add(1)
 		return
 	}
-	if err != nil {
-		status = 0
-	}
-	t.ended(due, sent, end, status)
+	t.sentBytes.Add(uint64(max(request.ContentLength, 0)))
+	t.ended(due, ready, sent, end, out)
 	if g.options.Spans != nil {
-		g.options.Spans([]trace.Span{clientSpan(ids, s.Target, g.host, request, status, err, sent, end)})
+		g.options.Spans([]trace.Span{clientSpan(ids, s.Target, g.host, request, out.status, out.err, sent, end)})
 	}
-}
-
-// exchange reads the body to its end: only then is the answer there, and only then can its connection be used again.
-// It goes to the transport directly, so that a redirect is an answer and not a second call.
-func exchange(transport http.RoundTripper, request *http.Request) (status int, err error) {
-	response, err := transport.RoundTrip(request)
-	if err != nil {
-		return 0, err
-	}
-	_, err = io.Copy(io.Discard, response.Body)
-	return response.StatusCode, errors.Join(err, response.Body.Close())
 }

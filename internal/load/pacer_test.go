@@ -8,7 +8,7 @@ import (
 )
 
 func TestUniformArrivalsNeverDrift(t *testing.T) {
-	p := newPacer(Uniform, 3, 1, 0)
+	p := newPacer(Uniform, 3, nil, Burst{}, 1, 0)
 	for i := range 30_001 {
 		got := p.next()
 		if want := time.Duration(float64(i) / 3 * 1e9); got != want {
@@ -19,7 +19,7 @@ func TestUniformArrivalsNeverDrift(t *testing.T) {
 
 func TestPoissonGapsAreExponential(t *testing.T) {
 	const n, perSecond = 100_000, 250.0
-	p := newPacer(Poisson, perSecond, 42, 0)
+	p := newPacer(Poisson, perSecond, nil, Burst{}, 42, 0)
 	var last time.Duration
 	var sum, squares float64
 	var short int
@@ -47,7 +47,7 @@ func TestPoissonGapsAreExponential(t *testing.T) {
 }
 
 func TestStreamsDrawFromSourcesOfTheirOwn(t *testing.T) {
-	a, b := newPacer(Poisson, 10, 1, 0), newPacer(Poisson, 10, 1, 1)
+	a, b := newPacer(Poisson, 10, nil, Burst{}, 1, 0), newPacer(Poisson, 10, nil, Burst{}, 1, 1)
 	if a.next() == b.next() {
 		t.Error("two targets of one plan arrive together")
 	}

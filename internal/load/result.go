@@ -2,6 +2,7 @@ package load
 
 import (
 	"fmt"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -13,14 +14,36 @@ import (
 type Result struct {
 	Target    string
 	Response  stats.Snapshot // intended start to end of body, of all Calls, failed ones included
-	Service   stats.Snapshot // moment of sending to end of body
-	Lag       stats.Snapshot // intended start to moment of sending
+	Service   stats.Snapshot // moment of sending to end of body; what waited for its turn (Plan.Concurrent) had not been sent
+	Lag       stats.Snapshot // intended start to the moment when the generator had the call ready to be sent
 	Calls     uint64         // ended: answered, or failed without an answer
 	Failed    uint64         // of Calls: no answer, or status 400 and above
 	Dropped   uint64         // never sent, for MaxInFlight were in flight
 	Abandoned uint64         // cut off when the run ended; their latency is unknown
 	Skipped   uint64         // of a recording: not sent, because they are unsafe, or not whole
 	Statuses  [6]uint64      // of Calls by first digit of the status; 0 = no answer
+	Codes     Counts         // of Calls by status, as "503", or by gRPC's code, as "UNAVAILABLE"
+	Faults    Counts         // of Calls without a whole answer, by kind, as "timeout"
+	BytesIn   uint64         // of the answers' bodies
+	BytesOut  uint64         // of the requests' bodies, where their length was known
+}
+
+// Counts counts by a name, of which there are few. It is not changed once it was made.
+type Counts map[string]uint64
+
+// add returns c + o or, with sign < 0, c - o; names that come to 0 are left out.
+func (c Counts) add(o Counts, sign int) Counts {
+	sum := make(Counts, max(len(c), len(o)))
+	maps.Copy(sum, c)
+	for name, n := range o {
+		if sign < 0 {
+			n = -n
+		}
+		if sum[name] += n; sum[name] == 0 {
+			delete(sum, name)
+		}
+	}
+	return sum
 }
 
 // ErrorRatio is the share of Calls that failed, 0..1; 0 without calls.
@@ -35,9 +58,11 @@ const (
 
 // Doubt says in one sentence why the figures must not be trusted, or returns "" for a sound run: lag p99 above 5 ms
 // and above 5 % of the median response time, or more than 0.1 % of the arrivals dropped.
-func (r Result) Doubt() string {
+func (r Result) Doubt() string { return r.doubt(lagFloor) }
+
+func (r Result) doubt(floor time.Duration) string {
 	lag, median := r.Lag.Quantile(0.99), r.Response.Quantile(0.5)
-	if limit := max(lagFloor, time.Duration(lagRatio*float64(median))); lag > limit {
+	if limit := max(floor, time.Duration(lagRatio*float64(median))); lag > limit {
 		return fmt.Sprintf("%s: invalid: the generator sent late (lag p99 %s, at most %s allowed); this machine is too busy to measure on", r.Target, lag.Round(100*time.Microsecond), limit.Round(100*time.Microsecond))
 	}
 	if due := r.Calls + r.Dropped; ratio(r.Dropped, due) > maxDrops {
@@ -59,6 +84,9 @@ func (r Result) Sub(earlier Result) Result {
 	for i := range r.Statuses {
 		r.Statuses[i] -= earlier.Statuses[i]
 	}
+	r.Codes, r.Faults = r.Codes.add(earlier.Codes, -1), r.Faults.add(earlier.Faults, -1)
+	r.BytesIn -= earlier.BytesIn
+	r.BytesOut -= earlier.BytesOut
 	return r
 }
 
@@ -74,6 +102,9 @@ func (r Result) add(o Result) Result {
 	for i := range r.Statuses {
 		r.Statuses[i] += o.Statuses[i]
 	}
+	r.Codes, r.Faults = r.Codes.add(o.Codes, 1), r.Faults.add(o.Faults, 1)
+	r.BytesIn += o.BytesIn
+	r.BytesOut += o.BytesOut
 	return r
 }
 
@@ -118,31 +149,51 @@ func (s Snapshot) Sub(earlier Snapshot) Snapshot {
 type tally struct {
 	response, service, lag             stats.Histogram
 	calls, failed, dropped, unfinished atomic.Uint64
-	skipped                            atomic.Uint64
+	skipped, gotBytes, sentBytes       atomic.Uint64
 	statuses                           [6]atomic.Uint64
+	codes                              [codeSlots]atomic.Uint64
+	faults                             [faults]atomic.Uint64
 }
 
-// ended counts a finished call; status 0 = no answer.
-func (t *tally) ended(due, sent, end time.Time, status int) {
+// ended counts a finished call.
+func (t *tally) ended(due, ready, sent, end time.Time, out outcome) {
 	t.response.Record(end.Sub(due))
 	t.service.Record(end.Sub(sent))
-	t.lag.Record(sent.Sub(due))
-	t.calls.Add(1)
-	if status == 0 || status >= 400 {
+	t.lag.Record(ready.Sub(due))
+	if out.failed() {
 		t.failed.Add(1)
 	}
-	if digit := status / 100; digit < len(t.statuses) {
+	if digit := out.status / 100; digit < len(t.statuses) {
 		t.statuses[digit].Add(1)
 	}
+	if i := out.slot(); i >= 0 {
+		t.codes[i].Add(1)
+	}
+	if out.err != nil {
+		t.faults[faultOf(out.err)].Add(1)
+	}
+	t.gotBytes.Add(uint64(max(out.bytes, 0)))
+	t.calls.Add(1)
 }
 
 func (t *tally) result(target string) Result {
 	r := Result{
 		Target: target, Response: t.response.Snapshot(), Service: t.service.Snapshot(), Lag: t.lag.Snapshot(),
 		Calls: t.calls.Load(), Failed: t.failed.Load(), Dropped: t.dropped.Load(), Abandoned: t.unfinished.Load(), Skipped: t.skipped.Load(),
+		Codes: Counts{}, Faults: Counts{}, BytesIn: t.gotBytes.Load(), BytesOut: t.sentBytes.Load(),
 	}
 	for i := range t.statuses {
 		r.Statuses[i] = t.statuses[i].Load()
+	}
+	for i := range t.codes {
+		if n := t.codes[i].Load(); n > 0 {
+			r.Codes[codeName(i)] = n
+		}
+	}
+	for i := range t.faults {
+		if n := t.faults[i].Load(); n > 0 {
+			r.Faults[faultNames[i]] = n
+		}
 	}
 	return r
 }

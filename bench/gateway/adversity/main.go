@@ -1,8 +1,9 @@
 // Command adversity measures proxies in front of three replicas of which one goes bad, and under twice the load that the
 // replicas can bear: an open loop of calls, and what the clients get of it. Every proxy has the best configuration that
-// we know of for the purpose (peers/), with the same deadlines for all.
+// we know of for the purpose (peers/), with the same deadlines for all, replicas of its own and clients of its own; they
+// run side by side, so that what else the machine does hits all alike.
 //
-// usage: adversity -longpole FILE -bin FOLDER [-peers ...] [-scenarios ...] [-seconds 10] [-page FILE]
+// usage: adversity -longpole FILE -bin FOLDER [-peers ...] [-scenarios ...] [-for 15s] [-runs 3] [-page FILE]
 package main
 
 import (
@@ -15,39 +16,51 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
 
 // What holds for every scenario.
 const (
-	workers  = 4                      // calls that a replica works on at once; more wait there
 	service  = 10 * time.Millisecond  // mean time of a call at work
-	capacity = 3 * workers * 100      // calls a second that three replicas bear
-	deadline = time.Second            // a later answer is worth nothing
-	try      = 300 * time.Millisecond // of one attempt, in every configuration
-	inflight = 4 * workers            // calls at one replica, where a proxy can be told
+	deadline = 250 * time.Millisecond // then a client hangs up
+	try      = 100 * time.Millisecond // of one attempt, in every configuration
 )
 
 // scenario is what befalls the replicas.
 type scenario struct {
 	name, title string
-	fault       string // of the third replica
-	rate        int    // calls a second
+	fault       string  // of the third replica
+	workers     int     // of a replica: calls that it works on at once; more wait there
+	load        float64 // of what three replicas bear
 }
 
 var scenarios = []scenario{
-	{"healthy", "Nothing is wrong", "", capacity / 2},
-	{"slow", "One of three replicas has a slow tail: every fifth call takes 500 ms more", "slow", capacity / 2},
-	{"errors", "One of three replicas fails half of its calls, at once", "errors", capacity / 2},
-	{"blackhole", "One of three replicas takes calls and never answers, nor its health check", "blackhole", capacity / 2},
-	{"overload", "Twice the load that the three can bear", "", capacity * 2},
+	{"healthy", "Nothing is wrong", "", 4, 0.5},
+	{"slow", "One of three replicas has a slow tail: every fifth call takes 500 ms more", "slow", 4, 0.5},
+	{"errors", "One of three replicas fails half of its calls, at once", "errors", 4, 0.5},
+	{"blackhole", "One of three replicas takes calls and never answers, nor its health check", "blackhole", 4, 0.5},
+	{"overload", "Twice the load that the three can bear", "", 2, 2},
+}
+
+// capacity is how many calls a second three replicas bear.
+func (s scenario) capacity() float64 { return float64(3*s.workers) / service.Seconds() }
+
+func (s scenario) overload() bool { return s.load > 1 }
+
+// abreast is how many proxies are measured at once, so that a quarter of the machine stays idle.
+func (s scenario) abreast() int {
+	if s.overload() {
+		return 4
+	}
+	return 6
 }
 
 type options struct {
 	longpole, bin, page string
-	seconds             time.Duration
-	warm                time.Duration
+	lasting, warm       time.Duration
+	runs                int
 }
 
 func main() {
@@ -59,10 +72,11 @@ func main() {
 	flag.StringVar(&o.longpole, "longpole", "bin/longpole", "the longpole program")
 	flag.StringVar(&o.bin, "bin", "", "folder of caddy and traefik")
 	flag.StringVar(&o.page, "page", "", "Markdown page between whose marks the tables are written")
-	flag.StringVar(&peerList, "peers", "longpole,nginx,haproxy,caddy,traefik", "comma-separated")
+	flag.StringVar(&peerList, "peers", "longpole,longpole-defaults,nginx,haproxy,caddy,traefik", "comma-separated")
 	flag.StringVar(&scenarioList, "scenarios", "healthy,slow,errors,blackhole,overload", "comma-separated")
-	flag.DurationVar(&o.seconds, "for", 10*time.Second, "how long each is measured, from the moment it goes wrong")
+	flag.DurationVar(&o.lasting, "for", 15*time.Second, "how long each is measured, from the moment it goes wrong")
 	flag.DurationVar(&o.warm, "warm", 3*time.Second, "how long all is well before")
+	flag.IntVar(&o.runs, "runs", 3, "of each; the median of each figure counts")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -74,37 +88,23 @@ func main() {
 }
 
 func run(ctx context.Context, o options, names, wanted []string) error {
-	dir, err := os.MkdirTemp("", "longpole-adversity-")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	if err := os.Chmod(dir, 0o755); err != nil { // workers of some proxies run as another user
-		return err
-	}
 	var out strings.Builder
 	for _, s := range scenarios {
 		if !slices.Contains(wanted, s.name) {
 			continue
 		}
-		fmt.Fprintf(&out, "\n## %s\n\n%d calls a second, %v, deadline %v.\n\n", s.title, s.rate, o.seconds, deadline)
-		out.WriteString("| proxy | goodput | p50 ms | p99 ms | p99.9 ms | refused or failed | late or never | attempts a call |\n|---|---|---|---|---|---|---|---|\n")
+		t, err := measure(ctx, o, names, s)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&out, "\n## %s\n\n%.0f calls a second, %.0f can be borne; %d runs of %v; %s.\n\n", s.title, s.load*s.capacity(), s.capacity(), o.runs, o.lasting, t.machine())
+		out.WriteString("| proxy | goodput | of all calls | p50 ms | p99 ms | p99.9 ms | refused or failed | too late | attempts a call |\n|---|---|---|---|---|---|---|---|---|\n")
 		for _, name := range names {
-			r, err := one(ctx, o, dir, name, s)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err != nil {
-				fmt.Fprintf(os.Stderr, "adversity: %s, %s: %v\n", s.name, name, err)
-				fmt.Fprintf(&out, "| %s | left out: %v | | | | | | |\n", name, err)
+			if len(t.runs[name]) == 0 {
+				fmt.Fprintf(&out, "| %s | left out: %v | | | | | | | |\n", name, t.why[name])
 				continue
 			}
-			line := r.row(name)
-			fmt.Fprint(os.Stderr, s.name, " ", line)
-			for why, n := range r.why {
-				fmt.Fprintf(os.Stderr, "  %d x %s\n", n, why)
-			}
-			out.WriteString(line)
+			out.WriteString(median(t.runs[name]).row(name))
 		}
 	}
 	fmt.Print(out.String())
@@ -114,8 +114,73 @@ func run(ctx context.Context, o options, names, wanted []string) error {
 	return write(o.page, out.String())
 }
 
+// tally is what all runs of a scenario brought.
+type tally struct {
+	mu     sync.Mutex
+	runs   map[string][]figures
+	why    map[string]error // a proxy has no runs
+	busy   []float64        // share of the machine that was in use, of each batch
+	behind time.Duration    // of the generator, at worst
+}
+
+// machine says how far the machine can be trusted to have had no part in the figures.
+func (t *tally) machine() string {
+	return fmt.Sprintf("CPU in use %.0f %% at most, the clients at most %.0f ms behind their schedule", 100*slices.Max(t.busy), float64(t.behind)/1e6)
+}
+
+// measure runs a scenario for all proxies, a batch of them at a time.
+func measure(ctx context.Context, o options, names []string, s scenario) (*tally, error) {
+	t := &tally{runs: make(map[string][]figures), why: make(map[string]error)}
+	for i := range o.runs {
+		for batch := range slices.Chunk(names, s.abreast()) {
+			var wg sync.WaitGroup
+			before := readCPU()
+			for _, name := range batch {
+				wg.Go(func() {
+					r, err := one(ctx, o, name, s, uint64(i))
+					t.add(name, s, r, err)
+				})
+			}
+			wg.Wait()
+			t.busy = append(t.busy, readCPU().since(before))
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+		}
+	}
+	return t, nil
+}
+
+func (t *tally) add(name string, s scenario, r report, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil && r.behind > lateBy {
+		err = fmt.Errorf("the clients were %v late: the machine was busy", r.behind)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "adversity: %s, %s: %v\n", s.name, name, err)
+		t.why[name] = err
+		return
+	}
+	t.behind = max(t.behind, r.behind)
+	f := r.figures(s.overload())
+	t.runs[name] = append(t.runs[name], f)
+	fmt.Fprint(os.Stderr, s.name, " ", f.row(name))
+	for why, n := range r.why {
+		fmt.Fprintf(os.Stderr, "  %s: %d x %s\n", name, n, why)
+	}
+}
+
 // one measures one proxy in one scenario, with replicas of its own.
-func one(ctx context.Context, o options, dir, name string, s scenario) (report, error) {
+func one(ctx context.Context, o options, name string, s scenario, seed uint64) (report, error) {
+	dir, err := os.MkdirTemp("", "longpole-adversity-")
+	if err != nil {
+		return report{}, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if err := os.Chmod(dir, 0o755); err != nil { // workers of some proxies run as another user
+		return report{}, err
+	}
 	var replicas []*process
 	defer func() {
 		for _, p := range replicas {
@@ -128,11 +193,11 @@ func one(ctx context.Context, o options, dir, name string, s scenario) (report, 
 	}
 	c := conf{
 		Port: freePort(), Dir: dir, Root: os.Geteuid() == 0, TryMillis: int(try / time.Millisecond), DeadlineMillis: int(deadline / time.Millisecond),
-		Inflight: inflight, AllInflight: 3 * inflight,
+		TwiceWorkers: 2 * s.workers, AtOnce: 4 * s.workers, AtOnceInAll: 12 * s.workers,
 	}
 	for i := range 3 {
 		address := fmt.Sprintf("127.0.0.1:%d", freePort())
-		p, err := start(filepath.Join(dir, "replica.log"), self, "replica", "-listen", address, "-seed", fmt.Sprint(i))
+		p, err := start(filepath.Join(dir, "replica.log"), self, "replica", "-listen", address, "-seed", fmt.Sprint(3*int(seed)+i), "-workers", fmt.Sprint(s.workers))
 		if err != nil {
 			return report{}, err
 		}
@@ -155,7 +220,7 @@ func one(ctx context.Context, o options, dir, name string, s scenario) (report, 
 		return report{}, err
 	}
 	time.Sleep(1500 * time.Millisecond) // the first health checks
-	load("http://"+front+"/", min(s.rate, capacity/2), o.warm, 1)
+	load("http://"+front+"/", s.capacity()/2, o.warm, 2*seed)
 	before, err := counts(ctx, c.Replicas)
 	if err != nil {
 		return report{}, err
@@ -163,7 +228,7 @@ func one(ctx context.Context, o options, dir, name string, s scenario) (report, 
 	if err := spoil(ctx, c.Replicas[2], s.fault); err != nil {
 		return report{}, err
 	}
-	r := load("http://"+front+"/", s.rate, o.seconds, 2)
+	r := load("http://"+front+"/", s.load*s.capacity(), o.lasting, 2*seed+1)
 	after, err := counts(ctx, c.Replicas)
 	r.attempts = after - before
 	return r, err
@@ -171,7 +236,11 @@ func one(ctx context.Context, o options, dir, name string, s scenario) (report, 
 
 // command writes the proxy's configuration and returns its command line.
 func (c conf) command(o options, name string) ([]string, error) {
-	file := map[string]string{"longpole": "longpole.yaml", "nginx": "nginx.conf", "haproxy": "haproxy.cfg", "caddy": "Caddyfile", "traefik": "traefik.yml"}[name]
+	longpole, isLongpole := []string{o.longpole, "serve", "--log-level", "error", "--config"}, strings.HasPrefix(name, "longpole")
+	file := map[string]string{"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "caddy": "Caddyfile", "traefik": "traefik.yml"}[name]
+	if isLongpole {
+		file = name + ".yaml"
+	}
 	if file == "" {
 		return nil, fmt.Errorf("unknown proxy %q", name)
 	}
@@ -185,12 +254,14 @@ func (c conf) command(o options, name string) ([]string, error) {
 		}
 	}
 	command := map[string][]string{
-		"longpole": {o.longpole, "serve", "--config", path, "--log-level", "error"},
-		"nginx":    {"nginx", "-p", c.Dir, "-e", c.Dir + "/nginx.error", "-c", path},
-		"haproxy":  {"haproxy", "-db", "-f", path},
-		"caddy":    {filepath.Join(o.bin, "caddy"), "run", "--adapter", "caddyfile", "--config", path},
-		"traefik":  {filepath.Join(o.bin, "traefik"), "--configFile=" + path},
+		"nginx":   {"nginx", "-p", c.Dir, "-e", c.Dir + "/nginx.error", "-c", path},
+		"haproxy": {"haproxy", "-db", "-f", path},
+		"caddy":   {filepath.Join(o.bin, "caddy"), "run", "--adapter", "caddyfile", "--config", path},
+		"traefik": {filepath.Join(o.bin, "traefik"), "--configFile=" + path},
 	}[name]
+	if isLongpole {
+		command = append(longpole, path)
+	}
 	if _, err := exec.LookPath(command[0]); err != nil {
 		return nil, fmt.Errorf("%s is not there", name)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/template"
@@ -24,7 +25,8 @@ type conf struct {
 	Dir                       string
 	Root                      bool
 	TryMillis, DeadlineMillis int
-	Inflight, AllInflight     int // calls at one replica, at all
+	TwiceWorkers              int // calls that keep a replica busy, with one more each in its queue
+	AtOnce, AtOnceInAll       int // calls at one replica, and at all of them
 }
 
 // render writes one configuration file and returns its path.
@@ -105,4 +107,28 @@ func freePort() int {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
+}
+
+// cpu is what the machine's processors have done since it started, in ticks.
+type cpu struct{ idle, all float64 }
+
+// readCPU is zero where there is no /proc/stat.
+func readCPU() (c cpu) {
+	data, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(data), "\n")
+	for i, field := range strings.Fields(line) {
+		ticks, _ := strconv.ParseFloat(field, 64)
+		if i >= 1 && i <= 8 { // guest time is part of user time
+			c.all += ticks
+		}
+		if i == 4 || i == 5 { // idle, waiting for a disk
+			c.idle += ticks
+		}
+	}
+	return c
+}
+
+// since is the share of the time since before that the processors were in use.
+func (c cpu) since(before cpu) float64 {
+	return 1 - (c.idle-before.idle)/max(1, c.all-before.all)
 }

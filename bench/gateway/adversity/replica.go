@@ -17,10 +17,11 @@ import (
 	"time"
 )
 
-// server is one replica: a few workers, and an unbounded queue before them, as most servers have. Work that was begun is
-// done even if nobody waits for it any longer.
+// server is one replica: a few workers, and an unbounded queue before them, as most servers have. Work is done even if
+// nobody waits for it any longer. It takes time but no CPU, and a worker that is woken late makes up for it with its next
+// call: so what the replicas can bear is the same however busy the machine is.
 type server struct {
-	slots chan struct{}
+	slots chan time.Time // the workers that are free, as the time since when
 	calls atomic.Int64
 	fault atomic.Value // string
 	mu    sync.Mutex
@@ -32,9 +33,13 @@ func replica(args []string) int {
 	f := flag.NewFlagSet("replica", flag.ExitOnError)
 	listen := f.String("listen", "", "address")
 	seed := f.Uint64("seed", 1, "of its service times")
+	workers := f.Int("workers", 4, "calls that are worked on at once")
 	_ = f.Parse(args) // it exits on an error
-	s := &server{slots: make(chan struct{}, workers), rng: rand.New(rand.NewPCG(*seed, 7))}
+	s := &server{slots: make(chan time.Time, *workers), rng: rand.New(rand.NewPCG(*seed, 7))}
 	s.fault.Store("")
+	for range *workers {
+		s.slots <- time.Time{}
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", s.work)
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
@@ -59,9 +64,13 @@ func (s *server) work(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "out of order", http.StatusServiceUnavailable)
 		return
 	}
-	s.slots <- struct{}{}
-	time.Sleep(s.draw())
-	<-s.slots
+	begin := time.Now()
+	if free := <-s.slots; free.After(begin) { // it waited
+		begin = free
+	}
+	end := begin.Add(s.draw())
+	time.Sleep(time.Until(end))
+	s.slots <- end
 	if fault == "slow" && n%5 == 0 {
 		time.Sleep(500 * time.Millisecond) // not at work: it waits for something, such as a lock elsewhere
 	}
