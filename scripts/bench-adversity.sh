@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Measures Longpole, nginx, HAProxy, Caddy and Traefik, each at its best, with one of three replicas bad and under twice the
-# load that they bear. About 7 minutes once the peers are there.
+# load that they bear. About 7 minutes once the peers are there; two CPUs that nobody else uses are enough.
 #
 #   scripts/bench-adversity.sh                                              # writes docs/bench/adversity.md
-#   scripts/bench-adversity.sh -peers longpole,nginx -scenarios slow,errors -for 5s   # only prints
+#   scripts/bench-adversity.sh -peers longpole,nginx -scenarios slow,errors -for 5s -runs 1   # only prints
 #   scripts/bench-adversity.sh -for 60s -page docs/bench/adversity.md       # longer
 #
 # Environment: PEERS_HOME, LONGPOLE and NO_BUILD as in scripts/bench-gateway.sh.

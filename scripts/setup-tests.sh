@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Installs what the tests need on a Debian machine with Go: a C compiler for the race detector, and Chromium with the
-# driver's Node.js packages for the page tests. Does nothing that is done already, and needs no network then.
+# Installs what the tests need on a Debian machine with Go: a C compiler for the race detector, Redis and PostgreSQL with
+# its extensions, and Chromium with the driver's Node.js packages for the page tests. The tests start servers of their
+# own; what Debian starts of what it installs is not used. Does nothing that is done already, and needs no network then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+postgres=15 # Debian 12's
 node_major=18 # Debian 12's, and the least that the browser's driver of ui/package.json runs on
 
 missing=()
@@ -13,6 +15,9 @@ command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 command -v redis-server >/dev/null || missing+=(redis-server)
+[[ -x /usr/lib/postgresql/$postgres/bin/initdb && -e /usr/share/postgresql/$postgres/extension/pg_stat_statements.control ]] ||
+  missing+=("postgresql-$postgres" postgresql-contrib)
+[[ -e /usr/share/postgresql/$postgres/extension/hypopg.control ]] || missing+=("postgresql-$postgres-hypopg")
 if ((${#missing[@]})); then
   as_root=()
   ((EUID == 0)) || as_root=(sudo)
