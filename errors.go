@@ -30,6 +30,7 @@ var (
 // Why we cancel what a call still runs, and why a failed answer is not kept.
 var (
 	errLost    = errors.New("longpole: the other attempt was faster")
+	errPassed  = errors.New("longpole: the copy was faster")
 	errFailed  = errors.New("longpole: the answer is a failure")
 	errOrphans = errors.New("longpole: too many fetches without a caller")
 	errNoCache = errors.New("longpole: the policy has no cache")

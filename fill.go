@@ -69,6 +69,7 @@ type cachedCall[R any] struct {
 	timed   bool
 	until   time.Time // deadline; zero = none
 	release func()
+	learned cache.Signpost // what the second tier has under key, and the cache has not; nil = nothing
 }
 
 // maxRounds bounds how often a call looks into the cache: what it waited for may be of no use to it.
@@ -190,7 +191,7 @@ func (c *cachedCall[R]) follow(ctx context.Context, found cache.Result) (R, erro
 	v, err := found.Flight.Value()
 	sign, at := found.Flight.Place()
 	switch {
-	case err == nil && sign != nil && (c.choosy == nil || c.choosy.Under(c.info.Key, sign) != at):
+	case err == nil && at != c.key && (sign == nil || c.choosy == nil || c.choosy.Under(c.info.Key, sign) != at):
 		return c.again(ctx) // that answer is for other calls
 	case err == nil && c.wish.Suits != nil && !c.wish.Suits(v):
 		return c.alone(ctx)
@@ -366,15 +367,15 @@ func (c *cachedCall[R]) run(ctx context.Context, flight *cache.Flight, f *fetch[
 		if k.Confirmed {
 			f.state = call.Revalidated
 		}
-		now := time.Now()
+		now, kept := time.Now(), false
 		if !k.Drop {
-			c.parts.cache.Store(now, flight, k.Value, since(k.Terms, now.Sub(end.end)), k.Place)
+			kept = c.parts.cache.Store(now, flight, k.Value, since(k.Terms, now.Sub(end.end)), k.Place)
 		} else {
 			c.parts.cache.Invalidate(flight.Key())
 			c.parts.cache.Refuse(now, flight, cache.ErrNotStorable)
 		}
 		f.land(end, false)
-		if !k.Drop {
+		if kept {
 			c.toTier(f.all.life, end.end, flight.Key(), k)
 		}
 	}
@@ -395,6 +396,9 @@ func (c *cachedCall[R]) keep(end *finished[R], flight *cache.Flight) (k Kept[R],
 		end.r = k.Rest
 		store.Refuse(time.Now(), flight, cache.ErrNotStorable)
 	}
+	if k.Place.Sign == nil && c.learned != nil { // what the Work has learned of the tier, the cache has to learn too
+		k.Place.Base, k.Place.Sign = flight.Key(), c.learned
+	}
 	return k, ok
 }
 
@@ -405,10 +409,11 @@ func (c *cachedCall[R]) fill(f *fetch[R], end finished[R], flight *cache.Flight,
 	if f.land(end, true) {
 		c.work.Discard(k.Rest)
 	}
+	kept := false
 	err := k.Fill(func(v cache.Value) {
 		now := time.Now()
 		k.Value = v
-		c.parts.cache.Store(now, flight, v, since(k.Terms, now.Sub(end.end)), k.Place)
+		kept = c.parts.cache.Store(now, flight, v, since(k.Terms, now.Sub(end.end)), k.Place)
 	})
 	if k.Value == nil {
 		if err == nil {
@@ -417,7 +422,7 @@ func (c *cachedCall[R]) fill(f *fetch[R], end finished[R], flight *cache.Flight,
 		c.parts.cache.Refuse(time.Now(), flight, err)
 	}
 	f.filled()
-	if k.Value != nil {
+	if kept {
 		c.toTier(f.all.life, end.end, flight.Key(), k)
 	}
 }

@@ -103,7 +103,11 @@ func (x *execution[R, W]) decide(rc *race[R, W], halves [2]*try[R, W], winner in
 		if t == nil || t.attempt.Number == winner {
 			continue
 		}
-		t.stop(cause)
+		if winner > t.attempt.Number {
+			t.stop(errPassed)
+		} else {
+			t.stop(cause)
+		}
 		if x.rec == nil || t.index < 0 {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +102,57 @@ func TestTheLoserIsCancelledAtOnceAndItsAnswerDiscarded(t *testing.T) {
 			t.Error(got)
 		}
 	})
+}
+
+// The copies win, so no caller sees that a hangs; its balancer does.
+func TestAnEndpointWhoseCopiesWinIsEjected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := atOnce()
+		r.Hedge = &retry.Hedge{After: 50 * ms, BudgetRatio: 1}
+		endpoints := balance.NewSet("a", "b", "c")
+		p, err := longpole.New(longpole.Config{Retry: r, Balance: &balance.Config{Algorithm: balance.RoundRobin, Eject: &balance.Eject{}}}, endpoints)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		s := &hangs{at: "a"}
+		for range 200 {
+			if _, err := longpole.Do(t.Context(), p, idem, nil, s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if n := s.hung.Load(); n < 5 || n > 6 { // the sixth may be picked before the fifth is known to be lost
+			t.Errorf("%d calls went to the endpoint that hangs, want 5", n)
+		}
+	})
+}
+
+// hangs answers at once, except at one endpoint.
+type hangs struct {
+	at   string
+	hung atomic.Int64
+}
+
+func (h *hangs) Try(ctx context.Context, a longpole.Attempt) (int, error) {
+	if a.Endpoint != h.at {
+		return 1, nil
+	}
+	h.hung.Add(1)
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+func (h *hangs) Judge(_ int, err error) call.Outcome {
+	if err != nil {
+		return call.Outcome{Class: call.Refused}
+	}
+	return call.Outcome{}
+}
+func (h *hangs) Discard(int) {}
+func (h *hangs) Hold(r int, release func()) int {
+	release()
+	return r
 }
 
 func TestACopyGoesToAnotherHealthyEndpointOrNowhere(t *testing.T) {

@@ -92,6 +92,7 @@ func (c *cachedCall[R]) fromTier(ctx context.Context, flight *cache.Flight) cach
 	stored, v := c.ask(ctx, t, work, flight.Key())
 	var at cache.Place
 	if sign, leads := v.(cache.Signpost); leads && c.choosy != nil {
+		c.learned = sign
 		at = cache.Place{Key: c.choosy.Under(flight.Key(), sign), Base: flight.Key(), Sign: sign}
 		stored, v = c.ask(ctx, t, work, at.Key)
 	}

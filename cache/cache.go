@@ -275,11 +275,12 @@ func (c *Cache) Fill(now time.Time, f *Flight, v Value, ttl time.Duration) {
 }
 
 // Store is Fill with all that can be said of an answer. One that is not fresh and may not be used stale is not given to
-// those who wait: they are told ErrConfirm.
-func (c *Cache) Store(now time.Time, f *Flight, v Value, t Terms, at Place) {
+// those who wait: they are told ErrConfirm. It reports whether the answer is kept: one that is too large is not, and
+// neither is one whose key was invalidated while it was fetched.
+func (c *Cache) Store(now time.Time, f *Flight, v Value, t Terms, at Place) (kept bool) {
 	e := c.entry(now, v, t)
 	e.took = max(now.Sub(f.begun), 0)
-	c.fill(now, f, e, at)
+	return c.fill(now, f, e, at)
 }
 
 // FillFrom is Store with what a Tier had: v is made of s.Data. EarlyRefresh goes by the time of the fetch that filled the
@@ -311,7 +312,7 @@ func (c *Cache) entry(now time.Time, v Value, t Terms) *entry {
 	return e
 }
 
-func (c *Cache) fill(now time.Time, f *Flight, e *entry, at Place) {
+func (c *Cache) fill(now time.Time, f *Flight, e *entry, at Place) (kept bool) {
 	cfg := c.cfg.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -319,7 +320,7 @@ func (c *Cache) fill(now time.Time, f *Flight, e *entry, at Place) {
 		at.Key = f.key
 	}
 	// Stored before the flight ends, so that no call can find neither.
-	if e.value.Size() <= cfg.MaxEntryBytes && !f.spoilt {
+	if kept = e.value.Size() <= cfg.MaxEntryBytes && !f.spoilt; kept {
 		if at.Sign != nil && c.lies(at.Base, at.Was) {
 			c.store.Set(at.Base, &entry{value: at.Sign, sign: at.Sign, until: now})
 		}
@@ -329,11 +330,12 @@ func (c *Cache) fill(now time.Time, f *Flight, e *entry, at Place) {
 	if revalidate, _ := e.windows(cfg); e.fresh <= 0 && revalidate <= -e.fresh {
 		c.private.add(now, at.Key)
 		c.end(f, nil, ErrConfirm)
-		return
+		return kept
 	}
 	c.private.forget(at.Key)
 	f.sign, f.at = at.Sign, at.Key
 	c.end(f, e.value, nil)
+	return kept
 }
 
 // lies reports whether v is what is stored under key; nil = nothing is, or an answer that leads nowhere.

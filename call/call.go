@@ -35,6 +35,9 @@ type Outcome struct {
 	Class    Class
 	Latency  time.Duration // from the start of the attempt to the head of its answer
 	Pushback time.Duration // the server's Retry-After; 0 = none, negative = never
+	// Overtaken: a copy that was sent later, to another endpoint, was answered first. Class is Canceled then. Unlike other
+	// cancellations this one tells something of the endpoint.
+	Overtaken bool
 }
 
 // Priority orders calls by how much their failure would hurt: under overload the lowest go first. The zero value is Normal.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/internal/recording"
 )
 
 // accessLog writes lines in a goroutine of its own, so that a slow disk delays no call.
@@ -227,7 +228,7 @@ func (v *visit) log(now time.Time) {
 		reason: clipped(v.w.Header().Get("X-Longpole-Error")), fault: v.rec.Fault, wait: v.rec.QueueWait, requestBytes: v.rec.RequestBytes, responseBytes: v.rec.ResponseBytes, fellBack: v.rec.Fallback,
 	}
 	if c.Query {
-		line.query = clipped(v.r.URL.RawQuery)
+		line.query = recording.Redact(clipped(v.r.URL.RawQuery))
 	}
 	for _, a := range v.rec.Kept() {
 		line.hedged = line.hedged || a.Hedge

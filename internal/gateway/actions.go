@@ -81,7 +81,11 @@ func (v *visit) rewrite() bool {
 // retarget is rewrite for a call that no match has brought to its route just now.
 func (v *visit) retarget() bool {
 	if t := v.g.table.Load(); len(v.route.names) > 0 && t.byName[v.route.cfg.Name] == v.route {
-		v.captures = t.index.Captures(v.route.index, canonicalPath(v.r))
+		path := canonicalPath(v.r)
+		if !t.index.Takes(v.route.index, path) {
+			return false // its pattern is another one by now
+		}
+		v.captures = t.index.Captures(v.route.index, path)
 	}
 	return v.rewrite()
 }

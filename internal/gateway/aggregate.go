@@ -24,9 +24,9 @@ type ways struct {
 
 // part is one call of an aggregate. Its route is in the table by its own name, as any other, but takes no calls of clients.
 type part struct {
-	name   string
-	path   template
-	routed string // name of its route
+	name  string
+	path  template
+	route *route // a call under way uses that of its own table, which a reload may have taken away since
 }
 
 // compileParts makes what a route needs to answer other than to forward. Parts keep what they learned as routes do.
@@ -51,8 +51,9 @@ func (g *Gateway) compileParts(old, next *table, r *route, upstreams map[string]
 		if err != nil {
 			return fmt.Errorf("gateway: route %q: part %q: %w", r.cfg.Name, p.Name, err)
 		}
-		next.byName[c.Name] = &route{cfg: c, live: l, actions: &actions{}, side: side{faults: r.side.faults}} // what strikes the route strikes its parts
-		r.ways.parts = append(r.ways.parts, part{p.Name, path, c.Name})
+		sub := &route{cfg: c, live: l, actions: &actions{}, side: side{faults: r.side.faults}} // what strikes the route strikes its parts
+		next.byName[c.Name] = sub
+		r.ways.parts = append(r.ways.parts, part{p.Name, path, sub})
 	}
 	return nil
 }
@@ -61,10 +62,10 @@ func (g *Gateway) compileParts(old, next *table, r *route, upstreams map[string]
 func (g *Gateway) refileParts(next *table) {
 	for _, r := range next.routes {
 		for _, p := range r.ways.parts {
-			sub := next.byName[p.routed]
-			if err := sub.live.refile(sub.cfg); err != nil {
-				g.options.Log.Error("a policy stays as it was", "route", p.routed, "error", err)
+			if err := p.route.live.refile(p.route.cfg); err != nil {
+				g.options.Log.Error("a policy stays as it was", "route", p.route.cfg.Name, "error", err)
 			}
+			g.second.share(p.route.live.arms.Load().baseline)
 		}
 	}
 }
@@ -150,8 +151,8 @@ func (v *visit) part(p *part, limit int64) (*inner, error) {
 	r := innerRequest(v.r.Context(), http.MethodGet, v.r)
 	r.URL, r.Header = target, h
 	return &inner{
-		route: v.g.table.Load().byName[p.routed], r: r, header: h, origin: v.x.spans.within(),
-		name: p.routed, kind: trace.Internal, limit: limit, caller: v.caller,
+		route: p.route, r: r, header: h, origin: v.x.spans.within(),
+		name: p.route.cfg.Name, kind: trace.Internal, limit: limit, caller: v.caller,
 		attrs: []trace.Attribute{{Key: "url.path", Value: clipped(target.Path)}},
 	}, nil
 }
@@ -202,15 +203,16 @@ func (v *visit) statuses(results []longpole.Result[partAnswer]) {
 // partFault names why a part failed, also when it was not begun, or given up.
 func partFault(p *part, err error) *partError {
 	e, ok := errors.AsType[*partError](err)
+	routed := p.route.cfg.Name
 	switch {
-	case ok && e.part != p.routed:
-		return &partError{p.routed, 0, "canceled", call.Canceled}
+	case ok && e.part != routed:
+		return &partError{routed, 0, "canceled", call.Canceled}
 	case ok && e.status != 0 && e.status != statusClientGone:
 		return e
 	case ok, longpole.Class(err) == call.Timeout:
-		return &partError{p.routed, http.StatusGatewayTimeout, "timeout", call.Timeout}
+		return &partError{routed, http.StatusGatewayTimeout, "timeout", call.Timeout}
 	}
-	return &partError{p.routed, 0, "canceled", call.Canceled}
+	return &partError{routed, 0, "canceled", call.Canceled}
 }
 
 // refuseAggregate answers when there is nothing to merge, with the first part that failed by itself. What the client

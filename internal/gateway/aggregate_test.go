@@ -198,3 +198,31 @@ func TestPartsKeepWhatTheyLearnedThroughAReload(t *testing.T) {
 		}
 	})
 }
+
+func TestAPartIsAskedEvenIfAReloadTookItAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.serve(t, "a:1", answering(`{}`))
+		file := `
+listen: gw:80
+upstreams: {up: {endpoints: ["http://a:1"]}}
+routes:
+- {name: page, match: {path: /page}, upstream: up, aggregate: {parts: [{name: user, path: /user}]}}
+- {name: rest, upstream: up}
+`
+		g := n.start(t, file, nil)
+		old := g.table.Load()
+		if err := g.Reload(load(t, strings.Replace(file, "{name: page,", "{name: other,", 1))); err != nil {
+			t.Fatal(err)
+		}
+		w := &captured{head: make(http.Header), limit: 1 << 10}
+		r := innerRequest(t.Context(), http.MethodGet, &http.Request{Host: "gw:80"})
+		r.URL, r.Header = request(t, http.MethodGet, "http://gw:80/page", nil).URL, http.Header{}
+		v := &visit{g: g, w: w, r: r, route: old.byName["page"], start: time.Now()}
+		v.draw()
+		v.run()
+		if w.status != 200 || w.body.String() != "{\"user\":{}}\n" {
+			t.Errorf("%d %s", w.status, &w.body)
+		}
+	})
+}

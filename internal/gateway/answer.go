@@ -53,6 +53,7 @@ func (v *visit) answer(res *http.Response) {
 		h["Via"] = onlyVia(max(res.ProtoMajor, 1), max(res.ProtoMinor, 1))
 	}
 	v.cacheLine(h, res)
+	v.passed(h)
 	v.editAnswer(h)
 	if !v.dress(res, h) {
 		return

@@ -56,11 +56,12 @@ type arms struct {
 
 // arm is one policy, with what the exchange asks of its settings on every call.
 type arm struct {
-	policy *longpole.Policy
-	caches bool
-	rules  httpcache.Rules // of its cache
-	hedges bool
-	reopen time.Duration // how long an open breaker stays so
+	policy  *longpole.Policy
+	caches  bool
+	rules   httpcache.Rules // of its cache
+	hedges  bool
+	retries bool
+	reopen  time.Duration // how long an open breaker stays so
 }
 
 func newArm(c longpole.Config, u *upstream) (*arm, error) {
@@ -94,7 +95,7 @@ func newArms(c longpole.Config, versions []*version) ([]*arm, error) {
 
 func armOf(p *longpole.Policy) *arm {
 	c := p.Config().WithDefaults()
-	a := &arm{policy: p, caches: c.Cache != nil, rules: rulesOf(c.Cache), hedges: c.Retry != nil && !c.Retry.Off && c.Retry.Hedge != nil}
+	a := &arm{policy: p, caches: c.Cache != nil, rules: rulesOf(c.Cache), hedges: c.Retry != nil && !c.Retry.Off && c.Retry.Hedge != nil, retries: c.Retry == nil || !c.Retry.Off}
 	if c.Breaker != nil {
 		a.reopen = c.Breaker.OpenFor
 	}

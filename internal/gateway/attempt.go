@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/longpole/longpole"
@@ -27,7 +29,9 @@ type attempt struct {
 	span   attemptSpan
 	end    time.Time // of the call; zero = none
 
-	release func() // what the answer holds; set before it is read
+	release func()      // what the answer holds; set before it is read
+	sent    atomic.Bool // in full
+	conns   atomic.Int32
 
 	mu       sync.Mutex  // guards what follows
 	timer    *time.Timer // nil = no time ends the attempt
@@ -136,6 +140,32 @@ func (t *attempt) informed(code int, header textproto.MIMEHeader) error {
 	}
 	t.x.early.pass(code, header)
 	return nil
+}
+
+// errRepeated ends an attempt that net/http would make again by itself.
+var errRepeated = errors.New("gateway: the connection broke off before an answer came")
+
+// watch keeps an attempt one attempt: net/http sends an idempotent request again for each connection that was used before
+// and breaks off, which may be hundreds for a request that makes its server fail. Whether anything is sent twice is for the
+// policy to say, and to count. Over HTTP/2 net/http repeats what the endpoint says that it did not look at, which is safe, but
+// without end or pause for an endpoint that always says so on a new connection: it may do so once.
+func (t *attempt) watch(h2c bool) {
+	t.trace.Got1xxResponse = t.informed
+	t.trace.WroteRequest = func(info httptrace.WroteRequestInfo) { t.sent.Store(info.Err == nil) }
+	t.trace.GotConn = func(info httptrace.GotConnInfo) {
+		count := t.conns.Add(1)
+		if c, ok := info.Conn.(*tls.Conn); h2c || t.x.mode == framed || ok && c.ConnectionState().NegotiatedProtocol == "h2" {
+			if count > 2 {
+				t.cancel(errRepeated)
+			}
+			return
+		}
+		if !t.sent.Load() {
+			return
+		}
+		t.cancel(errRepeated)
+		_ = info.Conn.Close() // to cancel may be too late to keep it from being sent
+	}
 }
 
 // bodyError says why the body of an answer is not whole.

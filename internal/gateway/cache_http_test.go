@@ -487,8 +487,13 @@ func TestOneRequestCannotPoisonTheAnswersOfOthers(t *testing.T) {
 		c := n.client(t)
 		clean := func(target string) string { return "gw:80" + target + "[gw:80] [http] [] []" }
 		for i, attack := range [][]string{
-			{"X-Forwarded-Host", "evil"}, {"X-Forwarded-Proto", "evil"}, {"X-Forwarded-Scheme", "evil"}, {"X_Forwarded_Host", "evil"}, {"X-Original-Url", "/evil"},
-			{"X-Http-Method-Override", "DELETE"}, {"X-Oversized", "x"},
+			{"X-Forwarded-Host", "evil"},
+			{"X-Forwarded-Proto", "evil"},
+			{"X-Forwarded-Scheme", "evil"},
+			{"X_Forwarded_Host", "evil"},
+			{"X-Original-Url", "/evil"},
+			{"X-Http-Method-Override", "DELETE"},
+			{"X-Oversized", "x"},
 		} {
 			target := fmt.Sprint("/", i)
 			get(t, c, "http://gw:80"+target, attack...)

@@ -181,3 +181,24 @@ func TestAnAnswerThatAFaultMadeIsNotKept(t *testing.T) {
 		}
 	})
 }
+
+func TestAFieldForOneClientReachesTheFirstAndNobodyElse(t *testing.T) {
+	for _, tt := range []struct{ control, field, body string }{
+		{`max-age=60, private="X-User"`, "X-User", "b"},
+		{`max-age=60, private="X-User"`, "X-User", ""},
+		{`max-age=60, no-cache="set-cookie"`, "Set-Cookie", "b"},
+		{"public, max-age=60", "Set-Cookie", "b"},
+		{"s-maxage=60", "Set-Cookie", ""},
+	} {
+		cached(t, "{cache: {}}", answering(tt.body, "Cache-Control", tt.control, tt.field, "ann"), func(t *testing.T, n *network, o *origin) {
+			c := n.client(t)
+			if got := get(t, c, "http://gw:80/"); got.header.Get(tt.field) != "ann" {
+				t.Errorf("%+v: the first client got %v", tt, got.header)
+			}
+			if got := get(t, c, "http://gw:80/"); got.header.Get(tt.field) != "" || got.body != tt.body {
+				t.Errorf("%+v: the second client got %v", tt, got.header)
+			}
+			wantAsked(t, o, "GET /")
+		})
+	}
+}

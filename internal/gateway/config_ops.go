@@ -38,7 +38,7 @@ type AccessLog struct {
 	Sample       float64       `yaml:"sample"`         // share of the calls that are neither failed nor slow; 0..1; default 1%
 	Slow         time.Duration `yaml:"slow"`           // a call of at least this length, its body included, is slow; default 1s
 	MaxPerSecond int           `yaml:"max_per_second"` // lines; default 1000
-	Query        bool          `yaml:"query"`          // true = the query string too, which may hold secrets
+	Query        bool          `yaml:"query"`          // true = the query string too; values of parameters that look like credentials are hashed
 }
 
 // WithDefaults fills what is zero.

@@ -103,7 +103,7 @@ func (x *exchange) try(ctx context.Context, a longpole.Attempt, as *asking) (*ht
 func (x *exchange) attempt(ctx context.Context, a longpole.Attempt, u *upstream, to *endpoint, as *asking) (*http.Response, error) {
 	t := &attempt{x: x, end: a.Deadline}
 	t.span.begin(&x.spans, a.Number, a.Hedge, to, x.in.Method)
-	t.trace.Got1xxResponse = t.informed
+	t.watch(u.cfg.Load().Protocol == ProtocolH2C)
 	t.ctx, t.cancel = context.WithCancelCause(httptrace.WithClientTrace(ctx, &t.trace))
 	t.expectHead(a)
 	out, err := x.request(t.ctx, u, to, &t.span, a.Deadline)
@@ -224,7 +224,11 @@ func (x *exchange) Judge(res *http.Response, err error) call.Outcome {
 	default:
 		out = httppolicy.Judge(res.StatusCode, res.Header, time.Now())
 	}
-	if out.Class.Failed() && out.Class != call.Refused && x.body.spent() {
+	switch {
+	case !out.Class.Failed():
+	case res != nil && retried(res.Header):
+		out.Pushback = -1 // another attempt would come to the same
+	case out.Class != call.Refused && x.body.spent():
 		out.Pushback = -1 // another attempt could not send the body: this answer is the best there will be
 	}
 	return out
@@ -235,6 +239,8 @@ func (x *exchange) class(ctx context.Context, err error) call.Class {
 	var dial *dialError
 	var wait net.Error
 	switch {
+	case errors.Is(err, errRepeated):
+		return call.Server
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		return call.Timeout
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):

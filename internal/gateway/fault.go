@@ -276,7 +276,8 @@ func (x *exchange) stricken(pool http.RoundTripper, e *fault.Effect, out *http.R
 		closeBody(out)
 		return &http.Response{
 			StatusCode: e.Status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody, Request: out,
-			Header: http.Header{"Content-Length": {"0"}, "X-Longpole-Fault": {e.Fault}},
+			// A cache must not make it outlive the fault.
+			Header: http.Header{"Content-Length": {"0"}, "Cache-Control": {"no-store"}, "X-Longpole-Fault": {e.Fault}},
 		}, nil
 	}
 	res, err := pool.RoundTrip(out)

@@ -136,7 +136,9 @@ func refuseGRPC(w http.ResponseWriter, f refusal) {
 	h := w.Header()
 	h["Content-Type"] = []string{"application/grpc"}
 	h["X-Longpole-Error"] = []string{f.reason}
-	h[grpcStatusField] = []string{strconv.Itoa(grpcCode(f.status))}
+	if len(h[grpcStatusField]) == 0 {
+		h[grpcStatusField] = []string{strconv.Itoa(grpcCode(f.status))}
+	}
 	h[grpcMessageField] = []string{grpcText("longpole: " + f.reason + ": " + f.message)}
 	if f.retryAfter > 0 {
 		h[grpcPushbackField] = []string{strconv.FormatInt(f.retryAfter.Milliseconds(), 10)}

@@ -19,16 +19,16 @@ func (v *visit) learn(res *http.Response) {
 	}
 }
 
-// invalidate drops what an unsafe call has made worthless, in the caches of all routes: a target may be read by another
-// route than it is written by.
+// invalidate drops what an unsafe call has made worthless, in the caches of all routes and parts of routes: a target may be
+// read by another route than it is written by.
 func (v *visit) invalidate(res *http.Response) {
 	scheme := schemeOf(v.r)
 	targets := httpcache.Invalidated(scheme, v.r.Host, targetOf(v.r), res.StatusCode, res.Header)
 	if len(targets) == 0 {
 		return
 	}
-	for _, r := range v.g.table.Load().routes {
-		if r.live == nil || len(r.live.versions) == 0 {
+	for _, r := range v.g.table.Load().byName {
+		if len(r.live.versions) == 0 {
 			continue
 		}
 		arms := r.live.arms.Load()

@@ -156,8 +156,9 @@ func (v *visit) serveBatch() bool {
 }
 
 // key is what is joined by: the calls of one batch may differ in their path and host as long as the joint call does not.
+// The ID stands last, because it may hold anything; a host and an escaped path hold no line break.
 func (j *joint) key(r *http.Request, id string) string {
-	return strings.Join([]string{id, r.Host, r.URL.EscapedPath()}, "\n")
+	return strings.Join([]string{r.Host, r.URL.EscapedPath(), id}, "\n")
 }
 
 // load makes one call for each group of keys that has the same target.
@@ -171,18 +172,18 @@ func (j *joint) load(ctx context.Context, keys []string) ([]longpole.Result[json
 	groups := make(map[string]*group)
 	for n, key := range keys {
 		part := strings.SplitN(key, "\n", 3)
-		path, _ := url.PathUnescape(part[2])
-		like := &http.Request{Host: part[1], URL: &url.URL{Path: path, RawPath: part[2]}}
+		path, _ := url.PathUnescape(part[1])
+		like := &http.Request{Host: part[0], URL: &url.URL{Path: path, RawPath: part[1]}}
 		u, err := j.target.fill(like, "")
 		if err != nil {
 			results[n].Err = errUnread
 			continue
 		}
-		name := part[1] + "\n" + u.RequestURI()
+		name := part[0] + "\n" + u.RequestURI()
 		if groups[name] == nil {
 			groups[name] = &group{like: like}
 		}
-		groups[name].ids, groups[name].at = append(groups[name].ids, part[0]), append(groups[name].at, n)
+		groups[name].ids, groups[name].at = append(groups[name].ids, part[2]), append(groups[name].at, n)
 	}
 	var run sync.WaitGroup
 	for _, gr := range groups {

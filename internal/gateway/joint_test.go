@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -205,6 +206,22 @@ func FuzzSplitItems(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body, member, key string) {
 		if _, err := splitItems([]byte(body), member, key); err != nil && !errors.Is(err, errUnread) {
 			t.Fatal(err)
+		}
+	})
+}
+
+func TestAnIDCannotChangeTheHostOrPathOfAJointCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		seen := make(chan string, 10)
+		n.serve(t, "a:1", func(w http.ResponseWriter, r *http.Request) {
+			seen <- r.Host + " " + r.RequestURI
+			_, _ = io.WriteString(w, `{"data":[]}`)
+		})
+		n.start(t, strings.NewReplacer("id: ID", "id: query.id", "/items?ids={ids}", "/of/{segment.2}?ids={ids}").Replace(items), nil)
+		got := get(t, n.client(t), "http://gw:80/items/mine?id=7%0Aevil%0A/items/theirs")
+		if line := <-seen; !strings.HasPrefix(line, "gw:80 /of/mine?") {
+			t.Errorf("the upstream was asked %q; %+v", line, got)
 		}
 	})
 }

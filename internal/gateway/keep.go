@@ -95,7 +95,7 @@ func (x *exchange) keep(res *http.Response, limit int64, method string, old *htt
 		return k, false
 	}
 	k.Terms = termsOf(v)
-	if res.Body == http.NoBody {
+	if res.Body == http.NoBody && len(v.Omit) == 0 {
 		k.Value = httpcache.NewAnswer(res.StatusCode, res.Header, nil, now, v)
 		return k, true
 	}
@@ -108,7 +108,9 @@ func (x *exchange) keep(res *http.Response, limit int64, method string, old *htt
 		f.settle()
 		return err
 	}
-	k.Rest = f.rest(x, httpcache.NewAnswer(came.Status, came.Header, nil, now, v), old != nil, now)
+	all := v
+	all.Omit = nil // the one who asked may have what is not for everybody
+	k.Rest = f.rest(x, httpcache.NewAnswer(came.Status, came.Header, nil, now, all), old != nil, now)
 	return k, true
 }
 
@@ -228,7 +230,7 @@ func (f *filling) took(p []byte, err error) (body []byte, done bool, _ error) {
 		return nil, true, cache.ErrNotStorable
 	}
 	_ = f.body.Close()
-	if err != io.EOF {
+	if err != io.EOF { //nolint:errorlint // what wraps the end is no good end: it must not be kept
 		return nil, true, err
 	}
 	if len(f.answer.Trailer) > 0 || int64(len(f.buf)) > f.limit {
@@ -274,7 +276,7 @@ func (f *filling) Read(p []byte) (int, error) {
 		return n, nil
 	case f.over && f.err == nil:
 		return f.further(p)
-	case f.err == io.EOF:
+	case f.err == io.EOF: //nolint:errorlint // nothing else is a good end
 		f.head.Trailer = f.answer.Trailer // its reader may look at it now, and not before
 	}
 	return 0, f.err

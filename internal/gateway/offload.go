@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -206,9 +207,10 @@ func (v *visit) wholeBody(most int64) ([]byte, error) {
 }
 
 // notDelivered are the request fields that mean something to this exchange only.
-var notDelivered = []string{"Idempotency-Key", "X-Request-Timeout-Ms", "Grpc-Timeout", "X-Envoy-Expected-Rq-Timeout-Ms", "Prefer", "Te", "Content-Length"}
+var notDelivered = []string{"Idempotency-Key", "X-Request-Timeout-Ms", "Grpc-Timeout", "X-Envoy-Expected-Rq-Timeout-Ms", "Prefer", "Te", "Content-Length", "Expect"}
 
-// job is the call as it is stored. Credentials are kept, because the upstream wants them, unless the route strips them.
+// job is the call as it is stored: its target is what the client wrote, and rewritten with each delivery, its fields are
+// those that the route has made of them. Credentials are kept, because the upstream wants them, unless the route strips them.
 func (v *visit) job(c *offload.QueueConfig, body []byte) *offload.Job {
 	h := v.x.header.Clone()
 	for _, name := range notDelivered {
@@ -217,14 +219,9 @@ func (v *visit) job(c *offload.QueueConfig, body []byte) *offload.Job {
 	for _, name := range c.StripHeaders {
 		h.Del(name)
 	}
-	target, host := url.URL{Path: v.r.URL.Path, RawPath: v.r.URL.RawPath, RawQuery: v.r.URL.RawQuery, ForceQuery: v.r.URL.ForceQuery}, v.r.Host
-	if t := v.x.target; t != nil { // as the route has rewritten it
-		path, _ := url.PathUnescape(t.Path)
-		target, host = url.URL{Path: path, RawPath: t.Path, RawQuery: t.Query}, t.Host
-	}
 	return &offload.Job{
-		Key: v.r.Header.Get("Idempotency-Key"), Scope: scopeOf(v.r), Method: v.r.Method, Scheme: schemeOf(v.r), Host: host,
-		Target: target.RequestURI(), Header: h, Body: body,
+		Key: v.r.Header.Get("Idempotency-Key"), Scope: scopeOf(v.r), Method: v.r.Method, Scheme: schemeOf(v.r), Host: v.r.Host,
+		Target: targetOf(v.r), Header: h, Body: body,
 	}
 }
 
@@ -254,8 +251,10 @@ func (v *visit) producer(j *offload.Job) trace.Span {
 
 func messaging(queue, kind, operation string, bytes int) []trace.Attribute {
 	return []trace.Attribute{
-		{Key: "messaging.system", Value: "nats"}, {Key: "messaging.destination.name", Value: queue},
-		{Key: "messaging.operation.type", Value: kind}, {Key: "messaging.operation.name", Value: operation},
+		{Key: "messaging.system", Value: "nats"},
+		{Key: "messaging.destination.name", Value: queue},
+		{Key: "messaging.operation.type", Value: kind},
+		{Key: "messaging.operation.name", Value: operation},
 		{Key: "messaging.message.body.size", Value: strconv.Itoa(bytes)},
 	}
 }
@@ -325,7 +324,8 @@ func writeJSON(w http.ResponseWriter, status int, body any) int64 {
 	return int64(len(text))
 }
 
-// serveJob tells a client where its job stands. Who knows an ID, 128 bits that nobody can guess, may ask; errors of
+// serveJob tells a client where its job stands. Who knows an ID may ask: it is 128 bits, drawn by chance, or made of the
+// Idempotency-Key and the caller's credentials, so that a key should be hard to guess where callers have none. Errors of
 // upstreams are for the admin API only. It returns false when the path is not ours.
 func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) bool {
 	queues := g.jobs.queues.Load()
@@ -370,7 +370,11 @@ func (g *Gateway) deliver(ctx context.Context, name string, d offload.Delivery) 
 	}
 	h := maps.Clone(d.Job.Header)
 	h["Idempotency-Key"] = []string{d.Job.Key}
-	r := innerRequest(ctx, d.Job.Method, &http.Request{Host: d.Job.Host})
+	like := &http.Request{Host: d.Job.Host}
+	if d.Job.Scheme == "https" {
+		like.TLS = new(tls.ConnectionState)
+	}
+	r := innerRequest(ctx, d.Job.Method, like)
 	r.URL, r.Header, r.ContentLength = target, h, int64(len(d.Job.Body))
 	if len(d.Job.Body) > 0 {
 		r.Body = io.NopCloser(bytes.NewReader(d.Job.Body))

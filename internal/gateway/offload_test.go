@@ -316,3 +316,18 @@ func TestReloadKeepsJobsAndWorkers(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestWhatARouteRewritesIsRewrittenOnceForAJob(t *testing.T) {
+	n := newNetwork()
+	seen := make(chan string, 10)
+	n.serve(t, "a:1", func(_ http.ResponseWriter, r *http.Request) { seen <- r.Host + " " + r.RequestURI })
+	file := strings.Replace(offloading(t, "{}", "{retry: {off: true}}"), "match: {path: /orders}", `match: {pattern: "/orders/{id}/{rest...}"}, rewrite: {path: "/v2/{id}/x/{rest}", host: "{id}.internal", set_query: {from: "{request.path}"}}`, 1)
+	n.start(t, file, nil)
+	c := n.client(t)
+	_, place := accepted(t, do(c, request(t, "POST", "http://gw:80/orders/7/a%2Fb/c?x=1", strings.NewReader("o"))))
+	const want = "7.internal /v2/7/x/a%2Fb/c?x=1&from=%2Forders%2F7%2Fa%252Fb%2Fc"
+	if got := <-seen; got != want {
+		t.Errorf("delivered as %q, want %q", got, want)
+	}
+	happens(t, "done", func() bool { return stateOf(t, c, place).State == offload.Done })
+}

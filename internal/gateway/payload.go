@@ -185,7 +185,7 @@ func (b *encodedBody) fill() {
 		}
 	}
 	switch {
-	case err == io.EOF:
+	case err == io.EOF: //nolint:errorlint // nothing else is a good end
 		b.err = io.EOF
 		if cerr := b.enc.Close(false); cerr != nil {
 			b.err = cerr
@@ -220,7 +220,7 @@ type limitedBody struct {
 
 // Read gives errAnswerTooLarge once there is more than the limit.
 func (b *limitedBody) Read(p []byte) (int, error) {
-	if int64(len(p)) > b.left+1 {
+	if int64(len(p))-1 > b.left {
 		p = p[:b.left+1]
 	}
 	n, err := b.ReadCloser.Read(p)

@@ -85,6 +85,10 @@ func (v *visit) refuse(err, fault error) {
 		v.send(bodyRefusal(fault))
 		return
 	}
+	if _, reset := resetCode(err); reset && v.x.mode == framed {
+		code, _ := brokenGRPC(err, longpole.Class(err))
+		v.w.Header()[grpcStatusField] = []string{strconv.Itoa(code)} // says more than the refusal could
+	}
 	v.send(v.refusal(err))
 }
 
@@ -122,6 +126,7 @@ func (v *visit) send(f refusal) {
 	v.parting()
 	v.deadline()
 	v.cacheLine(v.w.Header(), nil)
+	v.passed(v.w.Header())
 	refuseAs(v.x.mode, v.w, v.route.cfg.Name, f)
 	v.rec.Total = max(v.rec.Latency, time.Since(v.start))
 }

@@ -10,29 +10,31 @@ import (
 	"github.com/longpole/longpole/call"
 	"github.com/longpole/longpole/httppolicy"
 	"github.com/longpole/longpole/internal/fault"
+	"github.com/longpole/longpole/internal/recording"
 	"github.com/longpole/longpole/internal/trace"
 )
 
 // visit is the state of one call that belongs to its handler.
 type visit struct {
-	g        *Gateway
-	w        http.ResponseWriter
-	r        *http.Request
-	route    *route
-	x        *exchange
-	rec      call.Record
-	start    time.Time
-	version  *version // nil = the route answers by itself
-	arm      *arm     // nil = the route answers by itself
-	cohort   *counters
-	captures []string // what the route's pattern captured
-	caller   caller
-	key      string
-	peer     peer
-	status   int
-	armed    time.Time     // when the client was last given time to take what is written
-	told     bool          // the figures have the call
-	struck   *fault.Effect // what the call suffers on purpose; nil = nothing
+	g          *Gateway
+	w          http.ResponseWriter
+	r          *http.Request
+	route      *route
+	x          *exchange
+	rec        call.Record
+	start      time.Time
+	version    *version // nil = the route answers by itself
+	arm        *arm     // nil = the route answers by itself
+	cohort     *counters
+	captures   []string // what the route's pattern captured
+	caller     caller
+	key        string
+	peer       peer
+	status     int
+	armed      time.Time     // when the client was last given time to take what is written
+	told       bool          // the figures have the call
+	repeatable bool          // by the policy
+	struck     *fault.Effect // what the call suffers on purpose; nil = nothing
 }
 
 // serve is the handler of the data plane.
@@ -150,7 +152,8 @@ func (v *visit) forward() {
 	}
 	defer body.close()
 	v.x.body = body
-	info := v.info(same && body.replayable() && (body.whole() || !v.arm.hedges))
+	v.repeatable = same && body.replayable() && (body.whole() || !v.arm.hedges)
+	info := v.info(v.repeatable)
 	if v.arm.caches {
 		v.key = v.cacheable(body)
 		info.Key = v.key
@@ -240,7 +243,7 @@ func (v *visit) span(now time.Time) trace.Span {
 		},
 	}
 	if v.r.URL.RawQuery != "" {
-		s.Attributes = append(s.Attributes, trace.Attribute{Key: "url.query", Value: clipped(v.r.URL.RawQuery)})
+		s.Attributes = append(s.Attributes, trace.Attribute{Key: "url.query", Value: recording.Redact(clipped(v.r.URL.RawQuery))})
 	}
 	if v.rec.Arm != "" {
 		s.Attributes = append(s.Attributes, trace.Attribute{Key: "longpole.arm", Value: v.rec.Arm})

@@ -80,10 +80,10 @@ func Personal(h http.Header) bool { return Authenticated(h) || len(h["Cookie"]) 
 // FieldIdentity is the request field in which a gateway tells who showed a verified client certificate.
 const FieldIdentity = "X-Client-Identity"
 
-// Authenticated reports whether a request says who asks, by Authorization (RFC 9111 section 3.5) or by a certificate,
-// which counts as much.
+// Authenticated reports whether a request says who asks, by Authorization (RFC 9111 section 3.5), or by a certificate or
+// an API key, which count as much.
 func Authenticated(h http.Header) bool {
-	return len(h["Authorization"]) > 0 || len(h[FieldIdentity]) > 0
+	return len(h["Authorization"]) > 0 || len(h[FieldIdentity]) > 0 || len(h["X-Api-Key"]) > 0
 }
 
 // The form in which kept answers travel: version, kind, then fields of fixed order; numbers big-endian, texts behind

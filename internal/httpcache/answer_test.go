@@ -101,7 +101,7 @@ func TestVaryIsBoundedAndHonest(t *testing.T) {
 		{[]string{"Content-Encoding", "gzip"}, "Accept-Encoding", true},
 		{[]string{"Access-Control-Allow-Origin", "https://a"}, "Origin", true},
 		{[]string{"Access-Control-Allow-Origin", "*"}, "", true},
-		{[]string{"Vary", "a,b,c,d,e,f,g,h,i,j,k,l,m"}, "A B C D E F G H I J K L M", false},
+		{[]string{"Vary", "a,b,c,d,e,f,g,h,i,j,k,l,m"}, "", false},
 	} {
 		if names, ok := Vary(fields(tt.header...)); strings.Join(names, " ") != tt.want || ok != tt.ok {
 			t.Errorf("%v: %v, %v", tt.header, names, ok)

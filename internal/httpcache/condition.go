@@ -1,6 +1,7 @@
 package httpcache
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -102,9 +103,7 @@ var dependent = map[string]bool{
 // chain of caches that h does not have is that of an earlier answer, and goes. It shares no map with a.
 func (a *Answer) Refreshed(h http.Header) http.Header {
 	merged := make(http.Header, len(a.Header)+4)
-	for name, lines := range a.Header {
-		merged[name] = lines
-	}
+	maps.Copy(merged, a.Header)
 	for _, name := range []string{"Age", "Date", "Cache-Status", "Via", "Warning"} {
 		delete(merged, name)
 	}

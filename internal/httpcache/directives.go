@@ -6,11 +6,15 @@ import (
 	"time"
 )
 
+// maxDirectives bounds what is read of one field. One that holds more is taken for no-store.
+const maxDirectives = 64
+
 // maxSeconds is the largest delta-seconds that is told from larger ones (RFC 9111 section 1.2.2).
 const maxSeconds = 1 << 31
 
 // Directives are those of a Cache-Control field: names in lower case, values without quotes. The zero value has none.
-// Of a directive that comes twice the first counts (RFC 9111 section 4.2.1).
+// Of a directive that comes twice the first counts (RFC 9111 section 4.2.1); private and no-cache hold for all that any of
+// them names.
 type Directives struct{ list []directive }
 
 type directive struct{ name, value string }
@@ -30,12 +34,30 @@ func ParseDirectives(lines []string) Directives {
 			if has && (len(trimmed) != len(name) || value != strings.TrimSpace(value)) {
 				value = "\x00" // white space around = is an error: the name is heard, its value is not
 			}
-			if trimmed = strings.ToLower(trimmed); !d.Has(trimmed) {
-				d.list = append(d.list, directive{trimmed, unquote(value)})
+			if !d.add(strings.ToLower(trimmed), unquote(value)) {
+				return Directives{[]directive{{"no-store", ""}}}
 			}
 		}
 	}
 	return d
+}
+
+// add takes a directive in; false = there are too many.
+func (d *Directives) add(name, value string) bool {
+	for i := range d.list {
+		switch was := &d.list[i]; {
+		case was.name != name:
+			continue
+		case name != "private" && name != "no-cache":
+		case value == "":
+			was.value = ""
+		case was.value != "":
+			was.value += "," + value
+		}
+		return true
+	}
+	d.list = append(d.list, directive{name, value})
+	return len(d.list) <= maxDirectives
 }
 
 // cutMember cuts the first member off a list; a comma within quotes does not part (RFC 9110 section 5.6.1).
@@ -100,18 +122,27 @@ func (d *Directives) Seconds(name string) (time.Duration, bool) {
 }
 
 // Fields are the field names that a directive such as private="a, b" lists, in canonical form; whole says that it is
-// there without a list, and so is about the whole answer.
+// there without a list, or with one that cannot be read, and so is about the whole answer.
 func (d *Directives) Fields(name string) (fields []string, whole bool) {
 	v, ok := d.Value(name)
 	if !ok {
 		return nil, false
 	}
 	for part := range strings.SplitSeq(v, ",") {
-		if part = strings.TrimSpace(part); part != "" {
-			fields = append(fields, http.CanonicalHeaderKey(part))
+		if part = strings.TrimSpace(part); part == "" {
+			continue
 		}
+		if !fieldName(part) {
+			return nil, true
+		}
+		fields = append(fields, http.CanonicalHeaderKey(part))
 	}
 	return fields, len(fields) == 0
+}
+
+// fieldName reports whether s may be the name of a field (RFC 9110 section 5.1).
+func fieldName(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r) })
 }
 
 // seconds reads digits and nothing else.

@@ -5,9 +5,10 @@
 // RFC 9213 (CDN-Cache-Control), and RFC 9110 sections 13 (conditions) and 14 (ranges). Where these leave a choice, the
 // careful one is taken:
 //
-//   - Failures (5xx but 501) are never kept, even if they say so: one request with a poisonous header would take a page
-//     away from everybody. Other errors without a lifetime of their own are kept for Rules.NegativeTTL.
-//   - An answer that sets a cookie is kept only when it says public or s-maxage.
+//   - Errors are kept only when they are about the target and not about the request (404, 405, 410, 414, 451, 501), even if
+//     they say otherwise: one request with a poisonous header would take a page away from everybody. Without a lifetime of
+//     their own these are kept for Rules.NegativeTTL.
+//   - An answer that sets a cookie is kept only when it says public or s-maxage, and then without the cookie.
 //   - An answer to a request with Authorization is kept, and a kept one is given to such a request, only when it says
 //     public, s-maxage or must-revalidate. With Cookie, only when it says itself how long it is fresh.
 //   - An answer that has a Content-Encoding, or allows one origin (Access-Control-Allow-Origin), is taken to vary on the

@@ -2,6 +2,7 @@ package httpcache
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -53,9 +54,12 @@ type Verdict struct {
 // how long (RFC 9110 section 15.1).
 var understood = map[int]bool{
 	200: true, 201: false, 202: false, 203: true, 204: true, 205: false, 300: true, 301: true, 302: false, 303: false, 307: false, 308: true,
-	400: false, 401: false, 402: false, 403: false, 404: true, 405: true, 406: false, 408: false, 409: false, 410: true, 411: false,
-	412: false, 413: false, 414: true, 415: false, 417: false, 421: false, 422: false, 426: false, 501: true,
+	404: true, 405: true, 410: true, 414: true, 451: false, 501: true,
 }
+
+// shared are the errors that are about a target, whoever asks for it and how. The others may be the fault of one request,
+// or that of a moment.
+var shared = map[int]bool{404: true, 405: true, 410: true, 414: true, 451: true, 501: true}
 
 // Judge decides about one answer (RFC 9111 sections 3 and 4.2).
 func (r Rules) Judge(x Exchanged) Verdict {
@@ -79,7 +83,12 @@ func (r Rules) Judge(x Exchanged) Verdict {
 	v.Fresh = lifetime - v.Age
 	v.Authorized = authorized(&d)
 	v.Omit = omitted(&d)
-	v.Revalidate, v.IfError = windows(&d)
+	if len(x.Header["Set-Cookie"]) > 0 {
+		v.Omit = append(v.Omit, "Set-Cookie")
+	}
+	if v.Revalidate, v.IfError = windows(&d); !explicit && reserved(x, &d) {
+		v.Revalidate, v.IfError = -1, -1
+	}
 	if v.Fresh <= 0 && !Validates(x.Header) && v.Revalidate <= 0 && v.IfError <= 0 && (v.IfError < 0 || !r.Stale) {
 		v.Why = "not-fresh" // and never will be of use
 	}
@@ -95,7 +104,7 @@ func refusal(x Exchanged, d *Directives) string {
 	switch {
 	case x.Method != http.MethodGet:
 		return "method"
-	case x.Status < 200 || x.Status == http.StatusPartialContent || x.Status == http.StatusNotModified || x.Status > 500 && x.Status != http.StatusNotImplemented || x.Status == 500:
+	case x.Status < 200, x.Status == http.StatusPartialContent, x.Status == http.StatusNotModified, x.Status >= 400 && !shared[x.Status]:
 		return "status"
 	case d.Has("must-understand") && !known:
 		return "must-understand"
@@ -105,14 +114,12 @@ func refusal(x Exchanged, d *Directives) string {
 		return "private"
 	case Authenticated(x.Request) && !authorized(d):
 		return "authorization"
-	case len(x.Header["Set-Cookie"]) > 0 && !public:
+	case len(x.Header["Set-Cookie"]) > 0 && !public && !slices.Contains(omitted(d), "Set-Cookie"):
 		return "set-cookie"
 	case !varies:
 		return "vary"
 	case Streams(x.Header):
 		return "stream"
-	case len(x.Header["Content-Range"]) > 0 && x.Status == http.StatusRequestedRangeNotSatisfiable:
-		return "range"
 	}
 	return ""
 }
@@ -146,7 +153,7 @@ func lifetime(x Exchanged, d *Directives, targeted bool) (time.Duration, bool) {
 	if !ok {
 		return 0, true // a date that cannot be read lies in the past (RFC 9111 section 5.3)
 	}
-	return max(0, until.Sub(made(x))), true
+	return min(max(0, until.Sub(made(x))), forever), true
 }
 
 // made is when the origin made the answer, by its clock.
@@ -157,9 +164,15 @@ func made(x Exchanged) time.Time {
 	return x.Received
 }
 
+// reserved reports an answer that may only be used when it says for how long: by its status, or because it has the
+// no-cache of HTTP/1.0.
+func reserved(x Exchanged, d *Directives) bool {
+	return !d.Has("public") && (!understood[x.Status] || len(d.list) == 0 && pragmaNoCache(x.Header))
+}
+
 // implicit is the lifetime of an answer that does not say.
 func (r Rules) implicit(x Exchanged, d *Directives) time.Duration {
-	if !understood[x.Status] && !d.Has("public") || !d.Has("public") && len(d.list) == 0 && pragmaNoCache(x.Header) {
+	if reserved(x, d) {
 		return 0
 	}
 	switch r.Implicit {
@@ -177,7 +190,7 @@ func (r Rules) implicit(x Exchanged, d *Directives) time.Duration {
 }
 
 // age is how old an answer was when it came: the larger of what it shows by its Date, and of what it says, plus the time
-// that it was under way (RFC 9111 section 4.2.3).
+// that it was under way (RFC 9111 section 4.2.3). More than forever is that.
 func age(x Exchanged) time.Duration {
 	var said time.Duration
 	if lines := x.Header["Age"]; len(lines) > 0 {
@@ -185,7 +198,7 @@ func age(x Exchanged) time.Duration {
 		said, _ = seconds(strings.TrimSpace(first))
 	}
 	said += max(0, x.Received.Sub(x.Sent))
-	return max(0, said, x.Received.Truncate(time.Second).Sub(made(x)))
+	return min(max(0, said, x.Received.Truncate(time.Second).Sub(made(x))), forever)
 }
 
 // windows are for how long an answer may be used stale, as it says itself.

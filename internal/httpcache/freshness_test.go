@@ -2,6 +2,8 @@ package httpcache
 
 import (
 	"net/http"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -48,6 +50,14 @@ func TestWhatMayBeKept(t *testing.T) {
 		{name: "must-understand unknown", status: 299, header: []string{"Cache-Control", "max-age=60, no-store, must-understand"}, why: "must-understand"},
 		{name: "private", header: []string{"Cache-Control", "private, max-age=60"}, why: "private"},
 		{name: "private field", header: []string{"Cache-Control", `private="x-user", max-age=60`}, fresh: time.Minute},
+		{name: "private with blanks", header: []string{"Cache-Control", `max-age=60, private = "x-user"`}, why: "private"},
+		{name: "private for a field, and for all", header: []string{"Cache-Control", `private="x-user", max-age=60`, "Cache-Control", "private"}, why: "private"},
+		{name: "private that does not end", header: []string{"Cache-Control", `max-age=60, private="x-user`}, why: "private"},
+		{name: "no-cache for a field, and for all", header: []string{"Cache-Control", `no-cache="x-user", no-cache, max-age=60`}, why: "not-fresh"},
+		{name: "more directives than anybody sends", header: []string{"Cache-Control", strings.Repeat("a, ", 99) + numbered(99) + "max-age=60"}, why: "no-store"},
+		{name: "no range, though it says so", status: 416, header: []string{"Cache-Control", "max-age=60"}, why: "status"},
+		{name: "found, that does not say so", rules: Rules{TTL: time.Minute, Stale: true}, status: 302, why: "not-fresh"},
+		{name: "pragma, where stale is good enough", rules: Rules{TTL: time.Minute, Stale: true}, header: []string{"Pragma", "no-cache"}, why: "not-fresh"},
 		{name: "vary *", header: []string{"Cache-Control", "max-age=60", "Vary", "accept, *"}, why: "vary"},
 		{name: "events", header: []string{"Cache-Control", "max-age=60", "Content-Type", "Text/Event-Stream; x"}, why: "stream"},
 		// section 3.5
@@ -89,7 +99,9 @@ func TestWhatMayBeKept(t *testing.T) {
 		// section 4.2.2
 		{name: "ttl", rules: ttl, fresh: time.Minute},
 		{name: "ttl of an error", rules: ttl, status: 404, fresh: time.Second},
-		{name: "ttl of a bad request", rules: ttl, status: 400, why: "not-fresh"},
+		{name: "bad request", rules: ttl, status: 400, header: []string{"Cache-Control", "public, max-age=60"}, why: "status"},
+		{name: "forbidden", rules: ttl, status: 403, header: []string{"Cache-Control", "public, max-age=60"}, why: "status"},
+		{name: "gone", rules: ttl, status: 410, fresh: time.Second},
 		{name: "ttl of public", rules: ttl, status: 201, header: []string{"Cache-Control", "public"}, fresh: time.Minute},
 		{name: "pragma", rules: ttl, header: []string{"Pragma", "no-cache"}, why: "not-fresh"},
 		{name: "heuristic", rules: heuristic, header: []string{"Last-Modified", day}, fresh: 144 * time.Minute},
@@ -122,6 +134,36 @@ func TestWhatMayBeKept(t *testing.T) {
 				t.Errorf("%q for %v, want %q for %v", v.Why, v.Fresh, tt.why, tt.fresh)
 			}
 		})
+	}
+}
+
+func numbered(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString("a" + strconv.Itoa(i) + ", ")
+	}
+	return b.String()
+}
+
+func TestNoAgeIsTooLongToBeCounted(t *testing.T) {
+	h := fields("Date", "Mon, 01 Jan 0001 00:00:00 GMT", "Age", "99999999999", "Etag", `"x"`, "Cache-Control", "max-age=60")
+	v := Rules{}.Judge(Exchanged{Method: "GET", Status: 200, Header: h, Sent: t0.Add(-time.Minute), Received: t0})
+	a := NewAnswer(200, h, nil, t0, v)
+	if later := t0.Add(time.Hour); v.Why != "" || v.Fresh > 0 || a.AgeAt(later) <= forever || a.Left(later) > 0 {
+		t.Errorf("%+v, age %v", v, a.AgeAt(later))
+	}
+}
+
+func TestFieldsOfTwoDirectivesAddUp(t *testing.T) {
+	h := fields("Cache-Control", `max-age=60, private="x-user"`, "Cache-Control", `private="x-plan"`, "X-User", "u", "X-Plan", "p", "Set-Cookie", "a=b")
+	v := Rules{}.Judge(Exchanged{Method: "GET", Status: 200, Header: h, Sent: t0, Received: t0})
+	if v.Why != "set-cookie" {
+		t.Errorf("%+v", v)
+	}
+	h["Cache-Control"] = append(h["Cache-Control"], "public")
+	v = Rules{}.Judge(Exchanged{Method: "GET", Status: 200, Header: h, Sent: t0, Received: t0})
+	if a := NewAnswer(200, h, nil, t0, v); v.Why != "" || len(a.Header["X-User"])+len(a.Header["X-Plan"])+len(a.Header["Set-Cookie"]) > 0 {
+		t.Errorf("%+v %v", v, a.Header)
 	}
 }
 

@@ -94,7 +94,7 @@ func (p *structured) key() (string, bool) {
 	return p.while(func(c byte) bool { return isLower(c) || isDigit(c) || strings.IndexByte("_-.*", c) >= 0 }), true
 }
 
-// item reads a bare item. kind is i(nteger), d(ecimal), s(tring), t(oken), b(oolean) or o(ther); 0 = none is there.
+// item reads a bare item. kind is i(nteger), d(ecimal), s(tring), t(oken), b(oolean) or o, any other; 0 = none is there.
 func (p *structured) item() (value string, kind byte) {
 	if *p == "" {
 		return "", 0

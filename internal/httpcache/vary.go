@@ -31,6 +31,9 @@ func Vary(answer http.Header) (names []string, ok bool) {
 			} else if name != "" {
 				names = add(names, http.CanonicalHeaderKey(name))
 			}
+			if len(names) > maxNames {
+				return nil, false
+			}
 		}
 	}
 	if len(answer["Content-Encoding"]) > 0 {

@@ -215,7 +215,7 @@ func TestNoCredentialIsWritten(t *testing.T) {
 	w := newWriter(t, Files{}, Scrub{Headers: []string{"Accept", "Authorization", "Cookie", "X-My-Token", "x-forwarded-for"}, HashQuery: []string{"user"}, HashIDs: true})
 	write(t, w, 0, Entry{
 		Method: "POST", Path: "/u/8013/550e8400-e29b-41d4-a716-446655440000/eve@example.org/list", Body: []byte("hunter2"),
-		Query:  "user=alice&access_token=hunter2&Sig=hunter2&code=hunter2&page=2&%61pi_key=hunter2&4111111111111111",
+		Query:  "user=alice&access_token=hunter2&Sig=hunter2&code=hunter2&page=2&%61pi_key=hunter2&4111111111111111&page=2;token=hunter2;x&token=a;hunter2",
 		Header: map[string][]string{"Accept": {"a/b"}, "Authorization": {"Basic hunter2"}, "Cookie": {"sid=hunter2"}, "X-My-Token": {"hunter2"}, "X-Forwarded-For": {"192.0.2.7"}, "Other": {"hunter2"}},
 	})
 	_ = w.Close()

@@ -23,7 +23,7 @@ type Scrub struct {
 var credentials = []string{
 	"Authorization", "Proxy-Authorization", "Cookie", "Cookie2", "Set-Cookie", "Www-Authenticate", "Authentication-Info", "X-Api-Key",
 	"Api-Key", "Apikey", "X-Auth-Token", "X-Csrf-Token", "X-Xsrf-Token", "X-Amz-Security-Token", "X-Goog-Iap-Jwt-Assertion", "X-Access-Token",
-	"X-Session-Id", "X-Session-Token", "X-Forwarded-For", "X-Real-Ip", "Forwarded", "X-Forwarded-Client-Cert", "X-Vault-Token",
+	"X-Session-Id", "X-Session-Token", "X-Forwarded-For", "X-Real-Ip", "Forwarded", "X-Forwarded-Client-Cert", "X-Client-Identity", "X-Vault-Token",
 }
 
 // secretWords mark names that carry credentials, wherever they stand in them.
@@ -95,27 +95,38 @@ func (s *scrubber) scrub(e Entry) Entry {
 	return e
 }
 
-// query replaces the values that must not be known, and keeps the rest byte by byte.
+// query replaces the values that must not be known, and keeps the rest byte by byte. Some servers part parameters by ;
+// too.
 func (s *scrubber) query(raw string) string {
-	if raw == "" {
-		return ""
-	}
 	parts := strings.Split(raw, "&")
 	for i, part := range parts {
-		name, value, ok := strings.Cut(part, "=")
-		plain, err := url.QueryUnescape(name)
-		if err != nil {
-			plain = name
+		if whole := s.parameter(part); whole != part || strings.IndexByte(part, ';') < 0 {
+			parts[i] = whole
+			continue
 		}
-		switch {
-		case ok && value != "" && (s.hashAll || slices.Contains(s.hashQuery, plain) || Secret(plain)):
-			parts[i] = name + "=" + s.token(value, 16)
-		case !ok && len(part) > 0 && (s.hashAll || identifier(part)):
-			// A value without a name may be anything.
-			parts[i] = s.token(part, 16)
+		inner := strings.Split(part, ";")
+		for k := range inner {
+			inner[k] = s.parameter(inner[k])
 		}
+		parts[i] = strings.Join(inner, ";")
 	}
 	return strings.Join(parts, "&")
+}
+
+// parameter is query for one of them.
+func (s *scrubber) parameter(text string) string {
+	name, value, ok := strings.Cut(text, "=")
+	plain, err := url.QueryUnescape(name)
+	if err != nil {
+		plain = name
+	}
+	switch {
+	case ok && value != "" && (s.hashAll || slices.Contains(s.hashQuery, plain) || Secret(plain)):
+		return name + "=" + s.token(value, 16)
+	case !ok && text != "" && (s.hashAll || identifier(text)):
+		return s.token(text, 16) // a value without a name may be anything
+	}
+	return text
 }
 
 // path replaces segments that look like identifiers.

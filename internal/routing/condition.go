@@ -2,6 +2,7 @@ package routing
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/longpole/longpole/setting"
@@ -106,12 +107,7 @@ func (t *test) header(values []string) bool {
 	if t.Absent {
 		return len(values) == 0
 	}
-	for _, v := range values {
-		if t.fits(v) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(values, t.fits)
 }
 
 // query judges a query as it stands in a URL.

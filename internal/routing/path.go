@@ -115,10 +115,7 @@ func climbs(escaped string) bool {
 
 // cutSegment parts the first segment of path, which has no leading slash, from the rest.
 func cutSegment(path string) (segment, rest string, more bool) {
-	if i := strings.IndexByte(path, '/'); i >= 0 {
-		return path[:i], path[i+1:], true
-	}
-	return path, "", false
+	return strings.Cut(path, "/")
 }
 
 // strip takes prefix, in canonical form, off an escaped path: at the end of a segment only. What is left

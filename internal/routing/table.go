@@ -170,6 +170,9 @@ func (t *Table) first(list []int32, q *Request, best int32) int32 {
 	return best
 }
 
+// Takes reports whether a path, in canonical form, is one that match i takes.
+func (t *Table) Takes(i int, path string) bool { return t.rules[i].shape.takes(path) }
+
 // Captures are the values that match i's pattern finds in a path that it takes, in the order of Match.Names and in
 // canonical form; nil when it has none.
 func (t *Table) Captures(i int, path string) []string { return t.rules[i].shape.captures(path) }
