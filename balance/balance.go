@@ -78,15 +78,15 @@ func (b *Balancer) Done(e *Endpoint, now time.Time, out call.Outcome) {
 	if n == nil {
 		return // the endpoint is gone
 	}
-	bad := refused(out)
+	bad := refused(out) || out.Overtaken
 	gap := n.fail(t, out, bad)
 	if v.cfg.Algorithm == PeakEWMA {
 		n.mu.Lock()
-		n.price(t, out, bad)
+		n.price(t, out, refused(out)) // what was overtaken took that long, no longer
 		n.mu.Unlock()
 	}
 	if v.cfg.Eject != nil {
-		b.judge(v, n, t, out, n.learn(t, gap, out, bad))
+		b.judge(v, n, t, out, n.learn(t, gap, out, bad, v.cfg.Eject.FailureRatio))
 	}
 }
 

@@ -28,11 +28,12 @@ type Config struct {
 	Prequal   *Probing      `yaml:"prequal"`    // how endpoints are asked; nil = the defaults; used by Prequal only
 }
 
-// Eject is when an endpoint that does worse than the others is taken out for a while. The zero value means the defaults
-// given at each field.
+// Eject is when an endpoint that does worse than the others is taken out for a while. An attempt that was overtaken by its
+// copy counts as a failure here: hedging hides a slow endpoint from the callers, and must not hide it from this. The zero
+// value means the defaults given at each field.
 type Eject struct {
 	Consecutive   int           `yaml:"consecutive"`    // failures in a row that eject; default 5
-	FailureRatio  float64       `yaml:"failure_ratio"`  // share of failures over about 10 s that ejects, if it is also twice the others' median; 0..1; default 20%
+	FailureRatio  float64       `yaml:"failure_ratio"`  // share of failures over about 10 s, or in as many calls as are needed to tell, that ejects, if it is also twice the others' median; 0..1; default 20%
 	LatencyFactor float64       `yaml:"latency_factor"` // median latency over about 10 s, as a multiple of the others' median, that ejects; above 1; default 3
 	LatencyFloor  time.Duration `yaml:"latency_floor"`  // a median at or below it never ejects; default 10ms
 	LatencyDelta  time.Duration `yaml:"latency_delta"`  // nor one that is less than this above the others'; default 10ms

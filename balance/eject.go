@@ -10,15 +10,18 @@ import (
 )
 
 // Outlier ejection. An endpoint is taken out for failures in a row at once, and by a sweep every second for a share of
-// failures or a median latency far above the others'. Comparing with the others keeps a fault behind all of them
+// failures or a median latency far above the others'. A share over 10 s takes seconds to rise after a good past; so a
+// cumulative sum of the failures above FailureRatio, which forgets the good past, is looked at four times as often. Comparing with the others keeps a fault behind all of them
 // from emptying the rotation. When its time is over one call is a trial: it brings the endpoint back or ejects it again, for longer.
-// Sources: Envoy's outlier detection, linkerd's probation with one request; the latency rule is our own.
+// Sources: Envoy's outlier detection, Page's CUSUM (Biometrika 1954), linkerd's probation with one request; the latency rule is our own.
 
 const (
-	sweepEvery = time.Second
+	sweepEvery = time.Second            // for shares and medians
+	lookEvery  = sweepEvery / 4         // for sums
 	streakLive = 10 * time.Second       // failures further apart are not in a row
 	trialSlack = 100 * time.Millisecond // a trial may have been timed from before its Pick
 	ratioAbove = 2                      // times the others' median share of failures
+	tellingAs  = 2                      // times Eject.Consecutive failures in a row: what a sum of failures must reach
 )
 
 // ejection is the part of a Balancer that takes endpoints out.
@@ -35,6 +38,7 @@ type ejection struct {
 type figure struct {
 	n      *node
 	ratio  float64 // share of failures; NaN = too few calls
+	excess float64 // failures above FailureRatio since it was last exceeded; see node.excess
 	median float64 // latency in ns; NaN = too few answers
 }
 
@@ -42,8 +46,8 @@ type figure struct {
 func (n *node) ejected(t instant) bool { return instant(n.out.Load()) > t }
 
 // learn takes in how a call ended, gap being the time since the failure before it. It returns the failures in a row of
-// calls that began since the node is in.
-func (n *node) learn(t instant, gap time.Duration, out call.Outcome, bad bool) (row int) {
+// calls that began since the node is in. normal is the share of failures that is put up with.
+func (n *node) learn(t instant, gap time.Duration, out call.Outcome, bad bool, normal float64) (row int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if int64(t-out.Latency) < n.since.Load() {
@@ -52,11 +56,13 @@ func (n *node) learn(t instant, gap time.Duration, out call.Outcome, bad bool) (
 	n.seen.add(out, bad)
 	switch {
 	case bad && gap > streakLive:
-		n.row = 1
+		n.row, n.excess = 1, 1-normal
 	case bad:
 		n.row++
+		n.excess += 1 - normal
 	case out.Class == call.OK:
 		n.row = 0
+		n.excess = max(0, n.excess-normal)
 	}
 	return n.row
 }
@@ -74,9 +80,9 @@ func (b *Balancer) judge(v *view, n *node, t instant, out call.Outcome, row int)
 		b.remove(v, n, t)
 		b.gate.Unlock()
 	}
-	if next := b.eject.sweep.Load(); int64(t) >= next && b.eject.sweep.CompareAndSwap(next, int64(t+sweepEvery)) {
+	if next := b.eject.sweep.Load(); int64(t) >= next && b.eject.sweep.CompareAndSwap(next, int64(t+lookEvery)) {
 		b.gate.Lock()
-		b.sweep(v, t)
+		b.review(v, t)
 		b.gate.Unlock()
 	}
 }
@@ -112,14 +118,14 @@ func (b *Balancer) tried(v *view, n *node, t instant, out call.Outcome) {
 	n.trial.Store(0)
 	normal := float64(b.eject.normal.Load())
 	switch {
-	case refused(out), out.Class == call.OK && v.cfg.Eject.slow(float64(out.Latency), normal):
+	case refused(out), out.Overtaken, out.Class == call.OK && v.cfg.Eject.slow(float64(out.Latency), normal):
 		b.again(v, n, t)
 	case out.Class == call.OK || out.Class == call.Client:
 		n.out.Store(0)
 		n.since.Store(int64(t))
 		n.streak.Store(0)
 		n.mu.Lock()
-		*n.seen, n.row = sketch{}, 0
+		*n.seen, n.row, n.excess = sketch{}, 0, 0
 		n.mu.Unlock()
 		b.eject.count.Add(-1)
 		b.start(n, t, v.cfg.SlowStart)
@@ -163,11 +169,16 @@ func (b *Balancer) again(v *view, n *node, t instant) {
 	n.out.Store(max(1, int64(t+n.lasted)))
 }
 
-// sweep compares the endpoints with each other and ejects the worst that stand out. gate is held.
-func (b *Balancer) sweep(v *view, t instant) {
+// review compares the endpoints with each other and ejects those that stand out, the worst first: by their sums, and when
+// a sweep is due by their shares and medians. gate is held.
+func (b *Balancer) review(v *view, t instant) {
 	cfg := v.cfg.Eject
+	full := t-b.eject.swept >= sweepEvery
 	fade := math.Exp(-max(0, float64(t-b.eject.swept)) / float64(decay))
-	b.eject.swept = t
+	if full {
+		b.eject.swept = t
+	}
+	enough := tellingAs * float64(cfg.Consecutive) * (1 - cfg.FailureRatio)
 	all := b.eject.scratch[:0]
 	for _, n := range v.used {
 		if n.out.Load() != 0 || !n.e.Healthy() {
@@ -175,17 +186,37 @@ func (b *Balancer) sweep(v *view, t instant) {
 		}
 		f := figure{n: n, ratio: math.NaN(), median: math.NaN()}
 		n.mu.Lock()
-		if s := n.seen; s.calls() >= float64(cfg.MinCalls) {
-			f.ratio = float64(s.bad / (s.good + s.bad))
+		n.excess = min(n.excess, 2*enough) // who is well again is not to be an outlier for long
+		f.excess = n.excess
+		if full {
+			f.judge(n.seen, cfg.MinCalls)
+			n.seen.age(fade)
 		}
-		if n.seen.answers >= float32(cfg.MinCalls) {
-			f.median = float64(n.seen.median())
-		}
-		n.seen.age(fade)
 		n.mu.Unlock()
 		all = append(all, f)
 	}
 	b.eject.scratch = all
+	b.compare(v, t, func(f figure) float64 { return f.excess }, 2, func(x, others float64) bool {
+		return x >= enough && x > ratioAbove*others
+	})
+	if full {
+		b.sweep(v, t)
+	}
+}
+
+// judge finds the share and the median of a sketch that has seen enough calls.
+func (f *figure) judge(s *sketch, minCalls int) {
+	if s.calls() >= float64(minCalls) {
+		f.ratio = float64(s.bad / (s.good + s.bad))
+	}
+	if s.answers >= float32(minCalls) {
+		f.median = float64(s.median())
+	}
+}
+
+// sweep ejects by shares and medians. gate is held.
+func (b *Balancer) sweep(v *view, t instant) {
+	cfg := v.cfg.Eject
 	b.compare(v, t, func(f figure) float64 { return f.ratio }, 2, func(x, others float64) bool {
 		return x >= cfg.FailureRatio && x > ratioAbove*others
 	})

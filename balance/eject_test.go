@@ -383,6 +383,58 @@ func TestCanceledCallsShowThatAHostIsSlow(t *testing.T) {
 	}
 }
 
+// Hedging hides a host from its callers that now and then hangs. That it was overtaken speaks against it all the same.
+func TestWhatIsOvertakenAgainAndAgainIsEjected(t *testing.T) {
+	overtaken := call.Outcome{Class: call.Canceled, Latency: 60 * ms, Overtaken: true}
+	hangs := func(all bool) func(*Endpoint) call.Outcome {
+		calls := map[*Endpoint]int{}
+		return func(e *Endpoint) call.Outcome {
+			calls[e]++
+			if (all || e.Name() == "a") && calls[e]%3 == 0 {
+				return overtaken
+			}
+			return call.Outcome{Latency: 20 * ms}
+		}
+	}
+	b, es := ejecting(3, Eject{})
+	traffic(b, 0, 2*time.Second, hangs(false))
+	if !b.Ejected(es[0]) || b.Usable(after(2*time.Second)) != 2 {
+		t.Error("not ejected")
+	}
+	b, es = ejecting(3, Eject{})
+	if traffic(b, 0, time.Minute, hangs(true)); ejectedOf(b, es) > 0 {
+		t.Error("ejected for what all do")
+	}
+	b, es = ejecting(3, Eject{})
+	for range 5 {
+		end(b, es[0], t0, overtaken)
+	}
+	if !b.Ejected(es[0]) {
+		t.Error("five in a row do not eject")
+	}
+}
+
+// A long good past does not protect a host that has begun to fail: the share over 10 s would need 4 s to rise to 40 %.
+func TestAGoodPastProtectsNobodyForLong(t *testing.T) {
+	b, es := ejecting(3, Eject{FailureRatio: 0.4})
+	traffic(b, 0, time.Minute, func(*Endpoint) call.Outcome { return ok })
+	calls := 0
+	fails := func(e *Endpoint) call.Outcome {
+		if e == es[0] {
+			if calls++; calls%4 != 0 {
+				return bad
+			}
+		}
+		return ok
+	}
+	if traffic(b, time.Minute, 2*time.Second, fails); !b.Ejected(es[0]) {
+		t.Error("not ejected within 2 s")
+	}
+	if calls > 30 {
+		t.Errorf("only after %d calls", calls)
+	}
+}
+
 // Three of ten calls are long polls that answer after half a minute, on every host.
 func TestLongPollingIsNotPenalised(t *testing.T) {
 	for _, a := range []string{P2C, PeakEWMA} {

@@ -55,10 +55,11 @@ type node struct {
 	out     atomic.Int64  // 0 = in; else the instant from which on a trial may be made
 	trial   atomic.Int64  // 0 = none; else when the trial that runs began, plus one
 
-	mu    sync.Mutex // what follows is written by Done and by sweeps
-	stamp instant    // of cost
-	seen  *sketch    // nil = nobody ejects
-	row   int        // failures in a row
+	mu     sync.Mutex // what follows is written by Done and by sweeps
+	stamp  instant    // of cost
+	seen   *sketch    // nil = nobody ejects
+	row    int        // failures in a row
+	excess float64    // failures in excess of Eject.FailureRatio, summed since there was none: a cumulative sum (CUSUM)
 
 	turn float64 // of smooth weighted round robin; guarded by Balancer.turns
 

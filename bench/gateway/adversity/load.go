@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	atOnce = 6000            // calls in flight; one more is not made and counts as failed
-	lateBy = time.Second / 5 // of the generator behind its own schedule at most; a run with more is not to be trusted
+	atOnce = 6000                  // calls in flight; one more is not made and counts as failed
+	lateBy = 30 * time.Millisecond // of the generator behind its own schedule at most; a run with more is not to be trusted
 	never  = time.Duration(math.MaxInt64)
 )
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"text/template"
 	"time"
@@ -26,7 +27,8 @@ type conf struct {
 	Root                      bool
 	TryMillis, DeadlineMillis int
 	TwiceWorkers              int // calls that keep a replica busy, with one more each in its queue
-	AtOnce, AtOnceInAll       int // calls at one replica, and at all of them
+	AtOnce, AtOnceInAll       int // calls at one replica, and at all of them, for a proxy that cannot let others wait
+	Permits                   int // calls at all of them, for one that can
 }
 
 // render writes one configuration file and returns its path.
@@ -99,14 +101,20 @@ func (p *process) stop() {
 	<-p.done
 }
 
-// freePort returns a port that nobody listens at now.
+var lastPort atomic.Int32
+
+// freePort returns a port that nobody listens at now, and that it has not returned before. It lies below those that the
+// system gives to connections, of which there are many.
 func freePort() int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0
+	for range 10_000 {
+		port := 20_000 + int(lastPort.Add(1))%10_000
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return 0
 }
 
 // cpu is what the machine's processors have done since it started, in ticks.
