@@ -73,7 +73,7 @@ func (t *try[R, W]) judge(r R, err error) call.Outcome {
 	out := t.w.Judge(r, err)
 	if err != nil && t.ctx.Err() != nil {
 		out.Class, _ = ended(t.ctx)
-		out.Overtaken = context.Cause(t.ctx) == errPassed
+		out.Overtaken = errors.Is(context.Cause(t.ctx), errPassed)
 	}
 	return out
 }

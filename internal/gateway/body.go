@@ -72,7 +72,7 @@ func (g *Gateway) receive(w http.ResponseWriter, r *http.Request, l *Limits, n n
 	switch {
 	case r.ContentLength > l.ReplayBytes || keep == 0 || !g.replay.take(keep, l.ReplayTotal):
 		return c.streamed(), nil // to a single attempt
-	case n.waits, !small && !(n.again && n.copy):
+	case n.waits, !small && (!n.again || !n.copy):
 		c.budget, c.keep = &g.replay, keep
 		return c.streamed(), nil
 	}
@@ -195,14 +195,14 @@ func (c *clientBody) ahead(n int64, known bool) ([]byte, error) {
 		return nil, eofIsShort(err)
 	}
 	// The end must be seen too: it brings the trailers, and sets the connection free.
-	if more, err := c.next(buf[n:]); more != 0 || err != io.EOF {
+	if more, err := c.next(buf[n:]); more != 0 || !errors.Is(err, io.EOF) {
 		return nil, eofIsShort(err)
 	}
 	return buf[:got], nil
 }
 
 func eofIsShort(err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

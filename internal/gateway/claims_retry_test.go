@@ -26,9 +26,15 @@ func TestWhatWasSentIsSentAgainOnlyWhenIdempotent(t *testing.T) {
 		key                  bool
 		attempts             int64
 	}{
-		{"POST", "x", generous, false, 1}, {"POST", "", generous, false, 1}, {"PATCH", "x", generous, false, 1},
-		{"POST", "x", generous, true, 3}, {"PUT", "x", generous, false, 3}, {"GET", "", generous, false, 3}, {"DELETE", "", generous, false, 3},
-		{"GET", "", "retry: {off: true}, breaker: {off: true}", false, 1}, {"PUT", "x", "retry: {off: true}, breaker: {off: true}", false, 1},
+		{"POST", "x", generous, false, 1},
+		{"POST", "", generous, false, 1},
+		{"PATCH", "x", generous, false, 1},
+		{"POST", "x", generous, true, 3},
+		{"PUT", "x", generous, false, 3},
+		{"GET", "", generous, false, 3},
+		{"DELETE", "", generous, false, 3},
+		{"GET", "", "retry: {off: true}, breaker: {off: true}", false, 1},
+		{"PUT", "x", "retry: {off: true}, breaker: {off: true}", false, 1},
 		{"POST", "x", "retry: {off: true}, breaker: {off: true}", true, 1},
 	} {
 		for _, used := range []bool{false, true} {

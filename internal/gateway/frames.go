@@ -25,10 +25,12 @@ func http2Config() *http.HTTP2Config {
 	return &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: maxFrame}
 }
 
-// secureHTTP2 makes h speak HTTP/2 over TLS through tidied connections.
+// secureHTTP2 makes h speak HTTP/2 over TLS through tidied connections. net/http's own server cannot be given a connection
+// whose bytes somebody else reads first, so the package that it is made from must do.
 func secureHTTP2(h *http.Server) error {
+	//nolint:staticcheck // see above
 	s := &http2.Server{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: maxFrame, IdleTimeout: h.IdleTimeout}
-	if err := http2.ConfigureServer(h, s); err != nil {
+	if err := http2.ConfigureServer(h, s); err != nil { //nolint:staticcheck // see above
 		return err
 	}
 	h.TLSNextProto[http2.NextProtoTLS] = func(hs *http.Server, c *tls.Conn, handler http.Handler) {
@@ -37,6 +39,7 @@ func secureHTTP2(h *http.Server) error {
 		if b, ok := handler.(interface{ BaseContext() context.Context }); ok {
 			ctx = b.BaseContext()
 		}
+		//nolint:staticcheck // see above
 		s.ServeConn(&tidyTLS{tidied{Conn: c, version: versionHTTP2, skip: len(http2.ClientPreface)}, c}, &http2.ServeConnOpts{Context: ctx, BaseConfig: hs, Handler: handler})
 	}
 	return nil

@@ -205,8 +205,7 @@ func (e streamError) Error() string { return "gateway: stream reset" }
 
 // resetCode finds the code with which the other side reset an HTTP/2 stream.
 func resetCode(err error) (uint32, bool) {
-	var e streamError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[streamError](err); ok {
 		return e.Code, true
 	}
 	return 0, false

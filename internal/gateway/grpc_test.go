@@ -34,6 +34,7 @@ type bytesCodec struct{}
 func (bytesCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
 }
+
 func (bytesCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	*v.(*[]byte) = data.Materialize()
 	return nil
@@ -64,7 +65,7 @@ func grpcServer(t *testing.T, policy string, h grpc.StreamHandler) (*Gateway, *g
 func echoStream(_ any, s grpc.ServerStream) error {
 	for {
 		var m []byte
-		if err := s.RecvMsg(&m); err == io.EOF {
+		if err := s.RecvMsg(&m); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
@@ -101,7 +102,7 @@ func TestGRPCStreamsPassInBothDirectionsMessageByMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	var none []byte
-	if err := s.RecvMsg(&none); err != io.EOF {
+	if err := s.RecvMsg(&none); !errors.Is(err, io.EOF) {
 		t.Errorf("after the half-close: %v", err)
 	}
 }
@@ -228,7 +229,7 @@ func TestAGRPCStreamOutlivesTheTimeoutOfThePolicy(t *testing.T) {
 	if err := s.RecvMsg(&m); err != nil || string(m) != "first" {
 		t.Errorf("got %q, %v", m, err)
 	}
-	if err := s.RecvMsg(&m); err != io.EOF {
+	if err := s.RecvMsg(&m); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -486,7 +487,7 @@ func TestGOAWAYLetsTheStreamsThatRunEnd(t *testing.T) {
 	})
 	exchangeOne()
 	_ = st.CloseSend()
-	if err := st.RecvMsg(&m); err != io.EOF {
+	if err := st.RecvMsg(&m); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v", err)
 	}
 	<-stopped

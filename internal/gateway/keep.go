@@ -63,12 +63,12 @@ func (s *asking) shape(out *http.Request) {
 // Keep makes an answer to the client's own words into a value. What was asked for in part, or under a condition, is not
 // kept.
 func (x *exchange) Keep(res *http.Response, limit int64) (longpole.Kept[*http.Response], bool) {
-	return x.keep(res, limit, x.in.Method, nil, x.start)
+	return x.keep(res, limit, x.in.Method, nil, x.start) //nolint:bodyclose // the body is the caller's
 }
 
 // Keep makes an answer for all into a value.
 func (w *whole) Keep(res *http.Response, limit int64) (longpole.Kept[*http.Response], bool) {
-	return w.keep(res, limit, http.MethodGet, w.old, w.began)
+	return w.keep(res, limit, http.MethodGet, w.old, w.began) //nolint:bodyclose // the body is the caller's
 }
 
 // keep is Keep for an answer to a request with that method, begun at that time: with what it waited for before it was
@@ -109,8 +109,8 @@ func (x *exchange) keep(res *http.Response, limit int64, method string, old *htt
 		return err
 	}
 	all := v
-	all.Omit = nil // the one who asked may have what is not for everybody
-	k.Rest = f.rest(x, httpcache.NewAnswer(came.Status, came.Header, nil, now, all), old != nil, now)
+	all.Omit = nil                                                                                    // the one who asked may have what is not for everybody
+	k.Rest = f.rest(x, httpcache.NewAnswer(came.Status, came.Header, nil, now, all), old != nil, now) //nolint:bodyclose // the body is the caller's
 	return k, true
 }
 

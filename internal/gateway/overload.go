@@ -18,7 +18,6 @@ import (
 // overload is how close the gateway is to the bounds of its own resources. Policies protect upstreams; this protects
 // the process, in the manner of Envoy's overload manager, but by priority.
 type overload struct {
-	read     func() usage
 	pressure atomic.Uint64 // bits of a float64: 0 = at ease, 1 = at a bound
 	last     atomic.Pointer[OverloadStatus]
 	shed     [tiers]atomic.Uint64
@@ -187,8 +186,8 @@ func descriptors() int64 {
 	if err != nil {
 		return 0
 	}
-	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
+	_ = dir.Close()
 	if err != nil {
 		return 0
 	}

@@ -163,7 +163,7 @@ func (v *visit) forward() {
 	v.x.lone = !v.arm.hedges && !v.arm.caches
 	v.x.early.begin(v.w, v.r)
 	// What the caller is and how much the call matters is in info by now; faults are injected by the policy inside Do.
-	res, err := longpole.Do(v.strike(ctx), v.arm.policy, info, &v.rec, v.x)
+	res, err := longpole.Do(v.strike(ctx), v.arm.policy, info, &v.rec, v.x) //nolint:bodyclose // answer closes it
 	v.x.early.end()
 	if err != nil {
 		v.refuse(err, body.fault())

@@ -194,7 +194,6 @@ type frames struct {
 	conn net.Conn
 	buf  bytes.Buffer
 	enc  *hpack.Encoder
-	dec  *hpack.Decoder
 }
 
 func speak2(t *testing.T, address string) *frames {

@@ -19,7 +19,7 @@ func (v *visit) passed(h http.Header) {
 	default:
 		return
 	}
-	if v.arm == nil || v.rec.Count == 0 || v.rec.Count == 1 && !(v.arm.retries && v.repeatable) {
+	if v.arm == nil || v.rec.Count == 0 || v.rec.Count == 1 && (!v.arm.retries || !v.repeatable) {
 		return
 	}
 	if h[headerRetried] = []string{"1"}; v.x.mode == framed {

@@ -25,8 +25,12 @@ func TestAnUpstreamIsSpokenToInItsProtocol(t *testing.T) {
 	tls.StartTLS()
 	defer tls.Close()
 	for _, tt := range []struct{ protocol, url, want string }{
-		{"auto", both.URL, "HTTP/1.1"}, {"http1", both.URL, "HTTP/1.1"}, {"h2c", both.URL, "HTTP/2.0"},
-		{"auto", tls.URL, "HTTP/2.0"}, {"http1", tls.URL, "HTTP/1.1"}, {"h2", tls.URL, "HTTP/2.0"},
+		{"auto", both.URL, "HTTP/1.1"},
+		{"http1", both.URL, "HTTP/1.1"},
+		{"h2c", both.URL, "HTTP/2.0"},
+		{"auto", tls.URL, "HTTP/2.0"},
+		{"http1", tls.URL, "HTTP/1.1"},
+		{"h2", tls.URL, "HTTP/2.0"},
 	} {
 		c := load(t, fmt.Sprintf("listen: 127.0.0.1:0\nupstreams: {up: {protocol: %s, endpoints: ['%s']}}\nroutes:\n- {name: all, upstream: up}\n", tt.protocol, tt.url))
 		g, err := New(c, Options{})

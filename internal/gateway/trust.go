@@ -70,8 +70,8 @@ func (t trusted) peerOf(r *http.Request) peer {
 	}
 	p.trusted = true
 	chain := forwardedFor(r.Header)
-	for i := len(chain) - 1; i >= 0; i-- {
-		a, err := netip.ParseAddr(chain[i])
+	for _, c := range slices.Backward(chain) {
+		a, err := netip.ParseAddr(c)
 		if err != nil {
 			return p // what stands there, and before it, is anybody's word
 		}

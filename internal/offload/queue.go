@@ -77,6 +77,7 @@ func (q *Queue) reconfigure(c QueueConfig) {
 func (q *Queue) jobSubject(id string) string {
 	return q.store.cfg.Prefix + ".jobs." + q.hash + "." + id
 }
+
 func (q *Queue) deadSubject(id string) string {
 	return q.store.cfg.Prefix + ".dead." + q.hash + "." + id
 }

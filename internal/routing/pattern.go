@@ -73,7 +73,7 @@ func parsePattern(text string) (shape, error) {
 
 func identifier(name string) bool {
 	for i, r := range name {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_' || i > 0 && r >= '0' && r <= '9') {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && r != '_' && (i <= 0 || r < '0' || r > '9') {
 			return false
 		}
 	}

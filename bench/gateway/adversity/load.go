@@ -135,7 +135,7 @@ func (r *report) figures(overload bool) figures {
 	return f
 }
 
-// median of each figure by itself.
+// median of each figure by itself; of two the higher.
 func median(runs []figures) (m figures) {
 	of := func(get func(*figures) float64) float64 {
 		var v []float64

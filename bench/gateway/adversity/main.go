@@ -100,7 +100,7 @@ func run(ctx context.Context, o options, names, wanted []string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&out, "\n## %s\n\n%.0f calls a second, %.0f can be borne; %d runs of %v; %s.\n\n", s.title, s.load*s.capacity(), s.capacity(), o.runs, o.lasting, t.machine())
+		fmt.Fprintf(&out, "\n## %s\n\n%.0f calls a second, %.0f can be borne; %d of %d runs of %v counted; %s.\n\n", s.title, s.load*s.capacity(), s.capacity(), len(t.runs[names[0]]), o.runs, o.lasting, t.machine())
 		out.WriteString("| proxy | goodput | of all calls | p50 ms | p99 ms | p99.9 ms | refused or failed | too late | attempts a call |\n|---|---|---|---|---|---|---|---|---|\n")
 		for _, name := range names {
 			if len(t.runs[name]) == 0 {
