@@ -200,6 +200,7 @@ func TestFaultyRoutesAreRefusedWithTheirPlace(t *testing.T) {
 	for route, want := range map[string]string{
 		"match: {path: /}":         "routes[0].upstream",
 		"upstream: v1, static: {}": "routes[0].static",
+
 		"split: [{upstream: v1, weight: 1}, {upstream: v3, weight: 1}]":                          "routes[0].split[1].upstream",
 		"split: [{upstream: v1, weight: 1}, {upstream: v1, weight: 1}]":                          "routes[0].split[1].upstream",
 		"split: [{upstream: v1}, {upstream: v2}]":                                                "routes[0].split",
