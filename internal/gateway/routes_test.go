@@ -197,34 +197,33 @@ func TestTheEffectiveConfigurationHasWhatIsInForce(t *testing.T) {
 
 func TestFaultyRoutesAreRefusedWithTheirPlace(t *testing.T) {
 	const frame = "listen: gw:80\nupstreams: {v1: {endpoints: http://a:1}, v2: {endpoints: http://b:1}}\nroutes:\n- {name: r, %s}\n"
-	for route, want := range map[string]string{
-		"match: {path: /}":         "routes[0].upstream",
-		"upstream: v1, static: {}": "routes[0].static",
-
-		"split: [{upstream: v1, weight: 1}, {upstream: v3, weight: 1}]":                          "routes[0].split[1].upstream",
-		"split: [{upstream: v1, weight: 1}, {upstream: v1, weight: 1}]":                          "routes[0].split[1].upstream",
-		"split: [{upstream: v1}, {upstream: v2}]":                                                "routes[0].split",
-		"split: [{upstream: v1, weight: -1}, {upstream: v2, weight: 2}]":                         "routes[0].split[0].weight",
-		"upstream: v1, sticky: {cookie: c}":                                                      "routes[0].sticky",
-		"static: {}, policy: {timeout: 1s}":                                                      "routes[0].policy",
-		"static: {}, rewrite: {path: /x}":                                                        "routes[0].rewrite",
-		"static: {}, request_header: {remove: a}":                                                "routes[0].request_header",
-		"upstream: v1, rewrite: {path: \"/{id}\"}":                                               "routes[0].rewrite.path",
-		"upstream: v1, answer_header: {set: {Transfer-Encoding: x}}":                             "routes[0].answer_header.set.Transfer-Encoding",
-		"redirect: {to: x}":                                                                      "routes[0].redirect.to",
-		"match: {scheme: https}, redirect: {https: true}":                                        "routes[0].match.scheme",
-		"static: {status: 99}":                                                                   "routes[0].static.status",
-		"upstream: v1, priority: {header: a b}":                                                  "routes[0].priority.header",
-		"upstream: v1, priority: urgent":                                                         "routes[0].priority",
-		"upstream: v1, priority: {exempt: true, header: x}":                                      "routes[0].priority.exempt",
-		"upstream: v1, tenant: {}":                                                               "routes[0].tenant",
-		"upstream: v1, tenant: {capture: id}":                                                    "routes[0].tenant.capture",
-		"upstream: v1, policy: {fallback: {upstream: v1}}":                                       "routes[0].policy.fallback.upstream",
-		"split: [{upstream: v1, weight: 1}, {upstream: v2}], policy: {fallback: {upstream: v2}}": "routes[0].policy.fallback.upstream",
+	for _, c := range []struct{ route, want string }{
+		{"match: {path: /}", "routes[0].upstream"},
+		{"upstream: v1, static: {}", "routes[0].static"},
+		{"split: [{upstream: v1, weight: 1}, {upstream: v3, weight: 1}]", "routes[0].split[1].upstream"},
+		{"split: [{upstream: v1, weight: 1}, {upstream: v1, weight: 1}]", "routes[0].split[1].upstream"},
+		{"split: [{upstream: v1}, {upstream: v2}]", "routes[0].split"},
+		{"split: [{upstream: v1, weight: -1}, {upstream: v2, weight: 2}]", "routes[0].split[0].weight"},
+		{"upstream: v1, sticky: {cookie: c}", "routes[0].sticky"},
+		{"static: {}, policy: {timeout: 1s}", "routes[0].policy"},
+		{"static: {}, rewrite: {path: /x}", "routes[0].rewrite"},
+		{"static: {}, request_header: {remove: a}", "routes[0].request_header"},
+		{"upstream: v1, rewrite: {path: \"/{id}\"}", "routes[0].rewrite.path"},
+		{"upstream: v1, answer_header: {set: {Transfer-Encoding: x}}", "routes[0].answer_header.set.Transfer-Encoding"},
+		{"redirect: {to: x}", "routes[0].redirect.to"},
+		{"match: {scheme: https}, redirect: {https: true}", "routes[0].match.scheme"},
+		{"static: {status: 99}", "routes[0].static.status"},
+		{"upstream: v1, priority: {header: a b}", "routes[0].priority.header"},
+		{"upstream: v1, priority: urgent", "routes[0].priority"},
+		{"upstream: v1, priority: {exempt: true, header: x}", "routes[0].priority.exempt"},
+		{"upstream: v1, tenant: {}", "routes[0].tenant"},
+		{"upstream: v1, tenant: {capture: id}", "routes[0].tenant.capture"},
+		{"upstream: v1, policy: {fallback: {upstream: v1}}", "routes[0].policy.fallback.upstream"},
+		{"split: [{upstream: v1, weight: 1}, {upstream: v2}], policy: {fallback: {upstream: v2}}", "routes[0].policy.fallback.upstream"},
 	} {
-		_, err := Load("f", fmt.Appendf(nil, frame, route))
-		if err == nil || !strings.Contains(err.Error(), want+":") {
-			t.Errorf("%s: %v", route, err)
+		_, err := Load("f", fmt.Appendf(nil, frame, c.route))
+		if err == nil || !strings.Contains(err.Error(), c.want+":") {
+			t.Errorf("%s: %v", c.route, err)
 		}
 	}
 }
