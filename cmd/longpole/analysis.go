@@ -19,6 +19,7 @@ import (
 const (
 	analysisWindow = 5 * time.Minute
 	analysisEvery  = 15 * time.Second
+	analysisRest   = 50   // times as long as the last one took passes before the next: it shares its cores with the calls
 	queuedBatches  = 4096 // batches of the gateway's own spans waiting for the assembler
 )
 
@@ -61,11 +62,12 @@ func (a *analysis) Receive(spans []trace.Span) (rejected int) {
 
 // Run assembles our own spans and, when every is not zero, refreshes the findings; it returns when ctx ends.
 func (a *analysis) Run(ctx context.Context, every time.Duration) error {
+	var timer *time.Ticker
 	var tick <-chan time.Time
 	if every > 0 {
-		t := time.NewTicker(every)
-		defer t.Stop()
-		tick = t.C
+		timer = time.NewTicker(every)
+		defer timer.Stop()
+		tick = timer.C
 	}
 	done := make(chan struct{})
 	go func() {
@@ -83,7 +85,9 @@ func (a *analysis) Run(ctx context.Context, every time.Duration) error {
 	for {
 		select {
 		case <-tick:
+			began := time.Now()
 			a.Refresh(analysisWindow)
+			timer.Reset(max(every, analysisRest*time.Since(began)))
 		case <-ctx.Done():
 			return nil
 		}
