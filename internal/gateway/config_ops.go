@@ -58,8 +58,9 @@ func (a AccessLog) Validate() error {
 	return f.Err()
 }
 
-// Tracing bounds the spans that the gateway makes of its own calls. Of a route that has more calls a uniform share is
-// kept, whatever became of them, so that the diagnosis still sees the quantiles as they are.
+// Tracing bounds the traces that begin at the gateway. Of a route that has more calls a uniform share is kept, whatever
+// became of them, so that the diagnosis still sees the quantiles as they are, and upstreams are told of it. A trace that
+// comes in sampled is kept.
 type Tracing struct {
 	TracesPerSecond int `yaml:"traces_per_second"` // of each route; default 100
 }

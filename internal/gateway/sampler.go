@@ -3,6 +3,7 @@ package gateway
 import (
 	"math"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -42,17 +43,25 @@ func lastBits(traceID string) uint32 {
 	return uint32(n)
 }
 
-// sample decides whether the spans of the call are wanted.
+// sample decides whether the spans of the call are wanted. Who began a trace decides for all: one that was sampled before
+// it came here would be left with a hole.
 func (v *visit) sample(inherited bool) {
 	s := &v.x.spans
 	if v.g.options.Spans == nil {
 		return
 	}
+	if inherited && sampled(s.origin.flags) {
+		s.sink, s.server = v.g.options.Spans, newID(1)
+		return
+	}
 	if s.origin.quiet = !v.route.live.figures.sampler.keep(v.start, v.route.traces, s.origin.trace); s.origin.quiet {
-		if !inherited {
-			s.origin.flags = "00" // nobody further on need keep it either
-		}
+		s.origin.flags = "00" // nobody further on need keep it either
 		return
 	}
 	s.sink, s.server = v.g.options.Spans, newID(1)
+}
+
+// sampled reads the flag of W3C Trace Context, the last bit of two hex digits.
+func sampled(flags string) bool {
+	return len(flags) == 2 && strings.IndexByte("13579bdf", flags[1]) >= 0
 }

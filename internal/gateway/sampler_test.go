@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -44,8 +46,37 @@ func TestCallsOfOneTraceStayTogether(t *testing.T) {
 	}
 }
 
-func TestOnlySampledCallsMakeSpans(t *testing.T) {
+func TestTheShareFallsWithTheRateButNeverToNone(t *testing.T) {
 	if shareOf(200, 10_000, 1) >= shareOf(200, 1000, 1) || shareOf(200, 1<<40, 1) == 0 {
 		t.Error("the share does not fall with the rate, or falls to none")
 	}
+}
+
+func TestTracesThatOthersSampledAreKeptWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		flags := make(chan string, 1)
+		n.serve(t, "a:80", func(_ http.ResponseWriter, r *http.Request) { h := r.Header.Get("Traceparent"); flags <- h[len(h)-2:] })
+		var spans collector
+		n.start(t, one("{}", "http://a:80")+"tracing: {traces_per_second: 1}\n", spans.add)
+		c := n.client(t)
+		const busy = 40 // calls a second
+		count := func(header ...string) (kept int, passed map[string]int) {
+			passed = make(map[string]int)
+			before := len(spans.all())
+			for range 4 * busy {
+				get(t, c, "http://gw:80/", header...)
+				passed[<-flags]++
+				time.Sleep(time.Second / busy)
+			}
+			synctest.Wait()
+			return len(spans.all()) - before, passed
+		}
+		if kept, passed := count(); kept > 2*busy+2*30 || passed["00"] < 2*busy {
+			t.Errorf("of the gateway's own traces %d spans were kept, flags %v", kept, passed)
+		}
+		if kept, passed := count("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"); kept != 2*4*busy || passed["01"] != 4*busy {
+			t.Errorf("of traces that were sampled before %d spans were kept, flags %v", kept, passed)
+		}
+	})
 }
