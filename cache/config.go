@@ -16,13 +16,20 @@ type Config struct {
 	EarlyRefresh         float64       `yaml:"early_refresh"`          // XFetch's beta: fetch anew before TTL by chance, the earlier the longer a fetch takes; 1 is optimal; default 0 = never
 	RefreshAhead         float64       `yaml:"refresh_ahead"`          // share of its time before whose end a key of the Warm list is fetched anew; 0..1; default 20%
 	Shared               bool          `yaml:"shared"`                 // ask and fill the second tier too, which several processes share, if there is one; default false
-	Implicit             string        `yaml:"implicit"`               // what an answer of HTTP that does not say is taken for: ttl = fresh for TTL; heuristic = for a tenth of the time since its last change, up to a day; none = not fresh; default ttl
+	Implicit             string        `yaml:"implicit"`               // what an answer of HTTP that does not say is taken for: ttl = fresh for TTL; heuristic = for a tenth of the time since its last change, up to a day; none = not fresh; default ttl where a ttl is given, heuristic where none is
 	MaxBytes             int64         `yaml:"max_bytes"`              // of all entries; default 64MiB
 	MaxEntryBytes        int64         `yaml:"max_entry_bytes"`        // larger answers pass through; default 1MiB
 }
 
 // WithDefaults fills what is zero.
 func (c Config) WithDefaults() Config {
+	if c.Implicit == "" {
+		// Who says how long knows the answers; who only turns the cache on gets what RFC 9111 section 4.2.2 allows.
+		c.Implicit = "heuristic"
+		if c.TTL > 0 {
+			c.Implicit = "ttl"
+		}
+	}
 	if c.TTL == 0 {
 		c.TTL = 10 * time.Second
 	}
@@ -31,9 +38,6 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Jitter == 0 {
 		c.Jitter = 0.05
-	}
-	if c.Implicit == "" {
-		c.Implicit = "ttl"
 	}
 	if c.RefreshAhead == 0 {
 		c.RefreshAhead = 0.2

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/longpole/longpole/internal/conf"
@@ -28,6 +29,23 @@ type adminClient struct {
 func (c *adminClient) flags(f *pflag.FlagSet) {
 	c.token = os.Getenv(tokenVariable)
 	f.StringVar(&c.base, "admin", cmp.Or(os.Getenv("LONGPOLE_ADMIN"), "http://127.0.0.1:9901"), "`URL` of the gateway's admin side")
+}
+
+// adminGroup makes group the parent of commands that speak to one gateway's admin side. By itself it prints its help.
+func adminGroup(group *cobra.Command, commands ...func(*adminClient) *cobra.Command) *cobra.Command {
+	var c adminClient
+	c.flags(group.PersistentFlags())
+	group.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return unknownCommand(cmd, args[0])
+		}
+		return nil
+	}
+	group.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	for _, command := range commands {
+		group.AddCommand(command(&c))
+	}
+	return group
 }
 
 // adminPatience bounds one request to the admin API, which answers from memory.

@@ -31,20 +31,8 @@ The commands speak to the admin address of a running gateway: --admin, or LONGPO
 LONGPOLE_ADMIN_TOKEN where it has one.`
 
 func newFault() *cobra.Command {
-	var c adminClient
-	cmd := &cobra.Command{
-		Use: "fault", Short: "Hurt a share of the calls on purpose, for a while", Long: faultLong,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return unknownCommand(cmd, args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	c.flags(cmd.PersistentFlags())
-	cmd.AddCommand(newFaultStart(&c), newFaultList(&c), newFaultStop(&c))
-	return cmd
+	return adminGroup(&cobra.Command{Use: "fault", Short: "Hurt a share of the calls on purpose, for a while", Long: faultLong},
+		newFaultStart, newFaultList, newFaultStop)
 }
 
 // faultFlags are those of `fault start`, with the texts of a file.

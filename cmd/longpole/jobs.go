@@ -29,20 +29,8 @@ The commands speak to the admin address of a running gateway: --admin, or LONGPO
 LONGPOLE_ADMIN_TOKEN where it has one.`
 
 func newJobs() *cobra.Command {
-	var c adminClient
-	cmd := &cobra.Command{
-		Use: "jobs", Short: "Look after calls that were put off, and replay those that failed for good", Long: jobsLong,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return unknownCommand(cmd, args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	c.flags(cmd.PersistentFlags())
-	cmd.AddCommand(newJobsList(&c), newJobsGet(&c), newJobsReplay(&c), newJobsDelete(&c))
-	return cmd
+	return adminGroup(&cobra.Command{Use: "jobs", Short: "Look after calls that were put off, and replay those that failed for good", Long: jobsLong},
+		newJobsList, newJobsGet, newJobsReplay, newJobsDelete)
 }
 
 // letters is a page of dead letters.

@@ -29,22 +29,10 @@ LONGPOLE_ADMIN_TOKEN where it has one. Without an ID they mean the only rollout 
 const verdictCodes = `Exits 0 when it was promoted, 97 when it was aborted, 98 when it stayed inconclusive, 99 when it was rolled back.`
 
 func newRollout() *cobra.Command {
-	var c adminClient
-	cmd := &cobra.Command{
-		Use: "rollout", Short: "Try a policy change on live traffic and let the evidence decide", Long: rolloutLong,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return unknownCommand(cmd, args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	c.flags(cmd.PersistentFlags())
-	cmd.AddCommand(newRolloutStart(&c), newRolloutList(&c), newRolloutGet(&c), newRolloutWatch(&c),
-		newRolloutSteer(&c, "promote", "Make the candidate the policy now, whatever the evidence"),
-		newRolloutSteer(&c, "abort", "Drop the candidate and keep the policy in force"))
-	return cmd
+	return adminGroup(&cobra.Command{Use: "rollout", Short: "Try a policy change on live traffic and let the evidence decide", Long: rolloutLong},
+		newRolloutStart, newRolloutList, newRolloutGet, newRolloutWatch,
+		newRolloutSteer("promote", "Make the candidate the policy now, whatever the evidence"),
+		newRolloutSteer("abort", "Drop the candidate and keep the policy in force"))
 }
 
 func newRolloutStart(c *adminClient) *cobra.Command {
@@ -275,7 +263,11 @@ func verdictError(s rollout.Status) error {
 	return nil
 }
 
-func newRolloutSteer(c *adminClient, verb, short string) *cobra.Command {
+func newRolloutSteer(verb, short string) func(*adminClient) *cobra.Command {
+	return func(c *adminClient) *cobra.Command { return steer(c, verb, short) }
+}
+
+func steer(c *adminClient, verb, short string) *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
 		Use: verb + " [ID]", Short: short, Args: maxOne,

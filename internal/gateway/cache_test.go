@@ -168,7 +168,7 @@ func TestManyMissesAreOneFetchAndTheLeaderMayLeave(t *testing.T) {
 		answer := slow(time.Second, "shared", &gone)
 		n.serve(t, "a:1", func(w http.ResponseWriter, r *http.Request) { calls.Add(1); answer(w, r) })
 		var spans collector
-		n.start(t, one("{cache: {}}", "http://a:1"), spans.add)
+		n.start(t, one("{cache: {ttl: 10s}}", "http://a:1"), spans.add)
 		c := n.client(t)
 		var run sync.WaitGroup
 		for i := range 30 {
