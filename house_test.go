@@ -20,14 +20,14 @@ const (
 // mayStart names the packages that own goroutines. That of httppolicy reads a body that knows of no deadline.
 var mayStart = []string{
 	".", "httppolicy", "internal/gateway", "internal/rollout", "internal/load", "internal/lab", "internal/ingest", "cmd/longpole",
-	"internal/certs", "internal/discover", "internal/offload",
+	"internal/certs", "internal/discover", "internal/offload", "internal/fleet",
 }
 
 // clockless names the packages that are told the time, so that their tests need none.
 var clockless = []string{
 	"call", "setting", "retry", "breaker", "balance", "cache", "batch", "limit", "internal/stats", "internal/trace",
 	"internal/conf", "internal/diagnose", "internal/advise", "internal/routing", "internal/httpcache", "internal/fault", "internal/payload",
-	"internal/recording", "internal/evidence",
+	"internal/recording", "internal/evidence", "internal/judge", "internal/slo", "internal/scale", "internal/rca", "internal/store",
 }
 
 var clockFuncs = []string{"Now", "Since", "Until", "Sleep", "NewTimer", "NewTicker", "After", "AfterFunc", "Tick"}

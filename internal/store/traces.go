@@ -1,0 +1,296 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/longpole/longpole/internal/ingest"
+	"github.com/longpole/longpole/internal/trace"
+)
+
+// maxBatch bounds what a file of traces may hold when it is unpacked. Keep writes far less at once.
+const maxBatch = 512 << 20
+
+// Kept is a trace with what it is found by.
+type Kept struct {
+	Route  string // as the trace's root names it
+	Failed bool
+	Trace  trace.Trace
+}
+
+// Keep writes traces to disk as one batch: all or none are there when it returns. Identifiers that are no hexadecimal
+// numbers of 16 and 8 bytes come back as such numbers, the same wherever they occur. Keep a few hundred traces at a time;
+// a batch goes as a whole.
+func (s *Store) Keep(ctx context.Context, now time.Time, list ...Kept) error {
+	if len(list) == 0 {
+		return nil
+	}
+	var spans []trace.Span
+	for i := range list {
+		spans = append(spans, list[i].Trace.Spans...)
+	}
+	packer, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	blob := packer.EncodeAll(ingest.EncodeOTLP(spans), nil)
+	_ = packer.Close()
+	return s.change(ctx, func(tx *sql.Tx) error {
+		r, err := tx.ExecContext(ctx, "INSERT INTO batches (at, bytes) VALUES (?, ?)", now.UnixNano(), len(blob))
+		if err != nil {
+			return err
+		}
+		batch, err := r.LastInsertId()
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			if err := index(ctx, tx, batch, &list[i]); err != nil {
+				return err
+			}
+		}
+		// The file is there before the index says so; what a crash leaves between the two, sweep removes.
+		return writeFile(s.batchFile(batch), blob)
+	})
+}
+
+func index(ctx context.Context, tx *sql.Tx, batch int64, k *Kept) error {
+	spans := k.Trace.Spans
+	if len(spans) == 0 {
+		return nil
+	}
+	start, end := spans[0].Start, spans[0].End
+	for i := range spans {
+		start, end = min(start, spans[i].Start), max(end, spans[i].End)
+	}
+	weight := k.Trace.Weight
+	if weight == 0 {
+		weight = 1
+	}
+	_, err := tx.ExecContext(ctx, "INSERT INTO traces (batch, id, route, at, duration, failed, weight) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		batch, ingest.WireTraceID(k.Trace.ID), k.Route, start, end-start, k.Failed, weight)
+	return err
+}
+
+func (s *Store) batchFile(batch int64) string {
+	return filepath.Join(s.traceDir(), fmt.Sprintf("%012d.otlp.zst", batch))
+}
+
+// writeFile writes a file that is whole and synced, or not there.
+func writeFile(path string, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "new-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// TraceQuery asks for kept traces. Zero fields match everything; Most is 100 when it is zero.
+type TraceQuery struct {
+	ID       string
+	Route    string
+	From, To time.Time     // of the trace's start: From <= it < To
+	Longer   time.Duration // than this
+	Failed   bool          // only those
+	Slowest  bool          // the longest first, else the newest
+	Most     int           // up to 10000
+}
+
+func (q TraceQuery) statement() (text string, args []any) {
+	var where []string
+	add := func(clause string, arg any) { where, args = append(where, clause), append(args, arg) }
+	if q.ID != "" {
+		add("id = ?", ingest.WireTraceID(q.ID))
+	}
+	if q.Route != "" {
+		add("route = ?", q.Route)
+	}
+	if !q.From.IsZero() {
+		add("at >= ?", q.From.UnixNano())
+	}
+	if !q.To.IsZero() {
+		add("at < ?", q.To.UnixNano())
+	}
+	if q.Longer > 0 {
+		add("duration > ?", int64(q.Longer))
+	}
+	if q.Failed {
+		add("failed = ?", 1)
+	}
+	text = "SELECT batch, id, weight FROM traces"
+	if len(where) > 0 {
+		text += " WHERE " + strings.Join(where, " AND ")
+	}
+	order := " ORDER BY at DESC"
+	if q.Slowest {
+		order = " ORDER BY duration DESC"
+	}
+	most := q.Most
+	if most <= 0 {
+		most = 100
+	}
+	return text + order + " LIMIT " + strconv.Itoa(min(most, 10_000)), args
+}
+
+// Traces is the kept traces that q asks for, in its order. It reads each file of traces once.
+func (s *Store) Traces(ctx context.Context, q TraceQuery) ([]trace.Trace, error) {
+	text, args := q.statement()
+	rows, err := s.read.QueryContext(ctx, text, args...)
+	if err != nil {
+		return nil, described(err)
+	}
+	var found []trace.Trace
+	at := map[int64]map[string][]int{} // by batch and trace: places in found
+	for rows.Next() {
+		var batch int64
+		var t trace.Trace
+		if err := rows.Scan(&batch, &t.ID, &t.Weight); err != nil {
+			return nil, errors.Join(described(err), rows.Close())
+		}
+		if at[batch] == nil {
+			at[batch] = map[string][]int{}
+		}
+		at[batch][t.ID] = append(at[batch][t.ID], len(found))
+		found = append(found, t)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, described(err)
+	}
+	for batch, wanted := range at {
+		if err := s.fill(batch, wanted, found); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// fill reads the spans of the wanted traces of one batch.
+func (s *Store) fill(batch int64, wanted map[string][]int, found []trace.Trace) error {
+	blob, err := os.ReadFile(s.batchFile(batch))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // dropped for its age while we looked
+	}
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	unpacker, err := zstd.NewReader(bytes.NewReader(blob), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxBatch))
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	defer unpacker.Close()
+	message, err := io.ReadAll(io.LimitReader(unpacker, maxBatch))
+	if err == nil {
+		err = ingest.DecodeOTLP(message, func(span trace.Span) {
+			for _, i := range wanted[span.TraceID] {
+				found[i].Spans = append(found[i].Spans, span)
+			}
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("store: %s: %w", filepath.Base(s.batchFile(batch)), err)
+	}
+	return nil
+}
+
+// dropTraces drops the batches that are too old, and the oldest while all are too big.
+func (s *Store) dropTraces(ctx context.Context, now time.Time) error {
+	type batch struct {
+		id, at, bytes, traces int64
+	}
+	rows, err := s.read.QueryContext(ctx, "SELECT b.id, b.at, b.bytes, count(t.batch) FROM batches b LEFT JOIN traces t ON t.batch = b.id GROUP BY b.id ORDER BY b.id")
+	if err != nil {
+		return described(err)
+	}
+	var all []batch
+	var total int64
+	for rows.Next() {
+		var b batch
+		if err := rows.Scan(&b.id, &b.at, &b.bytes, &b.traces); err != nil {
+			return errors.Join(described(err), rows.Close())
+		}
+		all, total = append(all, b), total+b.bytes
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return described(err)
+	}
+	oldest := now.Add(-s.config.TracesFor).UnixNano()
+	for _, b := range all {
+		if b.at >= oldest && total <= s.config.TraceBytes {
+			break
+		}
+		if b.at >= oldest {
+			s.expired.Add(uint64(b.traces))
+		}
+		total -= b.bytes
+		if err := s.dropBatch(ctx, b.id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) dropBatch(ctx context.Context, id int64) error {
+	err := s.change(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM traces WHERE batch = ?", id); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "DELETE FROM batches WHERE id = ?", id)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(s.batchFile(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+// sweep removes the files that no index names: a crash came between the two.
+func (s *Store) sweep(ctx context.Context) error {
+	files, err := os.ReadDir(s.traceDir())
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	for _, f := range files {
+		var there bool
+		if id, err := strconv.ParseInt(strings.TrimSuffix(f.Name(), ".otlp.zst"), 10, 64); err == nil {
+			if err := s.write.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM batches WHERE id = ?)", id).Scan(&there); err != nil {
+				return described(err)
+			}
+		}
+		if !there {
+			if err := os.Remove(filepath.Join(s.traceDir(), f.Name())); err != nil {
+				return fmt.Errorf("store: %w", err)
+			}
+		}
+	}
+	return nil
+}
