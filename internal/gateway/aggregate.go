@@ -47,7 +47,7 @@ func (g *Gateway) compileParts(old, next *table, r *route, upstreams map[string]
 		if p.Policy != nil {
 			c.Policy = p.Policy.Safe()
 		}
-		l, err := keepLive(old.byName[c.Name], c, upstreams)
+		l, err := keepLive(old.byName[c.Name], c, upstreams, g.killed.on(c.Name))
 		if err != nil {
 			return fmt.Errorf("gateway: route %q: part %q: %w", r.cfg.Name, p.Name, err)
 		}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"reflect"
 	"slices"
 	"sync"
@@ -13,7 +12,6 @@ import (
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/balance"
 	"github.com/longpole/longpole/internal/httpcache"
-	"github.com/longpole/longpole/internal/stats"
 )
 
 // Why a rollout's step was refused.
@@ -27,10 +25,12 @@ var (
 // MaxWeight is the largest share of calls for a candidate: the paired baseline takes as many.
 const MaxWeight = 0.5
 
-// The arms, as they stand in records and spans. A call outside of both cohorts has none.
+// The arms, as they stand in records and spans. A call outside of all cohorts has none.
 const (
 	armBaseline  = "baseline"
 	armCandidate = "candidate"
+	armPromoted  = "promoted" // beside the holdback
+	armHoldback  = "holdback"
 )
 
 // live is what a route has learned. It outlives reloads for as long as the route's name and versions stay.
@@ -42,21 +42,31 @@ type live struct {
 	arms       atomic.Pointer[arms]
 	shares     atomic.Pointer[shares]
 	filed      longpole.Config // what the file says; a promoted candidate differs from it
+	killed     parts           // switched off by hand, in all arms
 	filedSplit []int           // what the file says; Split may differ from it
 }
 
 // arms are immutable: a change stores new ones. Each version has its own arm of each kind; a rollout is of all at once.
 type arms struct {
-	baseline  []*arm    // by version
-	candidate []*arm    // by version; nil = no rollout
-	weight    float64   // share of the calls for the candidate; an equal one for the paired baseline
-	control   *counters // of the paired baseline, since Stage
-	trial     *counters // of the candidate, since Stage
+	baseline  []*arm // by version
+	candidate *trial // nil = no rollout
+	holdback  *trial // what was in force before the last promotion, still tried on a few calls; nil = none
+}
+
+// each calls with for the arms of every kind, by version.
+func (a *arms) each(with func([]*arm)) {
+	with(a.baseline)
+	for _, t := range []*trial{a.candidate, a.holdback} {
+		if t != nil {
+			with(t.arms)
+		}
+	}
 }
 
 // arm is one policy, with what the exchange asks of its settings on every call.
 type arm struct {
 	policy  *longpole.Policy
+	wanted  longpole.Config // the policy's settings but for what is switched off by hand
 	caches  bool
 	rules   httpcache.Rules // of its cache
 	hedges  bool
@@ -64,26 +74,26 @@ type arm struct {
 	reopen  time.Duration // how long an open breaker stays so
 }
 
-func newArm(c longpole.Config, u *upstream) (*arm, error) {
+func newArm(c longpole.Config, off parts, u *upstream) (*arm, error) {
 	var set *balance.Set
 	if u != nil {
 		set = u.set
 	}
-	p, err := longpole.New(c, set)
+	p, err := longpole.New(off.without(c), set)
 	if err != nil {
 		return nil, err
 	}
 	if u != nil {
 		p.SetProber(u.ask)
 	}
-	return armOf(p), nil
+	return armOf(p, c), nil
 }
 
 // newArms makes one arm for each version.
-func newArms(c longpole.Config, versions []*version) ([]*arm, error) {
+func newArms(c longpole.Config, off parts, versions []*version) ([]*arm, error) {
 	all := make([]*arm, 0, len(versions))
 	for _, v := range versions {
-		a, err := newArm(c, v.upstream)
+		a, err := newArm(c, off, v.upstream)
 		if err != nil {
 			closeArms(all)
 			return nil, err
@@ -93,27 +103,26 @@ func newArms(c longpole.Config, versions []*version) ([]*arm, error) {
 	return all, nil
 }
 
-func armOf(p *longpole.Policy) *arm {
+// armOf is the arm of a policy whose settings are wanted, or wanted less what is switched off.
+func armOf(p *longpole.Policy, wanted longpole.Config) *arm {
 	c := p.Config().WithDefaults()
-	a := &arm{policy: p, caches: c.Cache != nil, rules: rulesOf(c.Cache), hedges: c.Retry != nil && !c.Retry.Off && c.Retry.Hedge != nil, retries: c.Retry == nil || !c.Retry.Off}
+	a := &arm{policy: p, wanted: wanted, caches: c.Cache != nil, rules: rulesOf(c.Cache), hedges: c.Retry != nil && !c.Retry.Off && c.Retry.Hedge != nil, retries: c.Retry == nil || !c.Retry.Off}
 	if c.Breaker != nil {
 		a.reopen = c.Breaker.OpenFor
 	}
 	return a
 }
 
-// draw chooses the arm of one call to a version. cohort is nil for a call that takes no part in a comparison.
-func (a *arms) draw(version int) (chosen *arm, name string, cohort *counters) {
-	if a.candidate == nil || a.weight == 0 {
-		return a.baseline[version], "", nil
+// set gives the policies of old the settings c, less what is switched off, and returns their arms.
+func set(old []*arm, c longpole.Config, off parts) ([]*arm, error) {
+	next := make([]*arm, 0, len(old))
+	for _, a := range old {
+		if err := a.policy.Reconfigure(off.without(c)); err != nil {
+			return nil, err
+		}
+		next = append(next, armOf(a.policy, c))
 	}
-	switch u := rand.Float64(); {
-	case u < a.weight:
-		return a.candidate[version], armCandidate, a.trial
-	case u < 2*a.weight:
-		return a.baseline[version], armBaseline, a.control
-	}
-	return a.baseline[version], "", nil
+	return next, nil
 }
 
 // refile takes in what a reload says. The settings of a policy that did not change in the file stay as they are,
@@ -130,16 +139,14 @@ func (l *live) refile(r Route) error {
 		return nil
 	}
 	old := l.arms.Load()
-	next := &arms{}
-	for _, a := range old.baseline {
-		if err := a.policy.Reconfigure(r.Policy); err != nil {
-			return err
-		}
-		next.baseline = append(next.baseline, armOf(a.policy))
+	next, err := set(old.baseline, r.Policy, l.killed)
+	if err != nil {
+		return err
 	}
 	l.filed = r.Policy
-	l.arms.Store(next)
-	closeArms(old.candidate)
+	l.arms.Store(&arms{baseline: next})
+	old.candidate.close()
+	old.holdback.close()
 	return nil
 }
 
@@ -162,7 +169,8 @@ func (l *live) close(kept map[*longpole.Policy]bool) {
 			b.policy.Close()
 		}
 	}
-	closeArms(a.candidate)
+	a.candidate.close()
+	a.holdback.close()
 }
 
 func closeArms(all []*arm) {
@@ -187,98 +195,6 @@ func (g *Gateway) change(name string, edit func(l *live, now *arms) (*arms, erro
 	next, err := edit(r.live, r.live.arms.Load())
 	if err == nil {
 		r.live.arms.Store(next)
-	}
-	return err
-}
-
-// Policy is the route's policy in force, the same for all its versions. It returns ErrNoRoute and ErrNoPolicy.
-func (g *Gateway) Policy(route string) (longpole.Config, error) {
-	r := g.table.Load().byName[route]
-	if r == nil {
-		return longpole.Config{}, fmt.Errorf("%w: %q", ErrNoRoute, route)
-	}
-	if len(r.live.versions) == 0 {
-		return longpole.Config{}, fmt.Errorf("%w: %q", ErrNoPolicy, route)
-	}
-	return r.live.arms.Load().baseline[0].policy.Config(), nil
-}
-
-// Stage compiles candidate, completed by longpole.Config.Safe, as the route's second arm, without traffic. It returns
-// ErrNoRoute, ErrNoPolicy, ErrStaged, or the faults of candidate.
-func (g *Gateway) Stage(route string, candidate longpole.Config) error {
-	return g.change(route, func(l *live, now *arms) (*arms, error) {
-		if now.candidate != nil {
-			return nil, fmt.Errorf("%w: %q", ErrStaged, route)
-		}
-		candidate = candidate.Safe()
-		if err := errors.Join(candidate.Validate(), contradictions(candidate)); err != nil {
-			return nil, fmt.Errorf("gateway: candidate of %q: %w", route, err)
-		}
-		all, err := newArms(candidate, l.versions)
-		if err != nil {
-			return nil, fmt.Errorf("gateway: candidate of %q: %w", route, err)
-		}
-		g.second.share(all)
-		return &arms{baseline: now.baseline, candidate: all, control: new(counters), trial: new(counters)}, nil
-	})
-}
-
-// Weight sends the share ratio (0..MaxWeight) of the calls to the candidate, and an equal share to the paired baseline
-// cohort; each call draws anew. It returns ErrNoRoute and ErrNoCandidate.
-func (g *Gateway) Weight(route string, ratio float64) error {
-	return g.change(route, func(_ *live, now *arms) (*arms, error) {
-		if now.candidate == nil {
-			return nil, fmt.Errorf("%w: %q", ErrNoCandidate, route)
-		}
-		if !(ratio >= 0 && ratio <= MaxWeight) {
-			return nil, fmt.Errorf("gateway: weight %v of the candidate of %q is not allowed; want 0..%v", ratio, route, MaxWeight)
-		}
-		next := *now
-		next.weight = ratio
-		return &next, nil
-	})
-}
-
-// Tallies are what the two cohorts did since Stage. It returns ErrNoRoute and ErrNoCandidate.
-func (g *Gateway) Tallies(route string) (baseline, candidate stats.Tally, err error) {
-	r := g.table.Load().byName[route]
-	if r == nil {
-		return baseline, candidate, fmt.Errorf("%w: %q", ErrNoRoute, route)
-	}
-	a := r.live.arms.Load()
-	if a.candidate == nil {
-		return baseline, candidate, fmt.Errorf("%w: %q", ErrNoCandidate, route)
-	}
-	return a.control.tally(), a.trial.tally(), nil
-}
-
-// Promote makes the candidate the route's policy, with what it has learned. It returns ErrNoRoute and ErrNoCandidate.
-func (g *Gateway) Promote(route string) error {
-	return g.settle(route, func(now *arms) (stays, goes []*arm) { return now.candidate, now.baseline })
-}
-
-// Discard drops the candidate; from the next call on the route is as it was before Stage. When the candidate, or its
-// route, is gone already, as after a reload, there is nothing to do and nothing to report.
-func (g *Gateway) Discard(route string) error {
-	err := g.settle(route, func(now *arms) (stays, goes []*arm) { return now.baseline, now.candidate })
-	if errors.Is(err, ErrNoCandidate) || errors.Is(err, ErrNoRoute) || errors.Is(err, ErrNoPolicy) {
-		return nil
-	}
-	return err
-}
-
-func (g *Gateway) settle(route string, choose func(*arms) (stays, goes []*arm)) error {
-	var goes []*arm
-	err := g.change(route, func(_ *live, now *arms) (*arms, error) {
-		if now.candidate == nil {
-			return nil, fmt.Errorf("%w: %q", ErrNoCandidate, route)
-		}
-		var stays []*arm
-		stays, goes = choose(now)
-		return &arms{baseline: stays}, nil
-	})
-	if err == nil {
-		closeArms(goes)
 	}
 	return err
 }

@@ -25,7 +25,7 @@ type Route struct {
 	Match         Match                `yaml:"match"`
 	Upstream      string               `yaml:"upstream"`
 	Split         []Version            `yaml:"split"`          // upstreams that share the calls by weight; up to 16
-	Sticky        *Key                 `yaml:"sticky"`         // with split: equal keys go to the same version while the weights stay; nil = each call by chance
+	Sticky        *Key                 `yaml:"sticky"`         // equal keys go to the same version of a split, and to the same arm of a rollout, while the weights stay; nil = each call by chance
 	Redirect      *routing.Redirect    `yaml:"redirect"`       // sends the client elsewhere
 	Static        *routing.Answer      `yaml:"static"`         // answers without an upstream
 	Rewrite       *routing.Rewrite     `yaml:"rewrite"`        // of what the upstream is asked for
@@ -234,7 +234,7 @@ func (c Config) validateAnswer(r Route) error {
 	}
 	f.Check(len(r.Split) == 0 || sum > 0, "split", nil, "a version with a weight above 0")
 	if r.Sticky != nil {
-		f.Check(len(r.Split) > 0, "sticky", nil, "a split to stick to")
+		f.Check(!r.local(), "sticky", nil, "an upstream; the route answers by itself")
 		f.Within("sticky", r.Sticky.validate(r.Match.Names()))
 	}
 	f.Check(r.Redirect == nil || !r.Redirect.HTTPS || r.Match.Scheme != "https", "match.scheme", r.Match.Scheme, "http, or a call would be sent in a circle")

@@ -39,6 +39,7 @@ type Gateway struct {
 	upstreams map[string]*upstream
 	servers   []*server
 	secured   secured // in force; guarded by reload
+	killed    killed  // by hand; guarded by reload
 	listening bool    // issuers may order; guarded by reload
 	issuers   atomic.Pointer[[]*certs.Issuer]
 	ready     chan struct{} // closed when all addresses listen

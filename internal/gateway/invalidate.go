@@ -31,8 +31,7 @@ func (v *visit) invalidate(res *http.Response) {
 		if len(r.live.versions) == 0 {
 			continue
 		}
-		arms := r.live.arms.Load()
-		for _, list := range [][]*arm{arms.baseline, arms.candidate} {
+		r.live.arms.Load().each(func(list []*arm) {
 			for i, a := range list {
 				if !a.caches {
 					continue
@@ -43,7 +42,7 @@ func (v *visit) invalidate(res *http.Response) {
 				}
 				a.policy.Invalidate(v.r.Context(), keys...)
 			}
-		}
+		})
 	}
 }
 

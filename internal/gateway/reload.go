@@ -84,7 +84,7 @@ func (g *Gateway) compile(old *table, c *Config, tls secured) (next *table, fres
 		if compiled.actions, err = newActions(r); err != nil {
 			return nil, nil, fmt.Errorf("gateway: route %q: %w", r.Name, err)
 		}
-		if compiled.live, err = keepLive(old.byName[r.Name], r, fresh); err != nil {
+		if compiled.live, err = keepLive(old.byName[r.Name], r, fresh, g.killed.on(r.Name)); err != nil {
 			return nil, nil, fmt.Errorf("gateway: route %q: %w", r.Name, err)
 		}
 		compiled.side = keepSide(g, old.byName[r.Name], r, fresh)
@@ -101,8 +101,8 @@ func (g *Gateway) compile(old *table, c *Config, tls secured) (next *table, fres
 
 // keepLive carries over what a route of the same name has learned: all of it while its versions are the same upstreams in
 // the same order, else its figures and those versions that stay.
-func keepLive(old *route, r Route, upstreams map[string]*upstream) (*live, error) {
-	l := &live{filed: r.Policy, filedSplit: weightsOf(r)}
+func keepLive(old *route, r Route, upstreams map[string]*upstream, off parts) (*live, error) {
+	l := &live{filed: r.Policy, filedSplit: weightsOf(r), killed: off}
 	for _, v := range r.versions() {
 		l.versions = append(l.versions, &version{upstream: upstreams[v.Upstream]})
 	}
@@ -128,7 +128,7 @@ func keepLive(old *route, r Route, upstreams map[string]*upstream) (*live, error
 		a := old.inherit(v, r)
 		if a == nil {
 			var err error
-			if a, err = newArm(policy, v.upstream); err != nil {
+			if a, err = newArm(policy, l.killed, v.upstream); err != nil {
 				closeArms(made)
 				return nil, err
 			}
@@ -151,7 +151,7 @@ func (r *route) inForce(now Route) longpole.Config {
 		return now.Policy
 	}
 	if all := r.live.arms.Load().baseline; len(all) > 0 {
-		return all[0].policy.Config()
+		return all[0].wanted
 	}
 	return now.Policy
 }

@@ -204,7 +204,7 @@ func TestFaultyRoutesAreRefusedWithTheirPlace(t *testing.T) {
 		{"split: [{upstream: v1, weight: 1}, {upstream: v1, weight: 1}]", "routes[0].split[1].upstream"},
 		{"split: [{upstream: v1}, {upstream: v2}]", "routes[0].split"},
 		{"split: [{upstream: v1, weight: -1}, {upstream: v2, weight: 2}]", "routes[0].split[0].weight"},
-		{"upstream: v1, sticky: {cookie: c}", "routes[0].sticky"},
+		{"redirect: {to: /x}, sticky: {cookie: c}", "routes[0].sticky"},
 		{"static: {}, policy: {timeout: 1s}", "routes[0].policy"},
 		{"static: {}, rewrite: {path: /x}", "routes[0].rewrite"},
 		{"static: {}, request_header: {remove: a}", "routes[0].request_header"},

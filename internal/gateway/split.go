@@ -64,26 +64,13 @@ func (s *shares) pick(point float64) int {
 	return last // a rounding error beyond the end
 }
 
-// draw chooses the version and the arm of the call. A route that answers by itself has neither.
-func (v *visit) draw() {
-	l := v.route.live
-	if len(l.versions) == 0 {
-		return
-	}
-	i := 0
-	if len(l.versions) > 1 {
-		i = l.shares.Load().pick(v.point())
-	}
-	v.version = l.versions[i]
-	v.arm, v.rec.Arm, v.cohort = l.arms.Load().draw(i)
-}
-
-// point is where the call lies between 0 and 1: by its key, where the route has one and the call too, else by chance.
-func (v *visit) point() float64 {
+// point is where the call lies between 0 and 1: by its key, where the route has one and the call too, else by chance. salt
+// tells apart what is drawn.
+func (v *visit) point(salt uint64) float64 {
 	if k := v.route.cfg.Sticky; k != nil {
 		if key := k.value(v); key != "" {
 			// The route's name keeps the same callers from being the first to try every new version.
-			return float64(mix(hashOf(key)^hashOf(v.route.cfg.Name))>>11) / (1 << 53)
+			return float64(mix(hashOf(key)^hashOf(v.route.cfg.Name)^mix(salt))>>11) / (1 << 53)
 		}
 	}
 	return rand.Float64()

@@ -32,7 +32,9 @@ type RouteStatus struct {
 	ErrorRatio float64          `json:"error_ratio"`
 	LatencyMS  Quantiles        `json:"latency_ms"` // to the head of the answer, in the window
 	Endpoints  []EndpointStatus `json:"endpoints"`
-	Arms       *ArmsStatus      `json:"arms,omitempty"` // nil = no rollout
+	Arms       *ArmsStatus      `json:"arms,omitempty"`     // nil = no rollout
+	Holdback   *ArmsStatus      `json:"holdback,omitempty"` // the policy before the last promotion, on a few calls; nil = none
+	Off        []string         `json:"off,omitempty"`      // parts of the policy that are switched off by hand
 	SideStatus
 
 	Tally   stats.Tally               `json:"-"` // cumulative
@@ -71,6 +73,26 @@ type ArmsStatus struct {
 	Weight    float64   `json:"weight"`
 	Baseline  ArmStatus `json:"baseline"`
 	Candidate ArmStatus `json:"candidate"`
+}
+
+// status is that of a comparison; nil for none.
+func (t *trial) status(baseline []*arm) *ArmsStatus {
+	if t == nil {
+		return nil
+	}
+	at := max(t.version, 0)
+	tried := baseline[at]
+	if t.arms != nil {
+		tried = t.arms[at]
+	}
+	return &ArmsStatus{Weight: t.weight, Baseline: baseline[0].status(t.control.tally()), Candidate: tried.status(t.tried.tally())}
+}
+
+// off names what is switched off by hand.
+func (l *live) off() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.killed.names()
 }
 
 // ArmStatus is one cohort since Stage.
@@ -150,9 +172,8 @@ func (r *route) status(now time.Time) RouteStatus {
 		}
 		s.Endpoints = append(s.Endpoints, v.endpoints(now, a.baseline[i].policy)...)
 	}
-	if a.candidate != nil {
-		s.Arms = &ArmsStatus{Weight: a.weight, Baseline: a.baseline[0].status(a.control.tally()), Candidate: a.candidate[0].status(a.trial.tally())}
-	}
+	s.Arms, s.Holdback = a.candidate.status(a.baseline), a.holdback.status(a.baseline)
+	s.Off = r.live.off()
 	return s
 }
 

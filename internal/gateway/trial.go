@@ -1,0 +1,352 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/internal/stats"
+)
+
+// trial compares another way to treat a route's calls with the one in force. It is immutable but for its counters.
+type trial struct {
+	arms    []*arm  // by version; nil = the policy in force
+	version int     // that gets the trial's calls; -1 = as the weights say
+	weight  float64 // share of the calls; an equal one is the paired baseline
+	block   block   // all calls take part instead, by turns
+	salt    uint64  // keeps those whom a sticky key chose once from being chosen every time
+	names   [2]string
+	control *counters // of the paired baseline
+	tried   *counters
+}
+
+// block is the turn that a switchback is at.
+type block uint8
+
+const (
+	paired   block = iota // no switchback: a share of the calls each
+	washOn                // the trial's turn; what the other turn left behind is still felt, and not counted
+	countOn               // the trial's turn
+	washOff               // the baseline's turn, not counted
+	countOff              // the baseline's turn
+)
+
+// notDrawn is no point of 0..1.
+const notDrawn = -1.0
+
+func newTrial(all []*arm, version int, names [2]string) *trial {
+	return &trial{arms: all, version: version, salt: rand.Uint64(), names: names, control: new(counters), tried: new(counters)}
+}
+
+func (t *trial) close() {
+	if t != nil {
+		closeArms(t.arms)
+	}
+}
+
+// side says whether the call at a point of 0..1 is treated by the trial, and where it counts; nil = nowhere.
+func (t *trial) side(point float64) (tried bool, cohort *counters) {
+	switch t.block {
+	case washOn:
+		return true, nil
+	case countOn:
+		return true, t.tried
+	case washOff:
+		return false, nil
+	case countOff:
+		return false, t.control
+	}
+	switch {
+	case point < t.weight:
+		return true, t.tried
+	case point < 2*t.weight:
+		return false, t.control
+	}
+	return false, nil
+}
+
+// live reports whether some calls take part.
+func (t *trial) live() bool { return t != nil && (t.weight > 0 || t.block != paired) }
+
+// draw chooses the version and the arm of the call, and the cohort that it counts for. A route that answers by itself has
+// neither.
+func (v *visit) draw() {
+	l := v.route.live
+	if len(l.versions) == 0 {
+		return
+	}
+	i := 0
+	if len(l.versions) > 1 {
+		i = l.shares.Load().pick(v.point(0))
+	}
+	a := l.arms.Load()
+	v.arm = a.baseline[i]
+	if a.candidate != nil || a.holdback != nil {
+		i = v.compare(a, i)
+	}
+	v.version = l.versions[i]
+}
+
+// compare lets the call take part in one trial at most, the rollout's first.
+func (v *visit) compare(a *arms, i int) (version int) {
+	for _, t := range [...]*trial{a.candidate, a.holdback} {
+		if !t.live() {
+			continue
+		}
+		point := notDrawn
+		if t.block == paired {
+			point = v.point(t.salt)
+		}
+		tried, cohort := t.side(point)
+		if !tried && cohort == nil {
+			continue
+		}
+		v.cohort = cohort
+		if !tried {
+			v.rec.Arm = t.names[0]
+			return i
+		}
+		v.rec.Arm = t.names[1]
+		if t.version >= 0 {
+			i = t.version
+			v.arm = a.baseline[i]
+		}
+		if t.arms != nil {
+			v.arm = t.arms[i]
+		}
+		return i
+	}
+	return i
+}
+
+// Policy is the route's policy in force, the same for all its versions, with what is switched off by hand still in it. It
+// returns ErrNoRoute and ErrNoPolicy.
+func (g *Gateway) Policy(route string) (longpole.Config, error) {
+	r := g.table.Load().byName[route]
+	if r == nil {
+		return longpole.Config{}, fmt.Errorf("%w: %q", ErrNoRoute, route)
+	}
+	if len(r.live.versions) == 0 {
+		return longpole.Config{}, fmt.Errorf("%w: %q", ErrNoPolicy, route)
+	}
+	return r.live.arms.Load().baseline[0].wanted, nil
+}
+
+// Stage compiles candidate, completed by longpole.Config.Safe, as the route's second arm, without traffic. It returns
+// ErrNoRoute, ErrNoPolicy, ErrStaged, or the faults of candidate.
+func (g *Gateway) Stage(route string, candidate longpole.Config) error {
+	return g.change(route, func(l *live, now *arms) (*arms, error) {
+		if now.candidate != nil {
+			return nil, fmt.Errorf("%w: %q", ErrStaged, route)
+		}
+		all, err := g.armsFor(route, candidate, l)
+		if err != nil {
+			return nil, err
+		}
+		return &arms{baseline: now.baseline, candidate: newTrial(all, -1, [2]string{armBaseline, armCandidate}), holdback: now.holdback}, nil
+	})
+}
+
+// armsFor compiles the settings that somebody asks for by hand.
+func (g *Gateway) armsFor(route string, c longpole.Config, l *live) ([]*arm, error) {
+	c = c.Safe()
+	err := errors.Join(c.Validate(), contradictions(c))
+	var all []*arm
+	if err == nil {
+		all, err = newArms(c, l.killed, l.versions)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("gateway: policy for %q: %w", route, err)
+	}
+	g.second.share(all)
+	return all, nil
+}
+
+// StageVersion makes the version of the route's split whose upstream has that name the candidate, without traffic beyond
+// what its weight gives it. It returns ErrNoRoute, ErrNoSplit and ErrStaged.
+func (g *Gateway) StageVersion(route, upstream string) error {
+	return g.change(route, func(l *live, now *arms) (*arms, error) {
+		if now.candidate != nil {
+			return nil, fmt.Errorf("%w: %q", ErrStaged, route)
+		}
+		i, weights := l.find(upstream), l.shares.Load()
+		if i < 0 || len(l.versions) < 2 {
+			return nil, fmt.Errorf("%w: %q has no version %q", ErrNoSplit, route, upstream)
+		}
+		if weights.weights[i] > 0 {
+			return nil, fmt.Errorf("gateway: version %q of %q has a weight already; set it to 0 first, so that the baseline is without it", upstream, route)
+		}
+		return &arms{baseline: now.baseline, candidate: newTrial(nil, i, [2]string{armBaseline, armCandidate}), holdback: now.holdback}, nil
+	})
+}
+
+// find is the place of the version with that upstream, or -1.
+func (l *live) find(upstream string) int {
+	for i, v := range l.versions {
+		if v.name() == upstream && upstream != "" {
+			return i
+		}
+	}
+	return -1
+}
+
+// Weight sends the share ratio (0..MaxWeight) of the calls to the candidate, and an equal share to the paired baseline
+// cohort. Each call draws anew, or by the route's sticky key. It ends a switchback. It returns ErrNoRoute and ErrNoCandidate.
+func (g *Gateway) Weight(route string, ratio float64) error {
+	if !(ratio >= 0 && ratio <= MaxWeight) {
+		return fmt.Errorf("gateway: weight %v of the candidate of %q is not allowed; want 0..%v", ratio, route, MaxWeight)
+	}
+	return g.onCandidate(route, func(t *trial) { t.weight, t.block = ratio, paired })
+}
+
+// Turn sends all calls to the candidate, or none, until the next Turn: the blocks of a switchback, for policies whose arms
+// would feel each other through what they share. Without counted the calls count for neither cohort, as at the beginning
+// of a block. It returns ErrNoRoute and ErrNoCandidate.
+func (g *Gateway) Turn(route string, candidate, counted bool) error {
+	turn := map[[2]bool]block{{true, true}: countOn, {true, false}: washOn, {false, true}: countOff, {false, false}: washOff}[[2]bool{candidate, counted}]
+	return g.onCandidate(route, func(t *trial) { t.weight, t.block = 0, turn })
+}
+
+func (g *Gateway) onCandidate(route string, edit func(*trial)) error {
+	return g.change(route, func(_ *live, now *arms) (*arms, error) {
+		if now.candidate == nil {
+			return nil, fmt.Errorf("%w: %q", ErrNoCandidate, route)
+		}
+		next := *now
+		t := *now.candidate
+		edit(&t)
+		next.candidate = &t
+		return &next, nil
+	})
+}
+
+// Tallies are what the two cohorts did since Stage. It returns ErrNoRoute and ErrNoCandidate.
+func (g *Gateway) Tallies(route string) (baseline, candidate stats.Tally, err error) {
+	return g.tallies(route, func(a *arms) *trial { return a.candidate })
+}
+
+// Held are what the holdback's two cohorts did since Hold: calls under the policy in force, and as many under the one held
+// back. It returns ErrNoRoute and ErrNoCandidate.
+func (g *Gateway) Held(route string) (promoted, heldBack stats.Tally, err error) {
+	return g.tallies(route, func(a *arms) *trial { return a.holdback })
+}
+
+func (g *Gateway) tallies(route string, which func(*arms) *trial) (control, tried stats.Tally, err error) {
+	r := g.table.Load().byName[route]
+	if r == nil {
+		return control, tried, fmt.Errorf("%w: %q", ErrNoRoute, route)
+	}
+	t := which(r.live.arms.Load())
+	if t == nil {
+		return control, tried, fmt.Errorf("%w: %q", ErrNoCandidate, route)
+	}
+	return t.control.tally(), t.tried.tally(), nil
+}
+
+// Promote makes the candidate the route's policy, with what it has learned, or gives a version all calls. A holdback of an
+// earlier promotion ends. It returns ErrNoRoute and ErrNoCandidate.
+func (g *Gateway) Promote(route string) error {
+	var goes []*arm
+	err := g.change(route, func(l *live, now *arms) (*arms, error) {
+		t := now.candidate
+		if t == nil {
+			return nil, fmt.Errorf("%w: %q", ErrNoCandidate, route)
+		}
+		next := &arms{baseline: now.baseline}
+		if t.arms != nil {
+			next.baseline, goes = t.arms, now.baseline
+		}
+		if t.version >= 0 {
+			weights := make([]int, len(l.versions))
+			weights[t.version] = 1
+			l.shares.Store(newShares(weights))
+		}
+		if now.holdback != nil {
+			goes = append(goes[:len(goes):len(goes)], now.holdback.arms...)
+		}
+		return next, nil
+	})
+	if err == nil {
+		closeArms(goes)
+	}
+	return err
+}
+
+// Discard drops the candidate; from the next call on the route is as it was before Stage. When the candidate, or its
+// route, is gone already, as after a reload, there is nothing to do and nothing to report.
+func (g *Gateway) Discard(route string) error {
+	return g.drop(route, func(a *arms) **trial { return &a.candidate })
+}
+
+// Hold keeps the share ratio (above 0, up to 10%) of a route's calls under the policy before, and compares them with as many
+// under the one in force, so that it is known for as long as it lasts what the change is worth. It takes the place of an
+// earlier holdback. It returns ErrNoRoute, ErrNoPolicy, or the faults of before.
+func (g *Gateway) Hold(route string, before longpole.Config, ratio float64) error {
+	if !(ratio > 0 && ratio <= 0.1) {
+		return fmt.Errorf("gateway: a holdback of %v on %q is not allowed; want above 0, up to 0.1", ratio, route)
+	}
+	var old *trial
+	err := g.change(route, func(l *live, now *arms) (*arms, error) {
+		all, err := g.armsFor(route, before, l)
+		if err != nil {
+			return nil, err
+		}
+		next := *now
+		old, next.holdback = now.holdback, newTrial(all, -1, [2]string{armPromoted, armHoldback})
+		next.holdback.weight = ratio
+		return &next, nil
+	})
+	if err == nil {
+		old.close()
+	}
+	return err
+}
+
+// Release ends the holdback of a route. Without one there is nothing to do and nothing to report.
+func (g *Gateway) Release(route string) error {
+	return g.drop(route, func(a *arms) **trial { return &a.holdback })
+}
+
+// drop takes a trial out of the arms.
+func (g *Gateway) drop(route string, which func(*arms) **trial) error {
+	var old *trial
+	err := g.change(route, func(_ *live, now *arms) (*arms, error) {
+		next := *now
+		old = *which(&next)
+		*which(&next) = nil
+		return &next, nil
+	})
+	if errors.Is(err, ErrNoRoute) || errors.Is(err, ErrNoPolicy) {
+		return nil
+	}
+	if err == nil {
+		old.close()
+	}
+	return err
+}
+
+// Adopt puts c, completed by longpole.Config.Safe, in force on a route at once, without a trial: to undo a promotion, or to
+// restore one after a restart. Candidate and holdback, which were compared with something else, are dropped. It returns
+// ErrNoRoute, ErrNoPolicy, or the faults of c.
+func (g *Gateway) Adopt(route string, c longpole.Config) error {
+	var old *arms
+	err := g.change(route, func(l *live, now *arms) (*arms, error) {
+		c := c.Safe()
+		if err := errors.Join(c.Validate(), contradictions(c)); err != nil {
+			return nil, fmt.Errorf("gateway: policy for %q: %w", route, err)
+		}
+		all, err := set(now.baseline, c, l.killed)
+		if err != nil {
+			return nil, err
+		}
+		old = now
+		g.second.share(all)
+		return &arms{baseline: all}, nil
+	})
+	if err == nil {
+		old.candidate.close()
+		old.holdback.close()
+	}
+	return err
+}
