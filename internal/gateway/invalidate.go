@@ -11,6 +11,9 @@ import (
 
 // learn draws the conclusions for the caches from an answer, before the client has it.
 func (v *visit) learn(res *http.Response) {
+	if v.cohort != nil {
+		v.timings = timingsOf(res.Header)
+	}
 	switch {
 	case httpcache.Unsafe(v.r.Method):
 		v.invalidate(res)

@@ -25,7 +25,8 @@ type visit struct {
 	start      time.Time
 	version    *version // nil = the route answers by itself
 	arm        *arm     // nil = the route answers by itself
-	cohort     *counters
+	cohort     *cohort
+	timings    []timing // what the answer says it cost; read for a cohort only
 	captures   []string // what the route's pattern captured
 	caller     caller
 	key        string
@@ -222,7 +223,11 @@ func (v *visit) count(now time.Time) {
 	v.told = true
 	v.route.live.figures.add(now, &v.rec)
 	if v.cohort != nil && v.rec.Fault == "" { // what was broken on purpose speaks for no arm
-		v.cohort.add(&v.rec)
+		name := ""
+		if u := v.upstream(); u != nil {
+			name = u.name
+		}
+		v.cohort.add(&v.rec, name, v.timings)
 	}
 	v.observe(now)
 }

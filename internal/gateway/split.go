@@ -115,6 +115,24 @@ func (g *Gateway) Split(route string, weights map[string]int) error {
 	return nil
 }
 
+// Weights are those of a route's versions that are in force, by the names of their upstreams. It returns ErrNoRoute and
+// ErrNoSplit.
+func (g *Gateway) Weights(route string) (map[string]int, error) {
+	r := g.table.Load().byName[route]
+	if r == nil {
+		return nil, fmt.Errorf("%w: %q", ErrNoRoute, route)
+	}
+	if len(r.live.versions) < 2 {
+		return nil, fmt.Errorf("%w: %q", ErrNoSplit, route)
+	}
+	all := make(map[string]int, len(r.live.versions))
+	weights := r.live.shares.Load().weights
+	for i, v := range r.live.versions {
+		all[v.name()] = weights[i]
+	}
+	return all, nil
+}
+
 // Versions are what each version of a route has done since it began, by the names of their upstreams. It returns
 // ErrNoRoute and ErrNoSplit.
 func (g *Gateway) Versions(route string) (map[string]stats.Tally, error) {

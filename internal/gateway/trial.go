@@ -17,8 +17,8 @@ type trial struct {
 	block   block   // all calls take part instead, by turns
 	salt    uint64  // keeps those whom a sticky key chose once from being chosen every time
 	names   [2]string
-	control *counters // of the paired baseline
-	tried   *counters
+	control *cohort // of the paired baseline
+	tried   *cohort
 }
 
 // block is the turn that a switchback is at.
@@ -36,7 +36,7 @@ const (
 const notDrawn = -1.0
 
 func newTrial(all []*arm, version int, names [2]string) *trial {
-	return &trial{arms: all, version: version, salt: rand.Uint64(), names: names, control: new(counters), tried: new(counters)}
+	return &trial{arms: all, version: version, salt: rand.Uint64(), names: names, control: new(cohort), tried: new(cohort)}
 }
 
 func (t *trial) close() {
@@ -46,7 +46,7 @@ func (t *trial) close() {
 }
 
 // side says whether the call at a point of 0..1 is treated by the trial, and where it counts; nil = nowhere.
-func (t *trial) side(point float64) (tried bool, cohort *counters) {
+func (t *trial) side(point float64) (tried bool, to *cohort) {
 	switch t.block {
 	case washOn:
 		return true, nil
@@ -98,11 +98,11 @@ func (v *visit) compare(a *arms, i int) (version int) {
 		if t.block == paired {
 			point = v.point(t.salt)
 		}
-		tried, cohort := t.side(point)
-		if !tried && cohort == nil {
+		tried, to := t.side(point)
+		if !tried && to == nil {
 			continue
 		}
-		v.cohort = cohort
+		v.cohort = to
 		if !tried {
 			v.rec.Arm = t.names[0]
 			return i

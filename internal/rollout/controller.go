@@ -6,14 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/conf"
-	"github.com/longpole/longpole/internal/stats"
 )
 
 // Errors of a Controller, for errors.Is.
@@ -23,6 +25,9 @@ var (
 	ErrEnded   = errors.New("rollout: it has ended, or is ending, already")
 	ErrStale   = errors.New("rollout: the policy in force is not the one that the change starts from")
 	ErrClosed  = errors.New("rollout: the controller is closed")
+	ErrState   = errors.New("rollout: it is not in the state for that")
+	ErrBlocked = errors.New("rollout: nothing may be tried on the route now")
+	ErrJournal = errors.New("rollout: the journal cannot be written")
 )
 
 const (
@@ -30,25 +35,6 @@ const (
 	journalLines = 64  // of one rollout
 	lastTries    = 3   // to drop a candidate when the program ends
 )
-
-// Target moves the traffic of routes between the policy in force and a candidate. Its methods do not block, and may be
-// called for several routes at once. All but Tallies are pointer swaps.
-type Target interface {
-	// Policy is the policy in force; an error for a route that does not exist.
-	Policy(route string) (longpole.Config, error)
-	// Stage compiles the candidate, which gets no traffic yet. After an error nothing is staged.
-	Stage(route string, candidate longpole.Config) error
-	// Weight sets the share of the calls, at most 0.5, that the candidate gets, drawn at random for each call. An
-	// equal share, drawn alike, is the baseline cohort, with the policy in force.
-	Weight(route string, ratio float64) error
-	// Tallies is what the two cohorts did since Stage.
-	Tallies(route string) (baseline, candidate stats.Tally, err error)
-	// Promote makes the candidate the policy in force.
-	Promote(route string) error
-	// Discard drops the candidate. It should return nil when there is none, as after the route was changed or
-	// removed by other means: an error is taken as a candidate that is still there.
-	Discard(route string) error
-}
 
 // Event is one line of a rollout's journal.
 type Event struct {
@@ -66,8 +52,10 @@ type Status struct {
 	Step   int     `json:"step"` // counted from 1; 0 before the first
 	Steps  int     `json:"steps"`
 	Weight float64 `json:"weight"` // share of the calls that the candidate gets now
-	Goal   string  `json:"goal"`
-	Target string  `json:"target"`
+	// Version is the upstream that is tried, in place of a policy.
+	Version string `json:"version,omitempty"`
+	Goal    string `json:"goal"`
+	Target  string `json:"target"`
 	// SliceMS, WarmupMS and MaxDurationMS are the pace.
 	SliceMS       float64         `json:"slice_ms"`
 	WarmupMS      float64         `json:"warmup_ms"`
@@ -85,6 +73,11 @@ type Status struct {
 	Change        json.RawMessage `json:"change,omitempty"`
 	Journal       []Event         `json:"journal"`
 	Dropped       int             `json:"journal_dropped,omitempty"` // lines in the middle that did not fit
+	Blocked       string          `json:"blocked,omitempty"`         // why it gets no more calls now, as that the route's budget of errors burns
+	Restarts      int             `json:"restarts,omitempty"`        // times that the program ended in the middle of it
+	Weights       map[string]int  `json:"weights,omitempty"`         // of the route's versions before a version was promoted
+	Undone        time.Time       `json:"undone,omitzero"`           // when a promotion was taken back
+	UndoReason    string          `json:"undo_reason,omitempty"`
 }
 
 // Controller runs rollouts against a Target, one at a time for each route.
@@ -92,16 +85,18 @@ type Status struct {
 // Make one with NewController and call Run once; what was started before waits for it. All methods are safe for
 // concurrent use. It remembers the last 100 that ended.
 type Controller struct {
-	target Target
-	log    *slog.Logger
-	wake   chan struct{} // a rollout was started; holds one
-	quit   chan struct{} // closed by Close
-	ran    sync.WaitGroup
+	o    Options
+	wake chan struct{} // a rollout was started; holds one
+	quit chan struct{} // closed by Close
+	ran  sync.WaitGroup
 
 	mu     sync.Mutex
 	all    []*run // in order of start
 	next   int
 	closed bool
+	frozen map[string]string // by route, "" = all: why nothing may be tried
+
+	unwritten atomic.Uint64
 }
 
 // run is one rollout.
@@ -120,19 +115,39 @@ type run struct {
 	journal []Event
 	dropped int
 	final   *Status // once ended, in place of st
+
+	restarts int
+	weights  map[string]int
 }
 
-// NewController returns a Controller that logs to log; nil = not at all.
-func NewController(t Target, log *slog.Logger) *Controller {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+// Options is what a Controller works with.
+type Options struct {
+	Target  Target
+	Log     *slog.Logger                       // nil = nothing is logged
+	Journal Journal                            // nil = nothing outlives the process
+	Gate    func(route string) (reason string) // says why nothing on the route may get more calls, as while its error budget burns; "" = it may. nil = always. It must not block
+}
+
+// NewController makes a Controller that does nothing before Run. What a journal holds, Restore brings back.
+func NewController(o Options) *Controller {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Controller{target: t, log: log, wake: make(chan struct{}, 1), quit: make(chan struct{})}
+	return &Controller{o: o, wake: make(chan struct{}, 1), quit: make(chan struct{}), frozen: map[string]string{}}
+}
+
+// gate says why nothing on the route may get more calls.
+func (c *Controller) gate(route string) string {
+	if c.o.Gate == nil {
+		return ""
+	}
+	return c.o.Gate(route)
 }
 
 // Start asks for a rollout and returns its id. It errs with the faults of spec, with ErrBusy while another rollout of
 // the route is under way, with ErrStale when spec.Change.From is given and no longer in force, with ErrClosed after
-// the end of Run, or with the Target's error for an unknown route.
+// the end of Run, with ErrBlocked while the Gate or a kill switch says so, with ErrJournal when it could not be written
+// down, or with the Target's error for an unknown route.
 func (c *Controller) Start(spec Spec) (id string, err error) {
 	if err := spec.Validate(); err != nil {
 		return "", err
@@ -141,15 +156,20 @@ func (c *Controller) Start(spec Spec) (id string, err error) {
 	if spec.Change.From, err = c.from(spec.Change); err != nil {
 		return "", err
 	}
-	change, err := conf.MarshalJSON(spec.Change)
-	if err != nil {
-		return "", fmt.Errorf("rollout: describe the change: %w", err)
+	if reason := c.gate(spec.Change.Route); reason != "" {
+		return "", fmt.Errorf("%w: %s", ErrBlocked, reason)
 	}
-	r := &run{c: c, spec: spec, change: change, ended: make(chan struct{}), st: pending(spec), started: time.Now()}
+	if spec.Seed == 0 {
+		spec.Seed = rand.Uint64()
+	}
+	r, err := c.newRun(spec, time.Now())
+	if err != nil {
+		return "", err
+	}
 	if err := c.admit(r); err != nil {
 		return "", err
 	}
-	c.log.Info("rollout started", "rollout", r.id, "route", spec.Change.Route, "goal", spec.Goal, "target", spec.Target)
+	c.o.Log.Info("rollout started", "rollout", r.id, "route", spec.Change.Route, "goal", spec.Goal, "target", spec.Target)
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -157,9 +177,17 @@ func (c *Controller) Start(spec Spec) (id string, err error) {
 	return r.id, nil
 }
 
+func (c *Controller) newRun(spec Spec, started time.Time) (*run, error) {
+	change, err := conf.MarshalJSON(spec.Change)
+	if err != nil {
+		return nil, fmt.Errorf("rollout: describe the change: %w", err)
+	}
+	return &run{c: c, spec: spec, change: change, ended: make(chan struct{}), st: pending(spec), started: started}, nil
+}
+
 // from is the policy in force, which must be the one that the change names.
 func (c *Controller) from(change longpole.Change) (longpole.Config, error) {
-	inForce, err := c.target.Policy(change.Route)
+	inForce, err := c.o.Target.Policy(change.Route)
 	if err != nil {
 		return longpole.Config{}, fmt.Errorf("rollout: route %q: %w", change.Route, err)
 	}
@@ -176,27 +204,46 @@ func (c *Controller) admit(r *run) error {
 	if c.closed {
 		return ErrClosed
 	}
-	ended := 0
+	for _, route := range []string{"", r.spec.Change.Route} {
+		if reason, ok := c.frozen[route]; ok {
+			return fmt.Errorf("%w: rollouts are switched off: %s", ErrBlocked, reason)
+		}
+	}
 	for _, other := range c.all {
-		if other.isFinal() {
-			ended++
-		} else if other.spec.Change.Route == r.spec.Change.Route {
+		if !other.isFinal() && other.spec.Change.Route == r.spec.Change.Route {
 			return fmt.Errorf("%w: %s", ErrBusy, other.id)
 		}
 	}
-	for i := 0; i < len(c.all) && ended > kept-1; {
-		if c.all[i].isFinal() {
-			c.all = append(c.all[:i:i], c.all[i+1:]...)
-			ended--
-			continue
-		}
-		i++
+	r.id = "r" + strconv.Itoa(c.next+1)
+	if err := c.began(r); err != nil {
+		return err
 	}
 	c.next++
-	r.id = "r" + strconv.Itoa(c.next)
 	r.note("asked for: " + reasonOr(r.spec.Reason))
+	c.forget()
 	c.all = append(c.all, r)
 	return nil
+}
+
+// forget makes room for one more that ended. The newest promotion of a route is never forgotten: it is in force.
+func (c *Controller) forget() {
+	inForce := map[string]bool{}
+	var left []*run
+	ended := 0
+	for _, r := range slices.Backward(c.all) {
+		s := r.status()
+		newest := s.Phase == Promoted && s.Undone.IsZero() && !inForce[s.Route]
+		if newest {
+			inForce[s.Route] = true
+		} else if s.Phase.Final() {
+			if ended++; ended >= kept {
+				continue
+			}
+		}
+		left = append(left, r)
+	}
+	slices.Reverse(left)
+	c.all = left
 }
 
 func reasonOr(reason string) string {
@@ -334,7 +381,7 @@ func (c *Controller) fresh() (list []*run) {
 
 func (c *Controller) abortAll(reason string) {
 	for _, s := range c.List() {
-		if s.Phase.Final() {
+		if s.Phase.Final() || c.suspended(s.ID) {
 			continue
 		}
 		var err error
@@ -345,7 +392,7 @@ func (c *Controller) abortAll(reason string) {
 			}
 		}
 		if err != nil {
-			c.log.Error("rollout: the candidate could not be dropped", "rollout", s.ID, "route", s.Route, "error", err)
+			c.o.Log.Error("rollout: the candidate could not be dropped", "rollout", s.ID, "route", s.Route, "error", err)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -30,6 +31,11 @@ type road struct {
 	baseline, candidate stats.Tally
 	commands            []string
 	refuse              map[string]int // how many of these calls err; -1 = all
+	version             string
+	weights             map[string]int
+	held                float64
+	turns               bool // the arms take turns
+	turn                [2]bool
 }
 
 func newRoad(scale float64) *road {
@@ -81,8 +87,12 @@ func (r *road) Tallies(string) (baseline, candidate stats.Tally, err error) {
 	}
 	n := int(time.Since(r.fed).Seconds() * 50)
 	r.fed = time.Now()
-	r.baseline = r.baseline.Merge(cohort(r.rng, n, 1))
-	r.candidate = r.candidate.Merge(cohort(r.rng, n, r.scale))
+	if !r.turns || r.turn == [2]bool{false, true} {
+		r.baseline = r.baseline.Merge(cohort(r.rng, n, 1))
+	}
+	if !r.turns || r.turn == [2]bool{true, true} {
+		r.candidate = r.candidate.Merge(cohort(r.rng, n, r.scale))
+	}
 	return r.baseline, r.candidate, nil
 }
 
@@ -92,7 +102,12 @@ func (r *road) Promote(string) error {
 	if err := r.called("promote", "promote"); err != nil {
 		return err
 	}
-	r.policy, r.staged, r.weight = *r.staged, nil, 0
+	if r.version != "" {
+		r.weights = only(r.weights, r.version)
+	} else {
+		r.policy = *r.staged
+	}
+	r.staged, r.weight = nil, 0
 	return nil
 }
 
@@ -104,6 +119,57 @@ func (r *road) Discard(string) error {
 	}
 	r.staged, r.weight = nil, 0
 	return nil
+}
+
+func (r *road) StageVersion(_, upstream string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.staged, r.version, r.baseline, r.candidate, r.fed = &longpole.Config{}, upstream, stats.Tally{}, stats.Tally{}, time.Now()
+	return r.called("stage", "stage version "+upstream)
+}
+
+func (r *road) Turn(_ string, candidate, counted bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turns, r.turn = true, [2]bool{candidate, counted}
+	return r.called("turn", fmt.Sprint("turn ", candidate, " ", counted))
+}
+
+func (r *road) Adopt(_ string, c longpole.Config) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.called("adopt", "adopt"); err != nil {
+		return err
+	}
+	r.policy, r.held = c, 0
+	return nil
+}
+
+func (r *road) Weights(string) (map[string]int, error) {
+	if r.weights == nil {
+		return nil, errTarget
+	}
+	return maps.Clone(r.weights), nil
+}
+
+func (r *road) Split(_ string, weights map[string]int) error {
+	r.weights = weights
+	return r.called("split", fmt.Sprint("split ", weights))
+}
+
+func (r *road) Hold(_ string, _ longpole.Config, ratio float64) error {
+	r.held = ratio
+	return r.called("hold", fmt.Sprint("hold ", ratio))
+}
+
+func (r *road) Held(string) (promoted, heldBack stats.Tally, err error) {
+	return promoted, heldBack, errTarget
+}
+
+func (r *road) Release(string) error { return r.called("release", "release") }
+
+func (r *road) Kill(route string, parts ...string) error {
+	return r.called("kill", fmt.Sprint("kill ", route, " ", parts))
 }
 
 func (r *road) expect(t *testing.T, commands ...string) {
@@ -123,7 +189,7 @@ func trial() Spec {
 // controlled runs f with a controller whose Run is going, in a bubble.
 func controlled(t *testing.T, r *road, f func(*Controller)) {
 	synctest.Test(t, func(t *testing.T) {
-		c := NewController(r, nil)
+		c := NewController(Options{Target: r})
 		ended := make(chan error, 1)
 		go func() { ended <- c.Run(t.Context()) }()
 		synctest.Wait()
@@ -154,7 +220,7 @@ func mustStart(t *testing.T, c *Controller, s Spec) string {
 	return id
 }
 
-var climbed = []string{"stage", "weight 0.05", "weight 0.1", "weight 0.25", "weight 0.5"}
+var climbed = []string{"stage", "weight 0.01", "weight 0.05", "weight 0.25", "weight 0.5"}
 
 func TestAnImprovementBecomesThePolicy(t *testing.T) {
 	r := newRoad(.6)
@@ -282,7 +348,7 @@ func TestPeopleMayEndARollout(t *testing.T) {
 		if err := c.Abort(id, "pager"); err != nil {
 			t.Error(err)
 		}
-		r.expect(t, "stage", "weight 0.05", "discard")
+		r.expect(t, "stage", "weight 0.01", "discard")
 		s, _ := c.Get(id)
 		if s.Phase != Aborted || s.Outcome != "pager" {
 			t.Errorf("%s: %s", s.Phase, s.Outcome)
@@ -345,9 +411,9 @@ func TestDroppingIsNotTriedForever(t *testing.T) {
 func TestATargetThatErrsKeepsItsPolicy(t *testing.T) {
 	for name, want := range map[string][]string{
 		"stage":   {"stage"},
-		"weight":  {"stage", "weight 0.05", "discard"},
+		"weight":  {"stage", "weight 0.01", "discard"},
 		"promote": append(climbed[:5:5], "promote", "discard"),
-		"tallies": {"stage", "weight 0.05", "discard"},
+		"tallies": {"stage", "weight 0.01", "discard"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRoad(.6)
@@ -367,7 +433,7 @@ func TestTheEndOfTheProgramDropsCandidates(t *testing.T) {
 	for _, refusals := range []int{0, 2} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRoad(1)
-			c := NewController(r, nil)
+			c := NewController(Options{Target: r})
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- c.Run(ctx) }()
@@ -394,7 +460,7 @@ func TestTheEndOfTheProgramDropsCandidates(t *testing.T) {
 }
 
 func TestCloseWithoutRunEndsWhatIsPending(t *testing.T) {
-	c := NewController(newRoad(1), nil)
+	c := NewController(Options{Target: newRoad(1)})
 	id, err := c.Start(trial())
 	if err != nil {
 		t.Fatal(err)
@@ -431,7 +497,7 @@ func TestHistoryIsBounded(t *testing.T) {
 }
 
 func TestJournalIsBounded(t *testing.T) {
-	r := &run{}
+	r := &run{c: NewController(Options{})}
 	for i := range 10 * journalLines {
 		r.note(fmt.Sprint(i))
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/longpole/longpole/internal/judge"
 	"github.com/longpole/longpole/internal/stats"
 )
 
@@ -16,6 +17,7 @@ const (
 	Pending         Phase = "pending"      // asked for; the candidate gets no traffic yet
 	Warmup          Phase = "warmup"       // on the first step, not judged yet
 	Step            Phase = "step"         // judged
+	Paused          Phase = "paused"       // by a person: no calls for the candidate until it is resumed
 	Promoted        Phase = "promoted"     // the candidate is the policy now
 	RolledBack      Phase = "rolled_back"  // the candidate was worse; the old policy stays
 	Aborted         Phase = "aborted"      // ended by a person, by the end of the program or by a Target that errs; the old policy stays
@@ -24,9 +26,11 @@ const (
 
 const (
 	leastStepSlices  = 3           // judged before a step is left
+	leastStepCalls   = 100         // of each cohort, likewise
 	mostBlindSlices  = 6           // in a row without an answer from the Target
 	mostTries        = 60          // to drop a candidate
 	minReferenceSpan = time.Second // shorter warm-ups say nothing of the rate
+	glance           = time.Second // between two looks of the judge's fast tier
 )
 
 // Final reports whether the rollout has ended.
@@ -37,7 +41,8 @@ func (p Phase) Final() bool {
 // sample is one look at the cohorts: cumulative since the candidate was staged.
 type sample struct {
 	baseline, candidate stats.Tally
-	err                 error // the Target could not answer
+	err                 error  // the Target could not answer
+	gate                string // why nothing may get more calls now; "" = it may
 }
 
 func (s sample) since(o sample) sample {
@@ -48,6 +53,7 @@ func (s sample) since(o sample) sample {
 type command struct {
 	do     order
 	weight float64
+	turn   judge.Turn
 }
 
 type order string
@@ -55,6 +61,7 @@ type order string
 const (
 	stage   order = "stage"
 	weigh   order = "weigh"
+	turn    order = "turn"
 	promote order = "promote"
 	discard order = "discard"
 )
@@ -62,19 +69,27 @@ const (
 // state is a rollout between two slices. It is a value: step and its siblings
 // return a new one and leave the old as it was.
 type state struct {
-	phase    Phase
-	at       int // index of Spec.Steps
-	weight   float64
-	began    time.Time
-	judge    Judge
-	warm     sample // when the warm-up ended
-	judged   sample // when the last judged slice ended
-	last     sample // the newest
-	entered  sample // when the step began
-	slices   int    // judged in this step
-	referred uint64 // calls of the baseline that the judge's thresholds stand on
-	blind    int    // looks in a row that failed
-	plan     string
+	phase   Phase
+	at      int // index of Spec.Steps
+	weight  float64
+	began   time.Time
+	due     time.Time // when the slice ends
+	judge   judge.Judge
+	warm    sample // when the warm-up ended
+	judged  sample // when the last slice ended
+	last    sample // the newest
+	entered sample // when the step began
+	slices  int    // judged in this step
+	blind   int    // slices in a row that failed
+	paused  bool   // both cohorts suffer
+	gate    string // why nothing may get more calls now; "" = it may
+	plan    string
+
+	halted  time.Time // by a person; zero = not
+	rebase  bool      // what the cohorts did until the next look is not judged
+	back    judge.Switchback
+	blocks  judge.Blocks
+	current judge.Turn
 	// ending is the phase that follows once the Target has carried out the last command; "" = not ending.
 	ending Phase
 	tries  int // of that command
@@ -84,38 +99,71 @@ type state struct {
 
 // pending is a rollout that was asked for.
 func pending(spec Spec) state {
-	return state{phase: Pending, judge: NewJudge(spec.Target, spec.AttemptsFactor)}
+	c := judge.Config{Target: spec.Target, AttemptsFactor: spec.AttemptsFactor, Blocks: spec.Switchback > 0}
+	if r := spec.Change.To.Retry; r != nil && !r.Off && r.Hedge != nil {
+		c.CostFactor = spec.AttemptsFactor // more attempts are what such a change buys its latency with
+	}
+	return state{phase: Pending, judge: judge.New(c)}
 }
 
 // begin starts a pending rollout.
 func begin(spec Spec, st state, now time.Time) (state, []command) {
-	st.phase, st.began, st.weight = Warmup, now, spec.Steps[0]
+	st.phase, st.began, st.due = Warmup, now, now.Add(spec.Slice)
+	if spec.Switchback > 0 {
+		st.current = judge.Turn{Judged: true}
+		return st.note("candidate staged; the baseline warms up for %s", spec.Warmup), []command{{do: stage}, {do: turn, turn: st.current}}
+	}
+	st.weight = spec.Steps[0]
 	st = st.note("candidate staged; it gets %s of the calls and warms up for %s", percent(st.weight), spec.Warmup)
 	return st, []command{{do: stage}, {do: weigh, weight: st.weight}}
 }
 
-// step takes one look at the cohorts.
+// tick is the time between two looks at the cohorts.
+func tick(spec Spec) time.Duration { return min(spec.Slice, glance) }
+
+// step takes one look at the cohorts: a glance by the judge's fast tier or, when a slice is over, all of it.
 func step(spec Spec, st state, now time.Time, s sample) (state, []command) {
+	over := now.Add(tick(spec) / 2).After(st.due) // a look that comes a little early is the slice's last
 	switch {
-	case st.phase == Pending || st.phase.Final():
+	case st.phase == Pending || st.phase.Final() || !over && (st.ending != "" || s.err != nil):
 		return st, nil
-	case st.ending != "":
+	case !st.halted.IsZero() && st.ending == "":
+		return st, nil
+	case over:
+		st.due = now.Add(spec.Slice)
+	}
+	if st.ending != "" {
 		return st, []command{{do: discard}}
 	}
 	overdue := now.Sub(st.began) >= spec.MaxDuration
 	if s.err != nil {
 		return missed(spec, st, s.err, overdue)
 	}
+	st = st.gated(s.gate)
+	if st.rebase {
+		st.rebase, st.last, st.judged, st.entered = false, s, s, s
+		return st, nil
+	}
+	if spec.Switchback > 0 && st.phase == Step {
+		return takeTurns(spec, st, now, s, overdue)
+	}
+	second := s.since(st.last)
+	st.judge.Watch(second.baseline, second.candidate)
 	st.blind, st.last = 0, s
-	if st.phase == Warmup {
+	switch {
+	case st.judge.Verdict() == Worse:
+		return end(st, RolledBack, st.sentence())
+	case !over:
+		return st, nil
+	case st.phase == Warmup:
 		return warmUp(spec, st, now, overdue)
 	}
 	slice := s.since(st.judged)
 	if st.judge.Add(slice.baseline, slice.candidate) {
-		st.judged = s
 		st.slices++
-		st = st.refer()
+		st.judge.Freeze(s.baseline)
 	}
+	st.judged = s
 	return decide(spec, st, overdue)
 }
 
@@ -143,25 +191,20 @@ func warmUp(spec Spec, st state, now time.Time, overdue bool) (state, []command)
 	case elapsed < spec.Warmup:
 		return st, nil
 	}
-	if st = st.refer(); st.referred == 0 {
+	if !st.judge.Freeze(st.last.baseline) {
 		return st, nil
 	}
 	rate := float64(st.last.baseline.Calls) / max(elapsed, minReferenceSpan).Seconds()
 	widest := spec.Steps[len(spec.Steps)-1]
-	st.plan = Plan(rate*widest/spec.Steps[0], spec.MaxDuration-elapsed)
+	st.plan = judge.Plan(rate*widest/spec.Steps[0], spec.MaxDuration-elapsed)
 	st.phase = Step
 	st.warm, st.judged, st.entered = st.last, st.last, st.last
 	st = st.note("warmed up after %s: %s", elapsed.Round(time.Millisecond), st.plan)
-	return st, nil
-}
-
-// refer fixes the thresholds anew each time that the baseline's calls have doubled: a p99 of the first hundred calls
-// may lie where hardly any call of thousands does, and nothing could be told from those.
-func (st state) refer() state {
-	if calls := st.last.baseline.Latency.Count(); calls >= 2*st.referred && st.judge.Freeze(st.last.baseline.Latency) {
-		st.referred = calls
+	if spec.Switchback > 0 {
+		st.back = judge.Switchback{Seed: spec.Seed, Start: now, Block: spec.Switchback, Washout: spec.Washout}
+		return takeTurns(spec, st, now, st.last, overdue)
 	}
-	return st
+	return st, nil
 }
 
 // decide ends the rollout, moves it to the next step, or lets it go on.
@@ -170,23 +213,110 @@ func decide(spec Spec, st state, overdue bool) (state, []command) {
 	reached := verdict == Improved || verdict == NoWorse && spec.Goal == GoalNoWorse
 	settled := st.slices >= leastStepSlices && enoughCalls(st.last.since(st.entered))
 	lastStep := st.at == len(spec.Steps)-1
+	if st.paused != (verdict == Environment) {
+		st.paused = !st.paused
+		st = st.note("%s", st.sentence())
+	}
 	switch {
 	case verdict == Worse:
 		return end(st, RolledBack, st.sentence())
 	case verdict == Invalid:
 		return end(st, InconclusiveEnd, st.sentence())
-	case lastStep && reached && settled:
+	case lastStep && reached && settled && st.gate == "" && !st.judge.LeansWorse():
 		return end(st, Promoted, st.sentence())
 	case overdue:
 		return expire(spec, st)
-	case !lastStep && settled && !st.judge.leansWorse():
+	case !lastStep && settled && !st.paused && st.gate == "" && !st.judge.LeansWorse() && st.bearable(spec):
 		return climb(spec, st)
 	}
 	return st, nil
 }
 
+// bearable reports whether the next step may be taken: what is not known yet of the candidate, times the calls that it
+// would get in addition, is a share of the calls that the owner is ready to risk. So the ramp goes by evidence: a busy
+// route climbs fast, a quiet one waits until it knows more.
+func (st state) bearable(spec Spec) bool {
+	seen := st.last.since(st.warm)
+	worst := 0.0
+	for _, m := range st.judge.Judgement(seen.baseline, seen.candidate).Metrics {
+		if m.Downstream == "" && (m.Metric == "errors" || m.Metric == "timeouts" || m.Metric == "p99") {
+			worst = max(worst, m.High)
+		}
+	}
+	return worst*(spec.Steps[st.at+1]-spec.Steps[st.at]) <= spec.Risk
+}
+
+// gated takes note of why nothing may get more calls, or that it may again.
+func (st state) gated(gate string) state {
+	if (gate == "") == (st.gate == "") {
+		st.gate = gate
+		return st
+	}
+	st.gate = gate
+	if gate != "" {
+		return st.note("held where it is: %s", gate)
+	}
+	return st.note("goes on: nothing holds it any more")
+}
+
+// takeTurns is a look at a switchback: it gives the calls to whose turn it is, and judges pairs of turns.
+func takeTurns(spec Spec, st state, now time.Time, s sample, overdue bool) (state, []command) {
+	var commands []command
+	st.blind, st.last = 0, s
+	base, cand, ok := st.blocks.Look(st.back, now, s.baseline, s.candidate)
+	if t := st.back.At(now); t.Candidate != st.current.Candidate || t.Judged != st.current.Judged {
+		commands = append(commands, command{do: turn, turn: t})
+		st.current = t
+	}
+	st.weight = 0
+	if st.current.Candidate {
+		st.weight = 1
+	}
+	if ok && st.judge.Add(base, cand) {
+		st.slices++
+		st.judge.Freeze(s.baseline)
+	}
+	verdict := st.judge.Verdict()
+	switch {
+	case verdict == Worse:
+		return end(st, RolledBack, st.sentence())
+	case verdict == Invalid:
+		return end(st, InconclusiveEnd, st.sentence())
+	case st.slices >= leastStepSlices && st.gate == "" && (verdict == Improved || verdict == NoWorse && spec.Goal == GoalNoWorse):
+		return end(st, Promoted, st.sentence())
+	case overdue:
+		return expire(spec, st)
+	}
+	return st, commands
+}
+
+// pause takes the calls from the candidate until resume.
+func pause(st state, now time.Time, reason string) (state, []command) {
+	st.halted = now
+	st.weight = 0
+	return st.note("paused: %s", reason), []command{{do: weigh}}
+}
+
+// resume gives them back. The time in between does not count, and what the cohorts did then is not judged.
+func resume(spec Spec, st state, now time.Time, reason string) (state, []command) {
+	gone := now.Sub(st.halted)
+	st.began, st.due, st.halted, st.rebase = st.began.Add(gone), now.Add(spec.Slice), time.Time{}, true
+	st = st.note("resumed after %s: %s", gone.Round(time.Second), reason)
+	if spec.Switchback > 0 {
+		st.back.Start, st.blocks = now, judge.Blocks{}
+		if st.phase == Warmup {
+			st.current = judge.Turn{Judged: true}
+		} else {
+			st.current = judge.Turn{} // the washout after nothing
+		}
+		return st, []command{{do: turn, turn: st.current}}
+	}
+	st.weight = spec.Steps[st.at]
+	return st, []command{{do: weigh, weight: st.weight}}
+}
+
 func enoughCalls(s sample) bool {
-	return s.baseline.Calls >= minCalls && s.candidate.Calls >= minCalls
+	return s.baseline.Calls >= leastStepCalls && s.candidate.Calls >= leastStepCalls
 }
 
 func climb(spec Spec, st state) (state, []command) {
@@ -201,7 +331,7 @@ func climb(spec Spec, st state) (state, []command) {
 // expire is the end of MaxDuration.
 func expire(spec Spec, st state) (state, []command) {
 	why := fmt.Sprintf("not decided in %s. %s", spec.MaxDuration, st.sentence())
-	if spec.OnInconclusive == Promote && st.judge.enough() && st.blind == 0 {
+	if spec.OnInconclusive == Promote && st.judge.Enough() && st.blind == 0 {
 		return end(st, Promoted, why+" Promoted all the same, as asked.")
 	}
 	return end(st, InconclusiveEnd, why)
@@ -271,7 +401,7 @@ func failed(st state, c command, err error) (state, []command) {
 
 func (st state) sentence() string {
 	seen := st.last.since(st.warm)
-	return st.judge.Judgement(seen.baseline.Latency, seen.candidate.Latency).Sentence
+	return st.judge.Judgement(seen.baseline, seen.candidate).Sentence
 }
 
 // note adds a line for the journal. It never writes into a slice that another state holds.

@@ -3,6 +3,7 @@ package rollout
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -56,6 +57,15 @@ func (y *story) take(st state, commands []command) {
 	}
 }
 
+// cohort is a tally of n calls with latencies of scale times lognormal(20 ms, 0.5).
+func cohort(rng *rand.Rand, n int, scale float64) stats.Tally {
+	var h stats.Histogram
+	for range n {
+		h.Record(time.Duration(scale * 20e6 * math.Exp(.5*rng.NormFloat64())))
+	}
+	return stats.Tally{Latency: h.Snapshot(), Calls: uint64(n), Attempts: uint64(n)}
+}
+
 func (y *story) slice() {
 	y.now = y.now.Add(y.spec.Slice)
 	y.sample.baseline = y.sample.baseline.Merge(cohort(y.rng, y.perSlice, 1))
@@ -90,7 +100,7 @@ func (y *story) expect(phase Phase, commands ...string) {
 func TestAGoodCandidateClimbsEveryStep(t *testing.T) {
 	y := tell(t, spec())
 	y.until(180)
-	y.expect(Promoted, "stage", "weigh 0.05", "weigh 0.1", "weigh 0.25", "weigh 0.5", "promote")
+	y.expect(Promoted, "stage", "weigh 0.01", "weigh 0.05", "weigh 0.25", "weigh 0.5", "promote")
 	if got := y.now.Sub(start); got < y.spec.Warmup+4*leastStepSlices*y.spec.Slice {
 		t.Errorf("promoted after %v", got)
 	}
@@ -103,7 +113,7 @@ func TestABadCandidateIsRolledBackOnItsWay(t *testing.T) {
 	y := tell(t, spec())
 	y.scale = 2
 	y.until(60)
-	y.expect(RolledBack, "stage", "weigh 0.05", "discard")
+	y.expect(RolledBack, "stage", "weigh 0.01", "discard")
 	if !strings.Contains(y.st.reason, "Worse: p") {
 		t.Errorf("reason: %q", y.st.reason)
 	}
@@ -116,7 +126,7 @@ func TestACandidateThatTurnsBadIsRolledBackAtAnyStep(t *testing.T) {
 	}
 	y.scale = 3
 	y.until(100)
-	y.expect(RolledBack, "stage", "weigh 0.05", "weigh 0.1", "weigh 0.25", "discard")
+	y.expect(RolledBack, "stage", "weigh 0.01", "weigh 0.05", "weigh 0.25", "discard")
 }
 
 func TestToBeNoWorseIsNotEnoughToImprove(t *testing.T) {
@@ -124,7 +134,7 @@ func TestToBeNoWorseIsNotEnoughToImprove(t *testing.T) {
 	s.Goal, s.MaxDuration = GoalImprove, 6*time.Minute
 	y := tell(t, s)
 	y.until(100)
-	y.expect(InconclusiveEnd, "stage", "weigh 0.05", "weigh 0.1", "weigh 0.25", "weigh 0.5", "discard")
+	y.expect(InconclusiveEnd, "stage", "weigh 0.01", "weigh 0.05", "weigh 0.25", "weigh 0.5", "discard")
 	if !strings.Contains(y.st.reason, "not decided in 6m0s") {
 		t.Errorf("reason: %q", y.st.reason)
 	}
@@ -136,7 +146,7 @@ func TestAnImprovementIsPromoted(t *testing.T) {
 	y := tell(t, s)
 	y.scale = .6
 	y.until(180)
-	y.expect(Promoted, "stage", "weigh 0.05", "weigh 0.1", "weigh 0.25", "weigh 0.5", "promote")
+	y.expect(Promoted, "stage", "weigh 0.01", "weigh 0.05", "weigh 0.25", "weigh 0.5", "promote")
 	if !strings.HasPrefix(y.st.reason, "Improved: p99") {
 		t.Errorf("reason: %q", y.st.reason)
 	}
@@ -149,7 +159,7 @@ func TestTooLittleTrafficNeverLeavesTheWarmUp(t *testing.T) {
 		y := tell(t, s)
 		y.perSlice = 0
 		y.until(1000)
-		y.expect(InconclusiveEnd, "stage", "weigh 0.05", "discard")
+		y.expect(InconclusiveEnd, "stage", "weigh 0.01", "discard")
 		if y.now.Sub(start) != s.MaxDuration {
 			t.Errorf("ended after %v", y.now.Sub(start))
 		}
@@ -220,19 +230,19 @@ func TestTheReferenceGrowsWithTheBaseline(t *testing.T) {
 	for y.st.phase != Step {
 		y.slice()
 	}
-	if y.st.referred != 120 {
-		t.Errorf("first reference of %d calls", y.st.referred)
+	if y.st.judge.Referred() != 120 {
+		t.Errorf("first reference of %d calls", y.st.judge.Referred())
 	}
 	for range 25 {
 		y.slice()
 	}
-	if y.st.referred != 960 {
-		t.Errorf("reference of %d calls after %d", y.st.referred, y.sample.baseline.Calls)
+	if y.st.judge.Referred() != 960 {
+		t.Errorf("reference of %d calls after %d", y.st.judge.Referred(), y.sample.baseline.Calls)
 	}
 	// p99 of lognormal(20 ms, 0.5) is 64 ms.
-	p99, _ := metricIndex("p99")
-	if got := y.st.judge.reference[p99]; got < 52*time.Millisecond || got > 80*time.Millisecond {
-		t.Errorf("p99 = %v", got)
+	g := y.st.judge.Judgement(stats.Tally{}, stats.Tally{})
+	if m := g.Metrics[2]; m.Metric != "p99" || m.ReferenceMS < 52 || m.ReferenceMS > 80 {
+		t.Errorf("%s = %v ms", m.Metric, m.ReferenceMS)
 	}
 }
 
@@ -245,8 +255,8 @@ func TestQuietSlicesAreJoined(t *testing.T) {
 	for range 9 {
 		y.slice()
 	}
-	if y.st.judge.slices != 3 || y.st.judge.candidate.calls != 72 {
-		t.Errorf("%d slices of %d calls", y.st.judge.slices, y.st.judge.candidate.calls)
+	if g := y.st.judge.Judgement(stats.Tally{}, stats.Tally{}); g.Slices != 3 || g.CandidateCalls != 72 {
+		t.Errorf("%d slices of %d calls", g.Slices, g.CandidateCalls)
 	}
 }
 
@@ -265,7 +275,7 @@ func TestRefusedCommandsLeaveTheBaseline(t *testing.T) {
 		want   []command
 	}{
 		{"stage", begun, command{do: stage}, Aborted, "", nil},
-		{"first weight", begun, command{do: weigh, weight: .05}, Warmup, Aborted, []command{{do: discard}}},
+		{"first weight", begun, command{do: weigh, weight: .01}, Warmup, Aborted, []command{{do: discard}}},
 		{"promote", promoting, command{do: promote}, Warmup, Aborted, []command{{do: discard}}},
 		{"discard", dropping, command{do: discard}, Warmup, RolledBack, []command{{do: weigh}}},
 		{"weight 0 after discard", again, command{do: weigh}, Warmup, RolledBack, nil},
@@ -314,7 +324,7 @@ func TestStepLeavesTheOldStateAlone(t *testing.T) {
 		y.slice()
 	}
 	other := before.note("elsewhere")
-	if !reflect.DeepEqual(before.notes, notes) || before.judge.slices != 0 || before.at != 0 {
+	if !reflect.DeepEqual(before.notes, notes) || before.judge.Judgement(stats.Tally{}, stats.Tally{}).Slices != 0 || before.at != 0 {
 		t.Error("the old state changed")
 	}
 	if y.st.notes[len(notes)] == other.notes[len(notes)] {
@@ -349,5 +359,25 @@ func TestSpecFaultsAreAllReported(t *testing.T) {
 	want := []string{"change.route", "change.to.timeout", "change.to.try_timeout", "goal", "target", "steps", "slice", "warmup", "max_duration", "on_inconclusive", "attempts_factor", "predicted"}
 	if !reflect.DeepEqual(paths, want) {
 		t.Errorf("faults at %v, want %v", paths, want)
+	}
+}
+
+func TestAStepIsNotLeftBeforeItsRiskIsKnown(t *testing.T) {
+	climbedAt := func(risk float64, perSlice int) int {
+		s := spec()
+		s.Risk = risk
+		y := tell(t, s)
+		y.perSlice = perSlice
+		for n := 1; n < 300 && !y.st.phase.Final(); n++ {
+			y.slice()
+			if y.st.at == 2 {
+				return n
+			}
+		}
+		return 300
+	}
+	busy, quiet, bold := climbedAt(0.002, 2000), climbedAt(0.002, 100), climbedAt(1, 100)
+	if !(busy < quiet) || !(bold < quiet) {
+		t.Errorf("the third step is reached after %d slices of a busy route, %d of a quiet one, %d of a quiet one whose owner risks all", busy, quiet, bold)
 	}
 }

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// drive looks at the cohorts once a slice until the rollout or ctx ends.
+// drive looks at the cohorts once a second, or once a slice when that is shorter, until the rollout or ctx ends.
 func (r *run) drive(ctx context.Context) {
-	ticker := time.NewTicker(r.spec.Slice)
+	ticker := time.NewTicker(tick(r.spec))
 	defer ticker.Stop()
 	_ = r.apply(func(st state) (state, []command) {
 		if st.phase != Pending {
@@ -32,7 +32,8 @@ func (r *run) look() {
 	_ = r.apply(func(st state) (state, []command) {
 		var s sample
 		if st.ending == "" {
-			s.baseline, s.candidate, s.err = r.c.target.Tallies(r.spec.Change.Route)
+			s.baseline, s.candidate, s.err = r.c.o.Target.Tallies(r.spec.Change.Route)
+			s.gate = r.c.gate(r.spec.Change.Route)
 		}
 		return step(r.spec, st, time.Now(), s)
 	})
@@ -60,7 +61,7 @@ func (r *run) apply(transition func(state) (state, []command)) (first error) {
 		c := commands[0]
 		commands = commands[1:]
 		if err := r.carryOut(c); err != nil {
-			r.c.log.Warn("rollout command refused", "rollout", r.id, "route", r.spec.Change.Route, "command", string(c.do), "error", err)
+			r.c.o.Log.Warn("rollout command refused", "rollout", r.id, "route", r.spec.Change.Route, "command", string(c.do), "error", err)
 			if first == nil {
 				first = fmt.Errorf("rollout: %s: %w", c.do, err)
 			}
@@ -74,43 +75,70 @@ func (r *run) apply(transition func(state) (state, []command)) (first error) {
 }
 
 func (r *run) carryOut(c command) error {
-	route := r.spec.Change.Route
+	route, target := r.spec.Change.Route, r.c.o.Target
 	switch c.do {
 	case stage:
-		return r.c.target.Stage(route, r.spec.Change.To)
+		if r.spec.Version != "" {
+			return target.StageVersion(route, r.spec.Version)
+		}
+		return target.Stage(route, r.spec.Change.To)
 	case weigh:
-		return r.c.target.Weight(route, c.weight)
+		return target.Weight(route, c.weight)
+	case turn:
+		return target.Turn(route, c.turn.Candidate, c.turn.Judged)
 	case promote:
-		return r.c.target.Promote(route)
+		if r.spec.Version != "" {
+			weights, err := target.Weights(route)
+			if err != nil {
+				return err
+			}
+			r.weights = weights
+		}
+		if err := target.Promote(route); err != nil {
+			return err
+		}
+		r.hold()
+		return nil
 	default:
-		return r.c.target.Discard(route)
+		return target.Discard(route)
 	}
+}
+
+// hold keeps a few calls on the old policy after a promotion, where the spec asks for it.
+func (r *run) hold() {
+	h := r.spec.Holdback
+	if h == nil || *h == 0 || r.spec.Version != "" {
+		return
+	}
+	if err := r.c.o.Target.Hold(r.spec.Change.Route, r.spec.Change.From, *h); err != nil {
+		r.st = r.st.note("no calls could be held back: %v", err)
+		return
+	}
+	r.st = r.st.note("%s of the calls keep the old policy", percent(*h))
 }
 
 // settle moves the transition's notes to the journal and the log, and lets go of the figures once the rollout ended.
 func (r *run) settle() {
 	for _, text := range r.st.notes {
 		r.note(text)
-		r.c.log.Info("rollout", "rollout", r.id, "route", r.spec.Change.Route, "phase", string(r.st.phase), "text", text)
+		r.c.o.Log.Info("rollout", "rollout", r.id, "route", r.spec.Change.Route, "phase", string(r.st.phase), "text", text)
 	}
 	r.st.notes = nil
 	if r.st.phase.Final() {
 		r.over = time.Now()
 		s := r.build()
 		r.final = &s
+		r.c.ended(r, s)
 		r.st = state{phase: r.st.phase}
 		close(r.ended)
 	}
 }
 
-// note keeps the first and the last lines when there are too many.
+// note adds a line to the journal.
 func (r *run) note(text string) {
-	if len(r.journal) == journalLines {
-		half := journalLines / 2
-		r.journal = append(r.journal[:half], r.journal[half+1:]...)
-		r.dropped++
-	}
-	r.journal = append(r.journal, Event{At: time.Now(), Phase: r.st.phase, Weight: r.st.weight, Text: text})
+	e := Event{At: time.Now(), Phase: r.st.phase, Weight: r.st.weight, Text: text}
+	r.remember(e)
+	r.c.noted(r.id, e)
 }
 
 func (r *run) isFinal() bool {
@@ -140,13 +168,16 @@ func (r *run) build() Status {
 		ID: r.id, Route: r.spec.Change.Route, Phase: st.phase, Steps: len(r.spec.Steps), Weight: st.weight,
 		Goal: r.spec.Goal, Target: r.spec.Target, Reason: r.spec.Reason, Outcome: st.reason, Ending: st.ending,
 		SliceMS: milliseconds(r.spec.Slice), WarmupMS: milliseconds(r.spec.Warmup), MaxDurationMS: milliseconds(r.spec.MaxDuration),
-		Started: r.started, Ended: r.over, Plan: st.plan, Change: r.change,
-		Judgement: st.judge.Judgement(seen.baseline.Latency, seen.candidate.Latency),
+		Started: r.started, Ended: r.over, Plan: st.plan, Change: r.change, Version: r.spec.Version, Blocked: st.gate, Restarts: r.restarts, Weights: r.weights,
+		Judgement: st.judge.Judgement(seen.baseline, seen.candidate),
 		Measured:  QuantilesOf(seen.candidate.Latency), Baseline: QuantilesOf(seen.baseline.Latency),
 		Journal: append([]Event(nil), r.journal...), Dropped: r.dropped,
 	}
 	if !st.began.IsZero() {
 		s.Step = st.at + 1
+	}
+	if !st.halted.IsZero() && !st.phase.Final() {
+		s.Phase = Paused
 	}
 	if r.spec.Predicted != (Quantiles{}) {
 		p := r.spec.Predicted

@@ -1,9 +1,13 @@
 package rollout
 
 import (
+	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/internal/judge"
 	"github.com/longpole/longpole/setting"
 )
 
@@ -13,23 +17,31 @@ const (
 	GoalNoWorse = "no_worse" // no worse on any metric
 )
 
-// What becomes of a candidate that could not be judged in MaxDuration.
+// What becomes of a candidate that could not be judged in MaxDuration, or whose judgement was interrupted.
 const (
 	Rollback = "rollback"
 	Promote  = "promote"
+	Resume   = "resume"
 )
 
 // Spec is a rollout as it is asked for. Zero fields mean the defaults given at each.
 type Spec struct {
 	Change         longpole.Change `yaml:"change"`          // From may be left out; when given it must be the policy in force
 	Goal           string          `yaml:"goal"`            // improve or no_worse; default improve
-	Target         string          `yaml:"target"`          // the metric to improve: p50, p95, p99, errors, timeouts, attempts; default p99
-	Steps          []float64       `yaml:"steps"`           // shares of the calls that the candidate gets, ascending, above 0 up to 50%; default 5%, 10%, 25%, 50%
+	Target         string          `yaml:"target"`          // the metric to improve, one of judge.Metrics; default p99
+	Version        string          `yaml:"version"`         // upstream of the route's split that is tried, with weight 0 until then, in place of another policy; change.to is empty then
+	Steps          []float64       `yaml:"steps"`           // shares of the calls that the candidate gets, ascending, above 0 up to 50%; default 1%, 5%, 25%, 50%; promotion is the step to 100%
+	Risk           float64         `yaml:"risk"`            // a step is left once it is sure (95%) that the next one adds slow or failed calls to no more than this share of all; above 0, up to 100%; default 2%
+	Switchback     time.Duration   `yaml:"switchback"`      // instead of side by side, the arms get all calls in turns of this length, for a change that both would feel, as of a limit; steps do not apply; 10s..10m; default 0 = side by side
+	Washout        time.Duration   `yaml:"washout"`         // beginning of a turn that is not judged; up to half of switchback; default 5s
 	Slice          time.Duration   `yaml:"slice"`           // between two looks; 100ms..10m; default 10s; a verdict takes 12 slices at least
 	Warmup         time.Duration   `yaml:"warmup"`          // not judged; default 30s; longer until the baseline made 100 calls
-	MaxDuration    time.Duration   `yaml:"max_duration"`    // of the whole, warm-up included; up to 7 days; default 30m
+	MaxDuration    time.Duration   `yaml:"max_duration"`    // of the whole, warm-up included; up to 7 days; default 30m, or 40 turns of a switchback
 	OnInconclusive string          `yaml:"on_inconclusive"` // rollback or promote; default rollback
 	AttemptsFactor float64         `yaml:"attempts_factor"` // attempts per call that the candidate may make, over the baseline's; 1..10; default 1.05 + its retry budget
+	Holdback       *float64        `yaml:"holdback"`        // share of the calls that keeps the old policy after a promotion, so that reviews can tell what the change is worth; 0..10%; default none
+	Restart        string          `yaml:"restart"`         // what becomes of it when the program ends in the middle and begins anew: resume (the evidence begins anew) or rollback; default resume
+	Seed           uint64          `yaml:"seed"`            // of the order of turns; default one by chance
 	Predicted      Quantiles       `yaml:"predicted"`       // of the candidate's latency; zero = no prediction
 	Reason         string          `yaml:"reason"`          // free text for the journal
 }
@@ -43,7 +55,16 @@ func (s Spec) WithDefaults() Spec {
 		s.Target = "p99"
 	}
 	if len(s.Steps) == 0 {
-		s.Steps = []float64{0.05, 0.10, 0.25, 0.50}
+		s.Steps = []float64{0.01, 0.05, 0.25, 0.50}
+	}
+	if s.Risk == 0 {
+		s.Risk = 0.02
+	}
+	if s.Switchback > 0 && s.Washout == 0 {
+		s.Washout = min(5*time.Second, s.Switchback/2)
+	}
+	if s.Restart == "" {
+		s.Restart = Resume
 	}
 	if s.Slice == 0 {
 		s.Slice = 10 * time.Second
@@ -52,7 +73,7 @@ func (s Spec) WithDefaults() Spec {
 		s.Warmup = 30 * time.Second
 	}
 	if s.MaxDuration == 0 {
-		s.MaxDuration = 30 * time.Minute
+		s.MaxDuration = max(30*time.Minute, 40*s.Switchback+s.Warmup)
 	}
 	if s.OnInconclusive == "" {
 		s.OnInconclusive = Rollback
@@ -73,8 +94,13 @@ func (s Spec) Validate() error {
 	f.Check(s.Change.Route != "", "change.route", s.Change.Route, "the name of a route")
 	f.Within("change.to", s.Change.To.Validate())
 	f.Check(s.Goal == GoalImprove || s.Goal == GoalNoWorse, "goal", s.Goal, "improve or no_worse")
-	_, known := metricIndex(s.Target)
-	f.Check(known, "target", s.Target, "p50, p95, p99, errors, timeouts or attempts")
+	f.Check(slices.Contains(judge.Metrics(), s.Target), "target", s.Target, "one of "+strings.Join(judge.Metrics(), ", "))
+	f.Check(s.Version == "" || reflect.DeepEqual(s.Change.To, longpole.Config{}), "version", s.Version, "either a version or another policy, change.to")
+	f.Check(s.Risk > 0 && s.Risk <= 1, "risk", s.Risk, "above 0%, up to 100%")
+	f.Check(s.Switchback == 0 || s.Switchback >= 10*time.Second && s.Switchback <= 10*time.Minute, "switchback", s.Switchback, "10s..10m")
+	f.Check(s.Washout >= 0 && s.Washout <= s.Switchback/2, "washout", s.Washout, "up to half of switchback")
+	f.Check(s.Holdback == nil || *s.Holdback >= 0 && *s.Holdback <= 0.1, "holdback", s.Holdback, "0%..10%")
+	f.Check(s.Restart == Resume || s.Restart == Rollback, "restart", s.Restart, "resume or rollback")
 	f.Check(ascending(s.Steps), "steps", s.Steps, "at most 20 shares in ascending order, above 0% and up to 50%")
 	f.Check(s.Slice >= 100*time.Millisecond && s.Slice <= 10*time.Minute, "slice", s.Slice, "100ms..10m")
 	f.Check(s.Warmup >= 0, "warmup", s.Warmup, "a duration that is not negative")

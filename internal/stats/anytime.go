@@ -1,6 +1,9 @@
 package stats
 
-import "math"
+import (
+	"math"
+	"sort"
+)
 
 // Lags is how far back LongRunVariance looks for slices that resemble each other.
 const Lags = 3
@@ -16,7 +19,7 @@ const mixing = 10
 //
 // Source: Lindon, Ham, Tingley, Bojinov 2022 (arXiv 2210.08589), the anytime-valid t-test, made one-sided; Newey, West 1987 for the
 // variance of numbers that depend on those before. It is exact for independent normal numbers and holds well for
-// slices of traffic, which is what the simulations of package rollout measure.
+// slices of traffic, which is what the simulations of package judge measure.
 type Series struct {
 	n       int
 	sum, sq float64
@@ -80,20 +83,41 @@ func (s *Series) LongRunVariance() float64 {
 // LogE is the natural logarithm of the evidence that the mean is above 0. 0 or less speaks for nothing; from
 // ln(1/alpha) on the mean is above 0 at level alpha. The variance is held to floor at least, which keeps a
 // few equal numbers from passing for certainty.
-func (s *Series) LogE(floor float64) float64 { return s.logE(s.Mean(), floor) }
+func (s *Series) LogE(floor float64) float64 {
+	return logE(s.n, s.Mean(), max(s.LongRunVariance(), floor))
+}
 
 // LogEBelow is LogE for a mean below 0.
-func (s *Series) LogEBelow(floor float64) float64 { return s.logE(-s.Mean(), floor) }
+func (s *Series) LogEBelow(floor float64) float64 {
+	return logE(s.n, -s.Mean(), max(s.LongRunVariance(), floor))
+}
 
-func (s *Series) logE(mean, floor float64) float64 {
-	if s.n < 2 {
+// Needed is how long the Series would be when LogE reaches goal, should mean and variance stay as they are; 0 when
+// that is beyond a million numbers, or when there are fewer than two now.
+func (s *Series) Needed(goal, floor float64) int { return s.needed(s.Mean(), goal, floor) }
+
+// NeededBelow is Needed for LogEBelow.
+func (s *Series) NeededBelow(goal, floor float64) int { return s.needed(-s.Mean(), goal, floor) }
+
+func (s *Series) needed(mean, goal, floor float64) int {
+	const most = 1 << 20
+	variance := max(s.LongRunVariance(), floor)
+	reaches := func(n int) bool { return logE(n, mean, variance) >= goal }
+	if s.n < 2 || !reaches(most) {
+		return 0
+	}
+	return sort.Search(most, reaches)
+}
+
+func logE(n int, mean, variance float64) float64 {
+	if n < 2 {
 		return 0
 	}
 	// Below 0 the evidence is set to its value at 0, which is its least there and keeps it valid.
 	mean = max(mean, 0)
-	t, nu := float64(s.n), float64(s.n-1)
+	t, nu := float64(n), float64(n-1)
 	r := mixing / (mixing + t)
-	ratio := t * mean * mean / max(s.LongRunVariance(), floor) / nu // T^2/nu; NaN for 0/0
+	ratio := t * mean * mean / variance / nu // T^2/nu; NaN for 0/0
 	gain := math.Log1p(ratio) - math.Log1p(r*ratio)
 	switch {
 	case math.IsNaN(ratio):

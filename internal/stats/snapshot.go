@@ -150,6 +150,19 @@ func (s Snapshot) Buckets() iter.Seq2[time.Duration, uint64] {
 	}
 }
 
+// FromBuckets is the Snapshot of a Histogram that recorded, for each pair, count durations of that length. What Buckets
+// yields gives the same counts again; a coarser histogram is as exact as its upper bounds are.
+func FromBuckets(all iter.Seq2[time.Duration, uint64]) Snapshot {
+	var dense [buckets]uint64
+	var sum float64 // no product of a great count overflows it
+	for d, n := range all {
+		d = min(max(d, 0), longest)
+		dense[index(int64(d))] += n
+		sum += float64(d) * float64(n)
+	}
+	return compact(&dense, time.Duration(min(sum, 1<<62)))
+}
+
 // Native is the content as a Prometheus native histogram: its schema, the count of the zero bucket (which ends at
 // ZeroThreshold), and the counts by bucket index, where bucket i ends at 2^(i/64) seconds.
 func (s Snapshot) Native() (schema int32, zero uint64, positive map[int]int64) {

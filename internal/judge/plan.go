@@ -1,4 +1,4 @@
-package rollout
+package judge
 
 import (
 	"fmt"
@@ -40,11 +40,11 @@ func Plan(callsPerSecond float64, duration time.Duration) string {
 	}
 	calls := callsPerSecond * duration.Seconds()
 	text := fmt.Sprintf("at %.3g calls per second and arm, in %s (%.0f calls each)", callsPerSecond, duration.Round(time.Second), calls)
-	ratio := DetectableRatio(calls, 0.01, AlphaWorse)
-	if calls < minCalls || math.IsInf(ratio, 1) || ratio > 100 {
+	tail := DetectableRatio(calls, 0.01, AlphaWorse)
+	if calls < minCalls || math.IsInf(tail, 1) || tail > 100 {
 		return text + " no change of p99 can be told from chance; the rollout will most likely end inconclusive"
 	}
-	return text + fmt.Sprintf(" it shows when calls beyond the baseline's p99 become %.3g times as frequent, "+
-		"and when those beyond its p50 become %.3g times as frequent; smaller regressions will end inconclusive",
-		ratio, DetectableRatio(calls, 0.5, AlphaWorse))
+	return text + fmt.Sprintf(" it shows when calls beyond 1.10 times the baseline's p99 become %.3g times as frequent as those beyond its p99, "+
+		"and when those beyond 1.03 times its p50 become %.3g times as frequent as those beyond its p50; smaller regressions will end inconclusive",
+		tail, DetectableRatio(calls, 0.5, AlphaWorse))
 }

@@ -1,0 +1,134 @@
+package judge
+
+import (
+	"math/bits"
+
+	"github.com/longpole/longpole/internal/stats"
+)
+
+// Calibration measures the judge on one's own traffic: it lets it compare two halves of the baseline, which cannot
+// differ, over and over. What it calls worse is a false alarm. When there are too many, because something in the
+// traffic wanders for longer than a slice, slices should be joined into longer ones, as Join says; when it was quiet for
+// long, they are made shorter again.
+//
+// Make one with NewCalibration. Not for concurrent use.
+type Calibration struct {
+	config  Config
+	width   int // index of widths
+	judges  [2]Judge
+	slices  int // of the comparison that runs
+	since   stats.Tally
+	history [calibrationRuns / 64]uint64 // the last comparisons: 1 = a false alarm
+	runs    int                          // at this width, up to calibrationRuns
+	next    int
+	totals  CalibrationStatus
+}
+
+const (
+	comparison10m   = 60  // slices of one comparison: 10 minutes of 10 s
+	calibrationRuns = 128 // comparisons that are remembered
+	leastRuns       = 50  // taken as the number of runs while there are fewer: one alarm is no reason yet
+	tooNoisy        = 2   // times AlphaWorse
+)
+
+// widths are how many slices are joined: 10, 30 and 60 s.
+var widths = [...]int{1, 3, 6}
+
+// CalibrationStatus is what a Calibration found.
+type CalibrationStatus struct {
+	// FalseAlarmRatio is the share of the comparisons at this width that ended worse, of 50 at least; to be held against
+	// AlphaWorse.
+	FalseAlarmRatio float64 `json:"false_alarm_ratio"`
+	Runs            int     `json:"runs"`   // comparisons that FalseAlarmRatio stands on
+	Total           uint64  `json:"total"`  // comparisons ever
+	Alarms          uint64  `json:"alarms"` // of them
+	Join            int     `json:"join"`   // slices to be judged as one: Config.Join
+}
+
+// NewCalibration judges by c, except for its Join.
+func NewCalibration(c Config) *Calibration {
+	k := &Calibration{config: c}
+	k.restart()
+	return k
+}
+
+// Add takes what two halves of the baseline did in one slice of ten seconds. They are compared both ways.
+func (k *Calibration) Add(a, b stats.Tally) {
+	k.since = k.since.Merge(a).Merge(b)
+	if k.judges[0].Referred() == 0 { // the first slices are the reference
+		k.judges[0].Freeze(k.since)
+		k.judges[1].Freeze(k.since)
+		return
+	}
+	k.judges[0].Add(a, b)
+	k.judges[1].Add(b, a)
+	k.judges[0].Freeze(k.since)
+	k.judges[1].Freeze(k.since)
+	k.advance()
+}
+
+// advance ends the comparison when it is long enough, or when it is decided both ways.
+func (k *Calibration) advance() {
+	k.slices++
+	worse := [2]bool{k.judges[0].Verdict() == Worse, k.judges[1].Verdict() == Worse}
+	if k.slices < comparison10m && !worse[0] && !worse[1] {
+		return
+	}
+	for i := range k.judges {
+		if k.judges[i].Enough() {
+			k.count(worse[i])
+		}
+	}
+	k.adapt()
+	k.restart()
+}
+
+func (k *Calibration) restart() {
+	c := k.config
+	c.Join = widths[k.width]
+	k.judges = [2]Judge{New(c), New(c)}
+	k.slices, k.since = 0, stats.Tally{}
+}
+
+func (k *Calibration) count(alarm bool) {
+	word, bit := &k.history[k.next/64], uint64(1)<<(k.next%64)
+	*word &^= bit
+	k.totals.Total++
+	if alarm {
+		*word |= bit
+		k.totals.Alarms++
+	}
+	k.next = (k.next + 1) % calibrationRuns
+	k.runs = min(k.runs+1, calibrationRuns)
+}
+
+// adapt makes slices longer as soon as there were too many alarms, and shorter after a full history without too many.
+func (k *Calibration) adapt() {
+	switch ratio := k.ratio(); {
+	case ratio > tooNoisy*AlphaWorse && k.width < len(widths)-1:
+		k.width++
+	case ratio <= AlphaWorse && k.runs == calibrationRuns && k.width > 0:
+		k.width--
+	default:
+		return
+	}
+	k.history, k.runs, k.next = [calibrationRuns / 64]uint64{}, 0, 0
+}
+
+func (k *Calibration) ratio() float64 {
+	alarms := 0
+	for _, word := range k.history {
+		alarms += bits.OnesCount64(word)
+	}
+	return float64(alarms) / float64(max(k.runs, leastRuns))
+}
+
+// Join is how many slices should be judged as one: 1, 3 or 6.
+func (k *Calibration) Join() int { return widths[k.width] }
+
+// Status is what was found so far.
+func (k *Calibration) Status() CalibrationStatus {
+	s := k.totals
+	s.FalseAlarmRatio, s.Runs, s.Join = k.ratio(), k.runs, k.Join()
+	return s
+}

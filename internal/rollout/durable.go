@@ -1,0 +1,400 @@
+package rollout
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/longpole/longpole/internal/conf"
+)
+
+// Journal is where what must outlive the process is written down. Append returns once the entry is safe.
+type Journal interface {
+	Append(Entry) error
+}
+
+// The kinds of Entry.
+const (
+	entryStarted = "started" // Spec
+	entryNote    = "note"    // Event
+	entryEnded   = "ended"   // Status
+	entryUndone  = "undone"  // Reason
+	entryKilled  = "killed"  // Route, Parts, Reason
+)
+
+// Entry is one line of the append-only journal of all rollouts. Its JSON form is stable.
+type Entry struct {
+	Kind   string          `json:"kind"`
+	At     time.Time       `json:"at"`
+	ID     string          `json:"id,omitempty"` // of the rollout
+	Spec   json.RawMessage `json:"spec,omitempty"`
+	Event  *Event          `json:"event,omitempty"`
+	Status *Status         `json:"status,omitempty"`
+	Route  string          `json:"route,omitempty"`
+	Parts  []string        `json:"parts,omitempty"`
+	Reason string          `json:"reason,omitempty"`
+}
+
+// write appends e; what it may not fail for is logged and counted.
+func (c *Controller) write(e Entry) error {
+	if c.o.Journal == nil {
+		return nil
+	}
+	e.At = time.Now()
+	if err := c.o.Journal.Append(e); err != nil {
+		c.unwritten.Add(1)
+		return fmt.Errorf("%w: %w", ErrJournal, err)
+	}
+	return nil
+}
+
+// Unwritten is how many entries the journal refused.
+func (c *Controller) Unwritten() uint64 { return c.unwritten.Load() }
+
+// began writes down that a rollout was asked for. Without that it may not begin.
+func (c *Controller) began(r *run) error {
+	spec, err := conf.MarshalJSON(r.spec)
+	if err != nil {
+		return fmt.Errorf("rollout: describe the rollout: %w", err)
+	}
+	return c.write(Entry{Kind: entryStarted, ID: r.id, Route: r.spec.Change.Route, Spec: spec})
+}
+
+func (c *Controller) noted(id string, e Event) {
+	if err := c.write(Entry{Kind: entryNote, ID: id, Event: &e}); err != nil {
+		c.o.Log.Error("rollout", "rollout", id, "error", err)
+	}
+}
+
+// ended writes down how a rollout ended. When that is refused the end holds until the process does: after it the
+// rollout would be begun again.
+func (c *Controller) ended(r *run, s Status) {
+	s.Journal = nil // it stands in the entries before
+	if err := c.write(Entry{Kind: entryEnded, ID: r.id, Route: s.Route, Status: &s}); err != nil {
+		c.o.Log.Error("rollout: its end will be forgotten with the process", "rollout", r.id, "phase", string(s.Phase), "error", err)
+	}
+}
+
+// Restore brings back what the journal of an earlier process says, and returns what could not be, for people: rollouts that
+// ended; those that were under way, which begin anew or are given up, as their spec says; policies that were promoted, which
+// are put in force where the file still says what they were promoted over; what was switched off. Call it once, with all
+// entries in their order, before Run.
+func (c *Controller) Restore(entries []Entry) (doubts []string) {
+	runs := map[string]*run{}
+	killed := map[string]Entry{}
+	var inForce []*run // promoted or undone, in order
+	doubt := func(format string, args ...any) { doubts = append(doubts, fmt.Sprintf(format, args...)) }
+	for _, e := range entries {
+		r := runs[e.ID]
+		switch {
+		case e.Kind == entryStarted:
+			made, err := c.revive(e)
+			if err != nil {
+				doubt("rollout %s: %v", e.ID, err)
+				continue
+			}
+			runs[e.ID] = made
+			c.all = append(c.all, made)
+		case e.Kind == entryKilled:
+			killed[e.Route] = e
+		case r == nil: // its start is too old to be kept, or was refused above
+		case e.Kind == entryNote && e.Event != nil:
+			r.remember(*e.Event)
+		case e.Kind == entryEnded && e.Status != nil:
+			r.close(*e.Status)
+			if e.Status.Phase == Promoted {
+				inForce = append(inForce, r)
+			}
+		case e.Kind == entryUndone && r.final != nil:
+			r.final.Undone, r.final.UndoReason = e.At, e.Reason
+		}
+	}
+	for _, e := range killed {
+		if err := c.kill(e.Route, e.Parts, e.Reason); err != nil {
+			doubt("what was switched off on route %q: %v", e.Route, err)
+		}
+	}
+	for _, r := range inForce {
+		if err := c.reinstate(r); err != nil {
+			doubt("rollout %s had promoted its change on route %q: %v", r.id, r.spec.Change.Route, err)
+		}
+	}
+	for _, r := range c.all {
+		if !r.isFinal() {
+			c.interrupted(r)
+		}
+	}
+	c.forget()
+	return doubts
+}
+
+// revive makes a rollout of its first entry.
+func (c *Controller) revive(e Entry) (*run, error) {
+	var spec Spec
+	if err := conf.Decode("journal", e.Spec, &spec); err != nil {
+		return nil, err
+	}
+	n, err := strconv.Atoi(strings.TrimPrefix(e.ID, "r"))
+	if err != nil {
+		return nil, fmt.Errorf("rollout: %q is no identifier of ours", e.ID)
+	}
+	c.next = max(c.next, n)
+	r, err := c.newRun(spec.WithDefaults(), e.At)
+	if err == nil {
+		r.id = e.ID
+	}
+	return r, err
+}
+
+// remember keeps the first and the last lines when there are too many.
+func (r *run) remember(e Event) {
+	if len(r.journal) == journalLines {
+		half := journalLines / 2
+		r.journal = append(r.journal[:half], r.journal[half+1:]...)
+		r.dropped++
+	}
+	r.journal = append(r.journal, e)
+}
+
+// close makes r one that ended.
+func (r *run) close(s Status) {
+	s.Journal, s.Dropped, s.Change = r.journal, r.dropped, r.change
+	r.st = state{phase: s.Phase}
+	r.over, r.weights, r.final, r.driven = s.Ended, s.Weights, &s, true
+	close(r.ended)
+}
+
+// reinstate puts in force what r promoted, unless it was taken back, or the file has changed under it.
+func (c *Controller) reinstate(r *run) error {
+	if !r.final.Undone.IsZero() {
+		return nil
+	}
+	route, target := r.spec.Change.Route, c.o.Target
+	if r.spec.Version != "" {
+		weights, err := target.Weights(route)
+		if err != nil {
+			return err
+		}
+		if !reflect.DeepEqual(weights, r.weights) {
+			return errors.New("not put in force again: the file splits its calls in another way now")
+		}
+		return target.Split(route, only(weights, r.spec.Version))
+	}
+	now, err := target.Policy(route)
+	if err != nil {
+		return err
+	}
+	to := r.spec.Change.To.Safe()
+	switch {
+	case reflect.DeepEqual(now.Safe(), to): // the owner has put it into the file
+		return nil
+	case !reflect.DeepEqual(now.Safe(), r.spec.Change.From.Safe()):
+		return errors.New("not put in force again: the file says another policy now than the one it was promoted over")
+	}
+	if err := target.Adopt(route, to); err != nil {
+		return err
+	}
+	if h := r.spec.Holdback; h != nil && *h > 0 {
+		return target.Hold(route, r.spec.Change.From, *h)
+	}
+	return nil
+}
+
+// only gives all weight to one version.
+func only(weights map[string]int, version string) map[string]int {
+	next := make(map[string]int, len(weights))
+	for name := range weights {
+		next[name] = 0
+	}
+	next[version] = 1
+	return next
+}
+
+// interrupted begins a rollout anew that the end of the process cut off, or gives it up. Its candidate went with the process:
+// all calls are on the policy in force.
+func (c *Controller) interrupted(r *run) {
+	r.restarts++
+	_, err := c.from(r.spec.Change)
+	switch {
+	case r.spec.Restart == Rollback:
+		err = errors.New("the program ended in the middle, and it was not to be resumed")
+	case err == nil:
+		r.note("the program ended in the middle; it begins anew, and so does the evidence")
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.st.phase, r.st.reason = Aborted, err.Error()
+	r.st = r.st.note("aborted: %v", err)
+	r.driven = true
+	r.settle()
+}
+
+// suspended leaves a rollout for the next process to resume, where there is a journal and its spec says so. The candidate
+// goes with this one.
+func (c *Controller) suspended(id string) bool {
+	r, err := c.find(id)
+	if err != nil || c.o.Journal == nil || r.spec.Restart != Resume {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.st.phase.Final() || r.st.ending != "" {
+		return false
+	}
+	if r.st.phase != Pending {
+		if err := c.o.Target.Discard(r.spec.Change.Route); err != nil {
+			c.o.Log.Warn("rollout: the candidate could not be dropped; it ends with the process", "rollout", id, "error", err)
+		}
+	}
+	r.note("the program ends; the rollout begins anew with the next one")
+	return true
+}
+
+// Pause takes the calls from a candidate until Resume; the time does not count. ErrUnknown, ErrEnded, ErrState, or the
+// Target's error.
+func (c *Controller) Pause(id, reason string) error {
+	return c.halt(id, func(st state) bool { return st.halted.IsZero() }, func(_ Spec, st state) (state, []command) {
+		return pause(st, time.Now(), reasonOr(reason))
+	})
+}
+
+// Resume ends a Pause. ErrUnknown, ErrEnded, ErrState, or the Target's error.
+func (c *Controller) Resume(id, reason string) error {
+	return c.halt(id, func(st state) bool { return !st.halted.IsZero() }, func(spec Spec, st state) (state, []command) {
+		return resume(spec, st, time.Now(), reasonOr(reason))
+	})
+}
+
+func (c *Controller) halt(id string, fit func(state) bool, do func(Spec, state) (state, []command)) error {
+	r, err := c.find(id)
+	if err != nil {
+		return err
+	}
+	refused := error(nil)
+	err = r.control(func(st state) (state, []command) {
+		if st.phase == Pending || st.ending != "" || !fit(st) {
+			refused = fmt.Errorf("%w: %s", ErrState, id)
+			return st, nil
+		}
+		return do(r.spec, st)
+	})
+	return errors.Join(err, refused)
+}
+
+// Undo takes a promotion back: the policy, or the split, from before the rollout is in force again with the next call.
+// ErrUnknown; ErrState when it promoted nothing, was undone already or is not the newest on its route; ErrStale when the policy
+// in force is not the one that it promoted; ErrBusy while another rollout of the route runs; or the Target's error.
+func (c *Controller) Undo(id, reason string) error {
+	r, err := c.find(id)
+	if err != nil {
+		return err
+	}
+	route := r.spec.Change.Route
+	if err := c.undoable(r); err != nil {
+		return err
+	}
+	if r.spec.Version != "" {
+		err = c.o.Target.Split(route, r.weights)
+	} else if err = c.stillPromoted(r); err == nil {
+		err = c.o.Target.Adopt(route, r.spec.Change.From)
+	}
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.final.Undone, r.final.UndoReason = time.Now(), reasonOr(reason)
+	c.o.Log.Warn("rollout undone", "rollout", id, "route", route, "reason", reason)
+	if err := c.write(Entry{Kind: entryUndone, ID: id, Route: route, Reason: reasonOr(reason)}); err != nil {
+		c.o.Log.Error("rollout: that it was undone will be forgotten with the process", "rollout", id, "error", err)
+	}
+	return nil
+}
+
+func (c *Controller) undoable(r *run) error {
+	all := c.List()
+	for _, s := range slices.Backward(all) {
+		switch {
+		case s.Route != r.spec.Change.Route:
+		case !s.Phase.Final():
+			return fmt.Errorf("%w: %s", ErrBusy, s.ID)
+		case s.ID == r.id && s.Phase == Promoted && s.Undone.IsZero():
+			return nil
+		case s.ID == r.id:
+			return fmt.Errorf("%w: %s promoted nothing that is still in force", ErrState, r.id)
+		case s.Phase == Promoted && s.Undone.IsZero():
+			return fmt.Errorf("%w: %s was promoted after %s; undo that first", ErrState, s.ID, r.id)
+		}
+	}
+	return fmt.Errorf("%w: %s", ErrUnknown, r.id)
+}
+
+func (c *Controller) stillPromoted(r *run) error {
+	now, err := c.o.Target.Policy(r.spec.Change.Route)
+	if err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(now.Safe(), r.spec.Change.To.Safe()) {
+		return fmt.Errorf("%w: route %q has got another policy since", ErrStale, r.spec.Change.Route)
+	}
+	return nil
+}
+
+// Rollouts is the name of what Kill switches off besides the parts of policies: rollouts themselves. Those under way are
+// aborted, and none begins.
+const Rollouts = "rollouts"
+
+// Kill switches parts of the policy of a route off at once, whatever rollouts do, and all other parts on again; route "" is every
+// route. It is written down, so that a restart does not switch them on. The Target's error, or ErrJournal; what was
+// switched off is off all the same then.
+func (c *Controller) Kill(route string, parts []string, reason string) error {
+	if err := c.kill(route, parts, reason); err != nil {
+		return err
+	}
+	c.o.Log.Warn("switched off by hand", "route", route, "parts", parts, "reason", reason)
+	return c.write(Entry{Kind: entryKilled, Route: route, Parts: parts, Reason: reason})
+}
+
+func (c *Controller) kill(route string, parts []string, reason string) error {
+	rest := slices.DeleteFunc(slices.Clone(parts), func(p string) bool { return p == Rollouts })
+	if err := c.o.Target.Kill(route, rest...); err != nil {
+		return err
+	}
+	freeze := len(rest) < len(parts) || slices.Contains(parts, "all")
+	c.mu.Lock()
+	if freeze {
+		c.frozen[route] = reasonOr(reason)
+	} else {
+		delete(c.frozen, route)
+	}
+	c.mu.Unlock()
+	if !freeze {
+		return nil
+	}
+	var errs []error
+	for _, s := range c.List() {
+		if !s.Phase.Final() && (route == "" || s.Route == route) {
+			if err := c.Abort(s.ID, "rollouts were switched off: "+reasonOr(reason)); err != nil && !errors.Is(err, ErrEnded) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Frozen is why no rollout begins, by route; "" is every route.
+func (c *Controller) Frozen() map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make(map[string]string, len(c.frozen))
+	for route, reason := range c.frozen {
+		all[route] = reason
+	}
+	return all
+}
