@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/conf"
+	"github.com/longpole/longpole/internal/judge"
 	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/web"
 )
@@ -32,15 +34,20 @@ func newRollout() *cobra.Command {
 	return adminGroup(&cobra.Command{Use: "rollout", Short: "Try a policy change on live traffic and let the evidence decide", Long: rolloutLong},
 		newRolloutStart, newRolloutList, newRolloutGet, newRolloutWatch,
 		newRolloutSteer("promote", "Make the candidate the policy now, whatever the evidence"),
-		newRolloutSteer("abort", "Drop the candidate and keep the policy in force"))
+		newRolloutSteer("pause", "Take the calls from the candidate until the rollout is resumed"),
+		newRolloutSteer("resume", "Go on with a paused rollout"),
+		newRolloutSteer("abort", "Drop the candidate and keep the policy in force"),
+		newRolloutSteer("undo", "Take a promotion back: the policy from before is in force with the next call"),
+		newRolloutHistory)
 }
 
 func newRolloutStart(c *adminClient) *cobra.Command {
 	var q web.Request
 	var to, output string
+	var holdback float64
 	var watch bool
 	cmd := &cobra.Command{
-		Use:   "start --route NAME (--advice CODE | --to FILE) [flags]",
+		Use:   "start --route NAME (--advice CODE | --to FILE | --version UPSTREAM) [flags]",
 		Short: "Start a rollout",
 		Long:  "Start a rollout of a finding's cure or of a policy of your own. With --watch, wait for its end.\n" + verdictCodes,
 		Example: `  longpole rollout start --route orders --advice LP103 --watch
@@ -53,8 +60,8 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 			switch {
 			case q.Route == "":
 				return usagef("`longpole rollout start --help` has examples", "--route NAME is missing")
-			case (q.Advice == "") == (to == ""):
-				return usagef("--advice takes the cure of a finding, --to a policy of your own", "give either --advice CODE or --to FILE")
+			case !oneOf(q.Advice, to, q.Version):
+				return usagef("--advice takes the cure of a finding, --to a policy of your own, --version another upstream of the route's split", "give one of --advice CODE, --to FILE and --version UPSTREAM")
 			case watch && output != "table":
 				return usagef("leave out --watch, and see `longpole rollout get -o json` later", "--watch has no -o %s", output)
 			case to != "":
@@ -63,6 +70,9 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 					return err
 				}
 				q.To = &p
+			}
+			if cmd.Flags().Changed("holdback") {
+				q.Holdback = &holdback
 			}
 			var s rollout.Status
 			if err := c.do(cmd.Context(), http.MethodPost, "/api/v1/rollouts", q, &s); err != nil {
@@ -84,17 +94,34 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 	f.StringVar(&q.Kind, "kind", "", "of the finding's cures, the one of this `KIND`, as hedge (default the best that carries a change)")
 	f.StringVar(&to, "to", "", "`FILE` with the whole new policy, or - for standard input")
 	f.StringVar(&q.Goal, "goal", "", "`GOAL`: improve or no_worse (default improve)")
-	f.StringVar(&q.Target, "target", "", "`METRIC` to improve: p50, p95, p99, errors, timeouts or attempts (default p99)")
-	f.Float64SliceVar(&q.Steps, "steps", nil, "`SHARES` of the calls that the candidate gets, one after the other (default 0.05,0.1,0.25,0.5)")
+	f.StringVar(&q.Target, "target", "", "`METRIC` to improve: "+strings.Join(judge.Metrics(), ", ")+" (default p99)")
+	f.Float64SliceVar(&q.Steps, "steps", nil, "`SHARES` of the calls that the candidate gets, one after the other (default 0.01,0.05,0.25,0.5)")
 	f.DurationVar(&q.Slice, "slice", 0, "`TIME` between two looks (default 10s)")
 	f.DurationVar(&q.Warmup, "warmup", 0, "`TIME` at the start that is not judged (default 30s)")
 	f.DurationVar(&q.MaxDuration, "max-duration", 0, "longest `TIME` of the whole rollout (default 30m)")
+	f.StringVar(&q.Version, "version", "", "try this `UPSTREAM` of the route's split, which has weight 0 now")
+	f.Float64Var(&q.Risk, "risk", 0, "leave a step only when the next one adds slow or failed calls to at most this `SHARE` of all (default 0.02)")
+	f.DurationVar(&q.Switchback, "switchback", 0, "let the arms take turns of this `LENGTH` instead of running side by side, for limits and whatever else both would feel")
+	f.DurationVar(&q.Washout, "washout", 0, "`TIME` at the beginning of a turn that is not judged (default 5s)")
+	f.Float64Var(&holdback, "holdback", 0, "`SHARE` of the calls that keeps the old policy after a promotion, 0 to 0.1 (default 0.01)")
+	f.StringVar(&q.Restart, "restart", "", "what becomes of it when the gateway restarts in the middle: resume or rollback (default resume)")
 	f.StringVar(&q.OnInconclusive, "on-inconclusive", "", "`END` when time is up without a verdict: rollback or promote (default rollback)")
 	f.StringVar(&q.Reason, "reason", "", "`TEXT` for the journal: why")
 	f.BoolVarP(&watch, "watch", "w", false, "watch it until it ends")
 	f.StringVarP(&output, "output", "o", "table", "`FORMAT`: table or json")
-	f.Lookup("steps").DefValue = "" // its text names the default
+	f.Lookup("steps").DefValue, f.Lookup("holdback").DefValue = "", "" // their texts name the defaults
 	return cmd
+}
+
+// oneOf reports whether exactly one of the texts is there.
+func oneOf(texts ...string) bool {
+	n := 0
+	for _, t := range texts {
+		if t != "" {
+			n++
+		}
+	}
+	return n == 1
 }
 
 func readPolicy(cmd *cobra.Command, path string) (longpole.Config, error) {
@@ -287,6 +314,60 @@ func steer(c *adminClient, verb, short string) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "`TEXT` for the journal: why")
 	return cmd
+}
+
+func newRolloutHistory(c *adminClient) *cobra.Command {
+	var route, output string
+	cmd := &cobra.Command{
+		Use: "history [--route NAME] [-o table|json]", Short: "Show the journal of all rollouts, oldest first", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output, "table", "json"); err != nil {
+				return err
+			}
+			all, err := c.list(cmd.Context())
+			if err != nil {
+				return err
+			}
+			lines := historyOf(all, route)
+			if output == "json" {
+				return writeJSON(cmd.OutOrStdout(), lines)
+			}
+			rows := [][]string{{"TIME", "ID", "ROUTE", "PHASE", "WHAT"}}
+			for _, l := range lines {
+				rows = append(rows, []string{l.At.Local().Format(time.DateTime), l.ID, l.Route, string(l.Phase), l.Text})
+			}
+			table(cmd.OutOrStdout(), rows)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&route, "route", "", "only of the route with this `NAME`")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`FORMAT`: table or json")
+	return cmd
+}
+
+// historyLine is one event of one rollout.
+type historyLine struct {
+	ID    string `json:"id"`
+	Route string `json:"route"`
+	rollout.Event
+}
+
+// historyOf puts the journals of rollouts in one order.
+func historyOf(all []rollout.Status, route string) []historyLine {
+	lines := []historyLine{}
+	for _, s := range all {
+		if route != "" && s.Route != route {
+			continue
+		}
+		for _, e := range s.Journal {
+			lines = append(lines, historyLine{s.ID, s.Route, e})
+		}
+		if !s.Undone.IsZero() {
+			lines = append(lines, historyLine{s.ID, s.Route, rollout.Event{At: s.Undone, Phase: s.Phase, Text: "undone: " + s.UndoReason}})
+		}
+	}
+	slices.SortStableFunc(lines, func(a, b historyLine) int { return a.At.Compare(b.At) })
+	return lines
 }
 
 func showRollouts(w io.Writer, all []rollout.Status) {

@@ -19,6 +19,7 @@ import (
 	"github.com/longpole/longpole/internal/ingest"
 	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/stats"
+	"github.com/longpole/longpole/internal/store"
 	"github.com/longpole/longpole/internal/web"
 )
 
@@ -28,6 +29,7 @@ type server struct {
 	gateway  *gateway.Gateway
 	rollouts *rollout.Controller
 	analysis *analysis
+	store    *store.Store  // nil = nothing outlives the process
 	every    time.Duration // between two analyses; 0 = only when asked
 	reload   func() error  // reads the configuration file again; nil = there is none
 	profile  bool          // offer the profiles of the Go runtime on the admin side
@@ -44,13 +46,16 @@ func newServer(ctx context.Context, cfg gateway.Config, log *slog.Logger) (_ *se
 	defer func() {
 		if err != nil {
 			s.closeListeners()
+			if s.store != nil {
+				_ = s.store.Close()
+			}
 		}
 	}()
 	if err := guardAdmin(cfg.Admin); err != nil {
 		return nil, err
 	}
 	s.analysis = newAnalysis(log, s.policies)
-	s.receiver = ingest.NewReceiver(s.analysis.Receive)
+	s.receiver = ingest.NewReceiver(ingest.Sinks{Spans: s.analysis.Receive})
 	for _, l := range []struct {
 		to      *net.Listener
 		address string
@@ -74,8 +79,30 @@ func newServer(ctx context.Context, cfg gateway.Config, log *slog.Logger) (_ *se
 	if s.gateway, err = gateway.New(cfg, o); err != nil {
 		return nil, err
 	}
-	s.rollouts = rollout.NewController(s.gateway, log)
-	return s, nil
+	return s, s.restore(ctx, cfg)
+}
+
+// restore makes the rollouts, with what the state folder knows of earlier ones.
+func (s *server) restore(ctx context.Context, cfg gateway.Config) (err error) {
+	o := rollout.Options{Target: s.gateway, Log: s.log}
+	if cfg.State == nil {
+		s.rollouts = rollout.NewController(o)
+		return nil
+	}
+	if s.store, err = store.Open(ctx, *cfg.State); err != nil {
+		return &failure{code: exitError, err: err, hint: "state.dir must be a folder of one longpole alone, on a disk with room"}
+	}
+	j := journal{s.store}
+	entries, err := j.read(ctx)
+	if err != nil {
+		return err
+	}
+	o.Journal = j
+	s.rollouts = rollout.NewController(o)
+	for _, doubt := range s.rollouts.Restore(entries) {
+		s.log.Warn("not restored", "what", doubt)
+	}
+	return nil
 }
 
 // tokenVariable holds the token of the admin side, for the gateway and for the commands that speak to it.
@@ -144,10 +171,16 @@ func (s *server) totals() map[string]stats.Tally {
 // last, so that the last spans still arrive.
 func (s *server) Run(ctx context.Context) error {
 	defer s.closeListeners()
+	if s.store != nil {
+		defer func() { _ = s.store.Close() }() // what was written is synced already
+	}
 	back, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	var g errgroup.Group
 	g.Go(func() error { return s.analysis.Run(back, s.every) })
+	if s.store != nil {
+		g.Go(func() error { return newKeeper(s.store, s.gateway.Routes, s.log).Run(back) })
+	}
 	g.Go(func() error { return serveHTTP(back, s.otlpHTTP, s.receiver.HTTP()) })
 	g.Go(func() error { return s.serveGRPC(back) })
 	g.Go(func() error { return serveHTTP(back, s.admin, s.adminHandler()) })
@@ -162,7 +195,7 @@ func (s *server) Run(ctx context.Context) error {
 func (s *server) adminHandler() http.Handler {
 	return web.New(web.Options{
 		Gateway: s.gateway, Rollouts: s.rollouts, Findings: s.analysis.Newest, Dropped: s.analysis.Dropped,
-		Version: version, Token: os.Getenv(tokenVariable), Log: s.log, Schema: schema, Reload: s.reload, Profile: s.profile,
+		Version: version, Token: os.Getenv(tokenVariable), Log: s.log, Schema: schema, Reload: s.reload, Profile: s.profile, Store: s.store,
 	})
 }
 

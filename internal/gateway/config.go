@@ -8,6 +8,7 @@ import (
 
 	"github.com/longpole/longpole/internal/conf"
 	"github.com/longpole/longpole/internal/offload"
+	"github.com/longpole/longpole/internal/store"
 	"github.com/longpole/longpole/setting"
 )
 
@@ -29,6 +30,7 @@ type Config struct {
 	Redis     *Redis              `yaml:"redis"`   // the second tier of the caches; nil = none
 	Record    *Record             `yaml:"record"`  // a share of the calls is kept in files, to be sent again; nil = none
 	Offload   offload.StoreConfig `yaml:"offload"` // where routes with offload keep their jobs
+	State     *store.Config       `yaml:"state"`   // where histograms, kept traces and journals outlive the process; nil = they do not
 }
 
 // OTLP is where telemetry of the services around is received; "off" disables one.
@@ -75,6 +77,10 @@ func (c Config) WithDefaults() Config {
 	c.AccessLog = c.AccessLog.WithDefaults()
 	c.Tracing = c.Tracing.WithDefaults()
 	c.Offload = c.Offload.WithDefaults()
+	if c.State != nil {
+		part := c.State.WithDefaults()
+		c.State = &part
+	}
 	if c.Redis != nil {
 		part := c.Redis.WithDefaults()
 		c.Redis = &part
@@ -134,6 +140,9 @@ func (c Config) Validate() error {
 	f.Check(len(c.Routes) > 0, "routes", nil, "at least one route")
 	c.validateRoutes(&f)
 	c.validateOffload(&f)
+	if c.State != nil {
+		f.Within("state", c.State.Validate())
+	}
 	return f.Err()
 }
 

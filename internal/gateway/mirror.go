@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"sync"
@@ -88,7 +90,7 @@ func (m *mirror) status() *MirrorStatus {
 	return &MirrorStatus{
 		Upstream: m.cfg.Upstream, Share: m.cfg.Share, Sent: m.sent.Load(), Dropped: m.dropped.Load(), Unfit: m.unfit.Load(),
 		Failed: m.failed.Load(), Same: m.same.Load(), Differ: m.differ.Load(),
-		LatencyMS: quantiles(copied), OriginalMS: quantiles(original), Latency: copied, Original: original,
+		LatencyMS: QuantilesOf(copied), OriginalMS: QuantilesOf(original), Latency: copied, Original: original,
 	}
 }
 
@@ -177,8 +179,11 @@ func (m *mirror) exchange(ctx context.Context, x *exchange, began time.Time) (st
 	own := spans{origin: parentage{trace: newID(2), flags: "00"}}
 	span.begin(&own, 1, false, to, x.in.Method)
 	deadline, _ := ctx.Deadline()
-	r, err := x.request(ctx, m.to, to, &span, deadline)
-	if err != nil {
+	var req http.Request
+	var u url.URL
+	x.request(&req, &u, m.to.cfg.Load(), to, &span, deadline)
+	r := req.WithContext(ctx)
+	if err := x.carry(r); err != nil {
 		return 0, 0, err
 	}
 	delete(r.Header, "Tracestate")

@@ -57,6 +57,7 @@ func sameAddresses(old *table, c *Config) error {
 	f.Check(addresses(&old.cfg) == addresses(c), "listen", addresses(c), "the addresses that the gateway was started with; restart it to change them")
 	f.Check(old.cfg.Admin == c.Admin, "admin", c.Admin, old.cfg.Admin+"; restart to change it")
 	f.Check(old.cfg.Offload == c.Offload, "offload", c.Offload.Dir+c.Offload.URL, "the store that the gateway was started with; restart it to change it")
+	f.Check(reflect.DeepEqual(old.cfg.State, c.State), "state", c.State, "the store that the gateway was started with; restart it to change it")
 	f.Check(old.cfg.OTLP == c.OTLP, "otlp", c.OTLP, "the addresses that the gateway was started with; restart it to change them")
 	const fixed = "the value that the gateway was started with; restart it to change it"
 	was, is := &old.cfg.Limits, &c.Limits

@@ -112,7 +112,8 @@ type Quantiles struct {
 	P999 float64 `json:"p99.9"`
 }
 
-func quantiles(s stats.Snapshot) Quantiles {
+// QuantilesOf reads them from a histogram.
+func QuantilesOf(s stats.Snapshot) Quantiles {
 	ms := func(q float64) float64 { return float64(s.Quantile(q)) / float64(time.Millisecond) }
 	return Quantiles{P50: ms(0.5), P90: ms(0.9), P95: ms(0.95), P99: ms(0.99), P999: ms(0.999)}
 }
@@ -148,7 +149,7 @@ func (r *route) status(now time.Time) RouteStatus {
 	recent, failed := f.recent.Snapshot(now), f.recentFailed.Snapshot(now)
 	s := RouteStatus{
 		SideStatus: r.sideStatus(now), Name: r.cfg.Name, Match: r.cfg.Match, Action: r.cfg.action(), Upstream: r.cfg.Upstream, Priority: r.cfg.Priority.label(), Tenant: r.cfg.Tenant.label(),
-		Policy: json.RawMessage("null"), RPS: float64(recent.Count()) / f.span(now).Seconds(), ErrorRatio: ratio(failed.Count(), recent.Count()), LatencyMS: quantiles(recent),
+		Policy: json.RawMessage("null"), RPS: float64(recent.Count()) / f.span(now).Seconds(), ErrorRatio: ratio(failed.Count(), recent.Count()), LatencyMS: QuantilesOf(recent),
 		Tally: f.total.tally(), Classes: make(map[string]uint64), Caches: make(map[string]stats.Snapshot),
 	}
 	s.Calls = s.Tally.Calls
@@ -180,7 +181,7 @@ func (r *route) status(now time.Time) RouteStatus {
 func (v *version) status(now time.Time, weight int) VersionStatus {
 	recent, failed := v.figures.recent.Snapshot(now), v.figures.recentFailed.Snapshot(now)
 	s := VersionStatus{
-		Upstream: v.name(), Weight: weight, Tally: v.figures.total.tally(), LatencyMS: quantiles(recent),
+		Upstream: v.name(), Weight: weight, Tally: v.figures.total.tally(), LatencyMS: QuantilesOf(recent),
 		RPS: float64(recent.Count()) / v.figures.span(now).Seconds(), ErrorRatio: ratio(failed.Count(), recent.Count()),
 	}
 	s.Calls = s.Tally.Calls
@@ -207,7 +208,7 @@ func (v *version) endpoints(now time.Time, p *longpole.Policy) []EndpointStatus 
 }
 
 func (e *endpoint) status(now time.Time) EndpointStatus {
-	s := EndpointStatus{Name: e.name, Breaker: breaker.Closed.String(), LatencyMS: quantiles(e.recent.Snapshot(now)), Latency: e.latency.Snapshot(), Classes: make(map[string]uint64)}
+	s := EndpointStatus{Name: e.name, Breaker: breaker.Closed.String(), LatencyMS: QuantilesOf(e.recent.Snapshot(now)), Latency: e.latency.Snapshot(), Classes: make(map[string]uint64)}
 	for c := range e.classes {
 		n := e.classes[c].Load()
 		s.Classes[call.Class(c).String()] = n
@@ -217,7 +218,7 @@ func (e *endpoint) status(now time.Time) EndpointStatus {
 }
 
 func (a *arm) status(t stats.Tally) ArmStatus {
-	return ArmStatus{Policy: a.json(), Calls: t.Calls, ErrorRatio: ratio(t.Failed+t.Shed, t.Calls), LatencyMS: quantiles(t.Latency)}
+	return ArmStatus{Policy: a.json(), Calls: t.Calls, ErrorRatio: ratio(t.Failed+t.Shed, t.Calls), LatencyMS: QuantilesOf(t.Latency)}
 }
 
 // json is the policy in the form of a file.

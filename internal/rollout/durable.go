@@ -20,11 +20,12 @@ type Journal interface {
 
 // The kinds of Entry.
 const (
-	entryStarted = "started" // Spec
-	entryNote    = "note"    // Event
-	entryEnded   = "ended"   // Status
-	entryUndone  = "undone"  // Reason
-	entryKilled  = "killed"  // Route, Parts, Reason
+	entryStarted   = "started"   // Spec
+	entryNote      = "note"      // Event
+	entryRestarted = "restarted" // a process found it under way
+	entryEnded     = "ended"     // Status
+	entryUndone    = "undone"    // Reason
+	entryKilled    = "killed"    // Route, Parts, Reason
 )
 
 // Entry is one line of the append-only journal of all rollouts. Its JSON form is stable.
@@ -105,6 +106,8 @@ func (c *Controller) Restore(entries []Entry) (doubts []string) {
 		case r == nil: // its start is too old to be kept, or was refused above
 		case e.Kind == entryNote && e.Event != nil:
 			r.remember(*e.Event)
+		case e.Kind == entryRestarted:
+			r.restarts++
 		case e.Kind == entryEnded && e.Status != nil:
 			r.close(*e.Status)
 			if e.Status.Phase == Promoted {
@@ -219,6 +222,9 @@ func only(weights map[string]int, version string) map[string]int {
 // all calls are on the policy in force.
 func (c *Controller) interrupted(r *run) {
 	r.restarts++
+	if err := c.write(Entry{Kind: entryRestarted, ID: r.id}); err != nil {
+		c.o.Log.Error("rollout", "rollout", r.id, "error", err)
+	}
 	_, err := c.from(r.spec.Change)
 	switch {
 	case r.spec.Restart == Rollback:

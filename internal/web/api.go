@@ -22,6 +22,8 @@ import (
 const (
 	maxBody   = 1 << 20 // bytes of a request that changes something
 	maxReason = 1000    // bytes of the text that explains it
+
+	defaultHoldback = 0.01
 )
 
 func (a *admin) routes(w http.ResponseWriter, _ *http.Request) {
@@ -61,8 +63,9 @@ func (a *admin) rollout(w http.ResponseWriter, r *http.Request) {
 type Request struct {
 	Route          string           `yaml:"route"`
 	To             *longpole.Config `yaml:"to"`
-	Advice         string           `yaml:"advice"` // code of a finding, as LP103
-	Kind           string           `yaml:"kind"`   // of its action, as hedge; "" = the best that carries a change
+	Advice         string           `yaml:"advice"`  // code of a finding, as LP103
+	Kind           string           `yaml:"kind"`    // of its action, as hedge; "" = the best that carries a change
+	Version        string           `yaml:"version"` // or an upstream of the route's split that is tried in place of a policy
 	Goal           string           `yaml:"goal"`
 	Target         string           `yaml:"target"`
 	Steps          []float64        `yaml:"steps"`
@@ -70,14 +73,25 @@ type Request struct {
 	Warmup         time.Duration    `yaml:"warmup"`
 	MaxDuration    time.Duration    `yaml:"max_duration"`
 	OnInconclusive string           `yaml:"on_inconclusive"`
+	Risk           float64          `yaml:"risk"`
+	Switchback     time.Duration    `yaml:"switchback"`
+	Washout        time.Duration    `yaml:"washout"`
+	Holdback       *float64         `yaml:"holdback"` // default 1%
+	Restart        string           `yaml:"restart"`
 	Reason         string           `yaml:"reason"` // up to 1000 bytes
 }
 
 // Validate returns every fault of q, joined; each but one is a *setting.Error.
 func (q *Request) Validate() error {
 	var f setting.Faults
-	if (q.To == nil) == (q.Advice == "") {
-		f.Within("", errors.New("name either to (a policy) or advice (the code of a finding), and not both"))
+	given := 0
+	for _, is := range []bool{q.To != nil, q.Advice != "", q.Version != ""} {
+		if is {
+			given++
+		}
+	}
+	if given != 1 {
+		f.Within("", errors.New("name one of to (a policy), advice (the code of a finding) and version (an upstream of the split)"))
 	}
 	f.Check(q.Kind == "" || slices.Contains(advise.Kinds(), q.Kind), "kind", q.Kind, strings.Join(advise.Kinds(), ", "))
 	checkReason(&f, q.Reason)
@@ -100,6 +114,11 @@ func (q *Request) spec() rollout.Spec {
 	s := rollout.Spec{
 		Change: longpole.Change{Route: q.Route}, Goal: q.Goal, Target: q.Target, Steps: q.Steps, Slice: q.Slice,
 		Warmup: q.Warmup, MaxDuration: q.MaxDuration, OnInconclusive: q.OnInconclusive, Reason: q.Reason,
+		Version: q.Version, Risk: q.Risk, Switchback: q.Switchback, Washout: q.Washout, Holdback: q.Holdback, Restart: q.Restart,
+	}
+	if s.Holdback == nil && s.Version == "" {
+		share := defaultHoldback
+		s.Holdback = &share
 	}
 	if q.To != nil {
 		s.Change.To = q.To.Safe()
@@ -163,9 +182,9 @@ func (a *admin) startRollout(w http.ResponseWriter, r *http.Request) {
 
 func startStatus(err error) int {
 	switch {
-	case errors.Is(err, rollout.ErrBusy), errors.Is(err, rollout.ErrStale):
+	case errors.Is(err, rollout.ErrBusy), errors.Is(err, rollout.ErrStale), errors.Is(err, rollout.ErrBlocked):
 		return http.StatusConflict
-	case errors.Is(err, rollout.ErrClosed):
+	case errors.Is(err, rollout.ErrClosed), errors.Is(err, rollout.ErrJournal):
 		return http.StatusServiceUnavailable
 	case errors.Is(err, gateway.ErrNoRoute):
 		return http.StatusNotFound
@@ -173,7 +192,7 @@ func startStatus(err error) int {
 	return http.StatusBadRequest
 }
 
-// order is the body of a promote or an abort.
+// order is the body of what steers a rollout.
 type order struct {
 	Reason string `yaml:"reason"` // up to 1000 bytes
 }
@@ -185,7 +204,7 @@ func (o *order) Validate() error {
 	return f.Err()
 }
 
-// steer promotes or aborts a rollout.
+// steer promotes, aborts, pauses, resumes or undoes a rollout.
 func (a *admin) steer(do func(id, reason string) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var o order
@@ -196,7 +215,7 @@ func (a *admin) steer(do func(id, reason string) error) http.HandlerFunc {
 		switch err := do(id, o.Reason); {
 		case errors.Is(err, rollout.ErrUnknown):
 			writeError(w, http.StatusNotFound, err.Error())
-		case errors.Is(err, rollout.ErrEnded):
+		case errors.Is(err, rollout.ErrEnded), errors.Is(err, rollout.ErrState), errors.Is(err, rollout.ErrStale), errors.Is(err, rollout.ErrBusy):
 			writeError(w, http.StatusConflict, err.Error())
 		case err != nil:
 			writeError(w, http.StatusInternalServerError, err.Error())

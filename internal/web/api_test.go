@@ -158,13 +158,13 @@ func TestBodiesAreStrictAndFaultsNamed(t *testing.T) {
 		status           int
 		parts            []string
 	}{
-		{"empty", rolloutsPath, "", 400, []string{"route", "the name of a route", "either to"}},
+		{"empty", rolloutsPath, "", 400, []string{"route", "the name of a route", "name one of to"}},
 		{"unknown field", rolloutsPath, `{"route": "orders", "to": {}, "gaol": "improve"}`, 400, []string{"body:1:", "gaol: unknown field", "goal"}},
 		{"bad duration", rolloutsPath, "route: orders\nto:\n  timeout: 5 parsecs\n", 400, []string{"body:3:12: to.timeout", "5 parsecs"}},
 		{"bad policy", rolloutsPath, "route: orders\nto:\n  timeout: -5s\n", 400, []string{"body:3:12: to.timeout", "not negative"}},
 		{"bad slice", rolloutsPath, `{"route": "orders", "to": {}, "slice": "1ms"}`, 400, []string{"slice: 1ms", "100ms..10m"}},
 		{"all faults at once", rolloutsPath, `{"to": {}, "goal": "win", "target": "p42"}`, 400, []string{"route", "goal", "target"}},
-		{"both", rolloutsPath, `{"route": "orders", "to": {}, "advice": "LP103"}`, 400, []string{"not both"}},
+		{"both", rolloutsPath, `{"route": "orders", "to": {}, "advice": "LP103"}`, 400, []string{"name one of to"}},
 		{"no JSON", rolloutsPath, `{"route": `, 400, []string{"body:1"}},
 		{"long reason", rolloutsPath, `{"route": "orders", "to": {}, "reason": "` + strings.Repeat("x", 1001) + `"}`, 400, []string{"reason", "at most 1000 bytes"}},
 		{"bad kind", rolloutsPath, `{"route": "orders", "advice": "LP103", "kind": "magic"}`, 400, []string{"kind", "hedge"}},

@@ -15,6 +15,7 @@ import (
 	"github.com/longpole/longpole/internal/diagnose"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/rollout"
+	"github.com/longpole/longpole/internal/store"
 	"github.com/longpole/longpole/internal/web"
 	"github.com/longpole/longpole/retry"
 )
@@ -28,6 +29,7 @@ type fixture struct {
 	token    string
 	version  string
 	handler  http.Handler
+	store    *store.Store
 }
 
 // twoRoutes is a configuration with the routes orders and catalogue, which share one upstream.
@@ -50,13 +52,13 @@ func newFixture(t *testing.T, file string, o gateway.Options, change ...func(*fi
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{T: t, version: "v1.2.3", gateway: g, rollouts: rollout.NewController(g, nil)}
+	f := &fixture{T: t, version: "v1.2.3", gateway: g, rollouts: rollout.NewController(rollout.Options{Target: g})}
 	for _, c := range change {
 		c(f)
 	}
 	f.handler = web.New(web.Options{
 		Gateway: g, Rollouts: f.rollouts, Findings: func() web.Findings { return f.findings }, Token: f.token,
-		Dropped: func() map[string]uint64 { return map[string]uint64{"queue_full": 3, "late": 0} }, Version: f.version,
+		Dropped: func() map[string]uint64 { return map[string]uint64{"queue_full": 3, "late": 0} }, Version: f.version, Store: f.store,
 	})
 	return f
 }

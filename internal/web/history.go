@@ -21,8 +21,8 @@ type point struct {
 	LatencyMS gateway.Quantiles `json:"latency_ms"`
 }
 
-// series is what one thing did over time.
-type series struct {
+// track is what one thing did over time.
+type track struct {
 	store.Series
 	Points []point `json:"points"`
 }
@@ -77,15 +77,14 @@ func (a *admin) historyOf(w http.ResponseWriter, r *http.Request, from, to time.
 		writeError(w, http.StatusBadRequest, fmt.Sprintf("want from before to, and at most %d steps between them", mostPoints))
 		return
 	}
-	all, dropped := []*series{}, 0
-	place := map[store.Series]*series{}
-	var sum stats.Snapshot // of the newest point of the series below
-	sums := map[store.Series]stats.Snapshot{}
+	all, dropped := []*track{}, 0
+	place := map[store.Series]*track{}
+	newest := map[store.Series]stats.Snapshot{} // of the last point of each series
 	points := 0
 	err := a.Store.Each(r.Context(), store.Query{Series: store.Series{Route: q.Get("route"), Segment: q.Get("segment"), Endpoint: q.Get("endpoint")}, From: from, To: to}, func(u store.Rollup) bool {
 		s := place[u.Series]
 		if s == nil {
-			s = &series{Series: u.Series}
+			s = &track{Series: u.Series}
 			place[u.Series], all = s, append(all, s)
 		}
 		at := u.From.Truncate(step)
@@ -95,12 +94,11 @@ func (a *admin) historyOf(w http.ResponseWriter, r *http.Request, from, to time.
 				return true
 			}
 			s.Points = append(s.Points, point{At: at})
-			sums[u.Series] = stats.Snapshot{}
+			newest[u.Series] = stats.Snapshot{}
 		}
 		p := &s.Points[len(s.Points)-1]
-		sum = sums[u.Series].Merge(u.Latency)
-		sums[u.Series] = sum
-		p.Calls, p.Failed, p.LatencyMS = p.Calls+u.Calls, p.Failed+u.Failed, gateway.QuantilesOf(sum)
+		newest[u.Series] = newest[u.Series].Merge(u.Latency)
+		p.Calls, p.Failed, p.LatencyMS = p.Calls+u.Calls, p.Failed+u.Failed, gateway.QuantilesOf(newest[u.Series])
 		return true
 	})
 	if err != nil {

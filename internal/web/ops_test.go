@@ -25,7 +25,7 @@ func operations(t *testing.T, on bool, reload func() error) http.Handler {
 		t.Fatal(err)
 	}
 	o := web.Options{
-		Gateway: g, Rollouts: rollout.NewController(g, nil), Findings: func() web.Findings { return web.Findings{} },
+		Gateway: g, Rollouts: rollout.NewController(rollout.Options{Target: g}), Findings: func() web.Findings { return web.Findings{} },
 		Dropped: func() map[string]uint64 { return nil },
 	}
 	if on {

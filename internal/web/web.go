@@ -16,6 +16,7 @@ import (
 	"github.com/longpole/longpole/internal/advise"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/rollout"
+	"github.com/longpole/longpole/internal/store"
 )
 
 //go:embed page
@@ -40,6 +41,7 @@ type Options struct {
 	Schema   []byte       // JSON Schema of the configuration; nil = there is none
 	Reload   func() error // reads the configuration file again; nil = there is none
 	Profile  bool         // true = profiles of the Go runtime under /debug/pprof/
+	Store    *store.Store // what outlives the process; nil = nothing does
 }
 
 // admin holds the handlers.
@@ -74,12 +76,19 @@ func New(o Options) http.Handler {
 	guarded.HandleFunc("POST /api/v1/rollouts", a.startRollout)
 	guarded.HandleFunc("POST /api/v1/rollouts/{id}/promote", a.steer(a.Rollouts.Promote))
 	guarded.HandleFunc("POST /api/v1/rollouts/{id}/abort", a.steer(a.Rollouts.Abort))
+	guarded.HandleFunc("POST /api/v1/rollouts/{id}/pause", a.steer(a.Rollouts.Pause))
+	guarded.HandleFunc("POST /api/v1/rollouts/{id}/resume", a.steer(a.Rollouts.Resume))
+	guarded.HandleFunc("POST /api/v1/rollouts/{id}/undo", a.steer(a.Rollouts.Undo))
+	guarded.HandleFunc("POST /judge", a.judge)
 	guarded.HandleFunc("GET /api/v1/faults", a.faults)
 	guarded.HandleFunc("GET /api/v1/faults/{name}", a.oneFault)
 	guarded.HandleFunc("POST /api/v1/faults", a.startFault)
 	guarded.HandleFunc("DELETE /api/v1/faults/{name}", a.stopFault)
 	guarded.HandleFunc("GET /api/v1/certificates", a.certificates)
 	guarded.HandleFunc("GET /api/v1/discovery", a.discovery)
+	guarded.HandleFunc("GET /api/v1/history", a.history)
+	guarded.HandleFunc("GET /api/v1/killed", a.killed)
+	guarded.HandleFunc("POST /api/v1/killed", a.kill)
 	a.jobs(guarded)
 	guarded.Handle("GET /metrics", a.metrics())
 	if a.Reload != nil {
@@ -89,7 +98,7 @@ func New(o Options) http.Handler {
 		profile(guarded)
 	}
 	guarded.HandleFunc("GET /api/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; there are /api/v1/routes, config, overload, findings, rollouts, faults, jobs, discovery and certificates")
+		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; there are /api/v1/routes, config, overload, findings, rollouts, faults, jobs, discovery, certificates, history and killed")
 	})
 	guarded.Handle("GET /", http.FileServerFS(static))
 	sameOrigin := http.NewCrossOriginProtection()
