@@ -8,7 +8,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 20s
 LINT     := go tool -modfile=tools/golangci-lint/go.mod golangci-lint
 
-.PHONY: help build demo test race lint fuzz bench bench-gateway bench-adversity conformance chaos check clean
+.PHONY: help build demo test race lint fuzz bench bench-gateway bench-adversity bench-ingest bench-ingest bench-judge conformance chaos check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ test: ## install what the tests need, then run them all with the race detector
 	scripts/setup-tests.sh
 	go vet ./...
 	go test -race -timeout 20m ./...
-	go test ./balance # its largest simulations are too slow for the race detector
+	go test ./balance ./internal/judge # their largest simulations are too slow for the race detector
 
 race: test ## the same as test: the race detector is always on
 
@@ -43,6 +43,15 @@ bench-gateway: build ## measure CPU, throughput, added latency and memory beside
 
 bench-adversity: build ## the same beside them with a bad replica and under twice the load
 	scripts/bench-adversity.sh
+
+bench-ingest: ## measure spans per CPU-second from OTLP to a verdict, and memory at a million spans a minute
+	scripts/bench-ingest.sh
+
+bench-ingest: ## measure spans per second of processor time, from bytes to a verdict
+	scripts/bench-ingest.sh
+
+bench-judge: ## simulate the judge's error rates, power and time to a verdict beside two rules that others use
+	scripts/bench-judge.sh
 
 conformance: build ## run the public suites for HTTP caches, HTTP/2, gRPC, smuggling, slow clients and WebSocket
 	scripts/conformance.sh

@@ -78,6 +78,9 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 			if err := c.do(cmd.Context(), http.MethodPost, "/api/v1/rollouts", q, &s); err != nil {
 				return err
 			}
+			if s.Plan != "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), "longpole: plan: "+s.Plan)
+			}
 			if watch {
 				return c.watch(cmd, s.ID)
 			}

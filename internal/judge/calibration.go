@@ -25,14 +25,17 @@ type Calibration struct {
 }
 
 const (
-	comparison10m   = 60  // slices of one comparison: 10 minutes of 10 s
 	calibrationRuns = 128 // comparisons that are remembered
 	leastRuns       = 50  // taken as the number of runs while there are fewer: one alarm is no reason yet
 	tooNoisy        = 2   // times AlphaWorse
 )
 
-// widths are how many slices are joined: 10, 30 and 60 s.
-var widths = [...]int{1, 3, 6}
+// widths are how many slices are joined: 10, 30 and 60 s. lengths are how many slices a comparison then takes, 10, 15 and 30
+// minutes: with fewer than 30 judged slices there is little that could be a false alarm.
+var (
+	widths  = [...]int{1, 3, 6}
+	lengths = [...]int{60, 90, 180}
+)
 
 // CalibrationStatus is what a Calibration found.
 type CalibrationStatus struct {
@@ -71,7 +74,7 @@ func (k *Calibration) Add(a, b stats.Tally) {
 func (k *Calibration) advance() {
 	k.slices++
 	worse := [2]bool{k.judges[0].Verdict() == Worse, k.judges[1].Verdict() == Worse}
-	if k.slices < comparison10m && !worse[0] && !worse[1] {
+	if k.slices < lengths[k.width] && !worse[0] && !worse[1] {
 		return
 	}
 	for i := range k.judges {

@@ -26,8 +26,11 @@ func TestCompareNeedsNothingButSlices(t *testing.T) {
 		reference bool
 		want      Verdict
 	}{
-		{"equal", 1, true, NoWorse}, {"equal, no reference", 1, false, NoWorse}, {"slower", 1.4, true, Worse},
-		{"slower, no reference", 1.4, false, Worse}, {"faster", .6, true, Improved},
+		{"equal", 1, true, NoWorse},
+		{"equal, no reference", 1, false, NoWorse},
+		{"slower", 1.4, true, Worse},
+		{"slower, no reference", 1.4, false, Worse},
+		{"faster", .6, true, Improved},
 	} {
 		rng := rand.New(rand.NewPCG(31, 31))
 		var reference stats.Tally
@@ -86,6 +89,27 @@ func TestARequestIsJudgedAlikeFromLatenciesAndBuckets(t *testing.T) { // T11
 	}
 }
 
+// Latencies that come in steps have a good part of the calls at the very quantile.
+func TestLatenciesInStepsAreJudged(t *testing.T) {
+	for _, c := range []struct {
+		scale float64
+		want  Verdict
+	}{{1, NoWorse}, {.5, Improved}, {1.5, Worse}} {
+		var r Request
+		for range 60 {
+			var p Pair
+			for i := range 200 {
+				ms := 10 + float64(i%40/10)
+				p.Baseline.LatencyMS, p.Candidate.LatencyMS = append(p.Baseline.LatencyMS, ms), append(p.Candidate.LatencyMS, c.scale*ms)
+			}
+			r.Slices = append(r.Slices, p)
+		}
+		if g := r.Judge(); g.Verdict != c.want {
+			t.Errorf("times %v: %s", c.scale, g.Sentence)
+		}
+	}
+}
+
 func TestFaultsOfARequestHaveTheirPlace(t *testing.T) {
 	r := Request{
 		Target: "p98", AttemptsFactor: .5, CostFactor: 11, Price: Price{Call: -1}, SliceMS: 5,
@@ -107,6 +131,10 @@ func TestFaultsOfARequestHaveTheirPlace(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	many := Request{Slices: []Pair{{Candidate: Sample{LatencyMS: make([]float64, mostSamples)}}}}
+	if err := many.Validate(); err == nil || !strings.Contains(err.Error(), "at most 2000000") {
+		t.Errorf("too many samples: %v", err)
 	}
 	if err := (&Request{}).Validate(); err == nil || !strings.Contains(err.Error(), "slices: 0") {
 		t.Errorf("no slices: %v", err)

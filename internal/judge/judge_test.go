@@ -186,11 +186,10 @@ func splitFlagged(runs, slice, n int, p float64) float64 {
 }
 
 func TestAFaultySplitShowsIn3200Calls(t *testing.T) { // T10
-	if got := splitFlagged(few(2000), 400, 3200, .55); got < .985 {
-		t.Errorf("55 to 45 flagged in %.2f %% of runs", 100*got)
-	}
-	if got := splitFlagged(few(2000), 800, 60_000, .5); got > 2*AlphaInvalid {
-		t.Errorf("50 to 50 flagged in %.2f %% of runs", 100*got)
+	at, even := splitFlagged(few(2000), 400, 3200, .55), splitFlagged(few(2000), 800, 60_000, .5)
+	t.Logf("split: 55 to 45 flagged by 3200 calls in %.2f %% of runs, 50 to 50 by 60000 in %.2f %%", 100*at, 100*even)
+	if at < .985 || even > 2*AlphaInvalid {
+		t.Error("not as it should be")
 	}
 }
 
@@ -339,7 +338,7 @@ func TestP999IsJudgedWhenCallsAllow(t *testing.T) {
 	}{{20_000, 2500, true}, {20_000, 500, false}, {2000, 2500, false}} {
 		j := frozen(rng, c.reference)
 		j.Add(cohort(rng, c.slice, 1), cohort(rng, c.slice, 1))
-		if j.judged(p999) != c.judged || strings.Contains(strings.Join(open(ptr(j.say())), " "), "p99.9") != c.judged {
+		if j.judged(p999) != c.judged || strings.Contains(strings.Join(open(new(j.say())), " "), "p99.9") != c.judged {
 			t.Errorf("%+v", c)
 		}
 	}
@@ -355,8 +354,6 @@ func TestP999IsJudgedWhenCallsAllow(t *testing.T) {
 		t.Errorf("0.8 %% of calls at 180 ms: %+v", j.find(&g, p999))
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func TestBothArmsGettingWorseIsTheEnvironment(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 11))

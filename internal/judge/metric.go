@@ -243,11 +243,12 @@ func (j *Judge) weight(i int) float64 {
 	return j.shares[(i-fixedRows)/perDownstream]
 }
 
-// refer fixes the thresholds of a tally's latencies.
+// refer fixes the thresholds of a tally's latencies, each at the lower end of its quantile's bucket: where many calls take
+// equally long, as those that time out do, hardly any would lie beyond the upper end.
 func (j *Judge) refer(t *stats.Tally) {
 	at := func(i int, s *stats.Snapshot) {
 		if s.Count() >= minCalls {
-			j.reference[i] = stats.Shift(s.Quantile(j.metric(i).q), 0)
+			j.reference[i] = stats.Shift(s.Quantile(j.metric(i).q), -1)
 		}
 	}
 	for _, i := range [...]int{p50, p95, p99, p999} {

@@ -8,11 +8,11 @@ import (
 // flagger is a rule in Flagger's style: once a minute the candidate's p99 of that minute against a threshold, here 1.25
 // times what is usual, and its errors against 1 %; rolled back at the third check that fails.
 type flagger struct {
-	before float64 // p99
-	minute []float64
-	errors         float64
-	failed         int
-	rolledBack     int // second; 0 = not
+	before     float64 // p99
+	minute     []float64
+	errors     float64
+	failed     int
+	rolledBack int // second; 0 = not
 }
 
 func (f *flagger) see(at int, _, c second) {

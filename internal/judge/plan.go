@@ -4,27 +4,46 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/longpole/longpole/internal/stats"
 )
 
-// DetectableRatio is how many times as often as in the baseline an event of the given rate (0.01: calls beyond p99) must
-// occur in the candidate for calls of each arm to show it at level alpha. +Inf when no ratio would do.
-//
-// Source: the expected growth of a likelihood ratio for which arm an event falls in, ln(1/alpha) plus 1.5 for the
-// mixture; Lindon, Malek 2022 (arXiv 2011.03567).
-func DetectableRatio(calls, rate, alpha float64) float64 {
-	const most = 1e6
-	needed := math.Log(1/alpha) + 1.5
-	growth := func(ratio float64) float64 {
-		p := ratio / (1 + ratio)
-		return calls * rate * (1 + ratio) * (p*math.Log(2*p) + (1-p)*math.Log(2*(1-p)))
-	}
-	if !(calls > 0 && rate > 0 && alpha > 0) || growth(most) < needed {
+// planPower is how often an effect of the size that a plan names is found.
+const planPower = 0.8
+
+// Detectable is how many times as often as in the baseline the event of a metric must occur in the candidate, beyond the
+// margin, for the main tier to find it in 4 of 5 rollouts of so many calls of each arm in so many slices. For p99 the event
+// is a call slower than 1.10 times the baseline's p99, against one slower than p99. +Inf when no ratio would do, or when
+// the metric is none of Metrics. rate is that of the event in the baseline, for errors and timeouts; the percentiles have
+// their own.
+func Detectable(metric string, calls float64, slices int, rate float64) float64 {
+	row, known := index(metric)
+	if !known || !(calls > 0) {
 		return math.Inf(1)
 	}
-	low, high := 1.0, most
-	for range 100 {
-		middle := math.Sqrt(low * high)
-		if growth(middle) < needed {
+	m := &table[row]
+	fail := 0.0
+	switch m.kind {
+	case latency:
+		rate = 1 - m.q
+	case share:
+		fail = m.fail
+	default: // counts and costs have no common variance
+		return math.Inf(1)
+	}
+	const quantile = 0.8416 // of planPower
+	needed := stats.DetectableT(slices, math.Log(1/(alphaMain*m.weight))) + quantile
+	misses := func(ratio float64) bool {
+		p := min(rate*ratio, 1)
+		spread := math.Sqrt((rate*(1-rate) + p*(1-p)) / calls)
+		return p-rate-fail < needed*spread
+	}
+	low, high := 1.0, 1/rate // 1/rate: all calls
+	if misses(high) || !(rate > 0) {
+		return math.Inf(1)
+	}
+	for range 60 {
+		if middle := (low + high) / 2; misses(middle) {
 			low = middle
 		} else {
 			high = middle
@@ -38,13 +57,13 @@ func Plan(callsPerSecond float64, duration time.Duration) string {
 	if !(callsPerSecond > 0) {
 		return "no calls were seen on this route yet; without at least 100 per arm the rollout will end inconclusive"
 	}
-	calls := callsPerSecond * duration.Seconds()
+	calls, slices := callsPerSecond*duration.Seconds(), int(duration/mainSlice)
 	text := fmt.Sprintf("at %.3g calls per second and arm, in %s (%.0f calls each)", callsPerSecond, duration.Round(time.Second), calls)
-	tail := DetectableRatio(calls, 0.01, AlphaWorse)
-	if calls < minCalls || math.IsInf(tail, 1) || tail > 100 {
+	tail := Detectable("p99", calls, slices, 0)
+	if calls < minCalls || math.IsInf(tail, 1) {
 		return text + " no change of p99 can be told from chance; the rollout will most likely end inconclusive"
 	}
-	return text + fmt.Sprintf(" it shows when calls beyond 1.10 times the baseline's p99 become %.3g times as frequent as those beyond its p99, "+
-		"and when those beyond 1.03 times its p50 become %.3g times as frequent as those beyond its p50; smaller regressions will end inconclusive",
-		tail, DetectableRatio(calls, 0.5, AlphaWorse))
+	return text + fmt.Sprintf(" it shows in %.0f %% of rollouts when calls beyond 1.10 times the baseline's p99 become %.3g times as frequent as those beyond its p99 were, "+
+		"and when those beyond 1.03 times its p50 become %.3g times as frequent as those beyond its p50; smaller regressions may end inconclusive",
+		100*planPower, tail, Detectable("p50", calls, slices, 0))
 }

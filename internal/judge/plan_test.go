@@ -8,21 +8,30 @@ import (
 	"time"
 )
 
-func TestDetectableRatioIsTheFormula(t *testing.T) {
-	for _, c := range []struct{ calls, ratio float64 }{{1.2e3, 3}, {3.6e3, 2}, {12e3, 1.5}, {67e3, 1.2}} {
-		if got := DetectableRatio(c.calls, .01, .01); math.Abs(got-c.ratio)/c.ratio > .02 {
-			t.Errorf("with %v calls: %v, want %v", c.calls, got, c.ratio)
+func TestLessTrafficShowsOnlyMore(t *testing.T) {
+	last := 0.0
+	for _, calls := range []float64{1e6, 1e5, 3e4, 1e4, 3e3, 1e3} {
+		got := Detectable("p99", calls, 60, 0)
+		if got <= last {
+			t.Errorf("with %v calls: %v, with more %v", calls, got, last)
+		}
+		last = got
+	}
+	for _, got := range []float64{
+		Detectable("p99", 0, 60, 0), Detectable("p99", math.NaN(), 60, 0), Detectable("p99", 1e6, 3, 0), Detectable("p98", 1e6, 60, 0),
+		Detectable("errors", 1e6, 60, 0), Detectable("cost", 1e6, 60, .1),
+	} {
+		if !math.IsInf(got, 1) {
+			t.Errorf("%v is detectable", got)
 		}
 	}
-	for _, calls := range []float64{0, -1, math.NaN(), 1e-3} {
-		if got := DetectableRatio(calls, .01, .01); got < 1e3 {
-			t.Errorf("with %v calls: %v", calls, got)
-		}
+	if got := Detectable("errors", 30_000, 60, .001); got < 2.5 || got > 5 {
+		t.Errorf("errors of 0.1 %% show when they are %v times as frequent", got)
 	}
-	if text := Plan(40, 10*time.Minute); !strings.Contains(text, "24000 calls") || !strings.Contains(text, "1.3") {
+	if text := Plan(40, 10*time.Minute); !strings.Contains(text, "24000 calls") || !strings.Contains(text, "1.5") {
 		t.Error(text)
 	}
-	for _, text := range []string{Plan(0, time.Minute), Plan(.1, time.Minute), Plan(math.NaN(), time.Minute)} {
+	for _, text := range []string{Plan(0, time.Minute), Plan(.1, time.Minute), Plan(math.NaN(), time.Minute), Plan(1e-300, time.Hour)} {
 		if !strings.Contains(text, "inconclusive") {
 			t.Error(text)
 		}
@@ -50,10 +59,10 @@ func TestThePlanIsWhatTheJudgeCanSee(t *testing.T) {
 		}
 		return float64(n) / float64(runs)
 	}
-	ratio := DetectableRatio(30_000, .01, AlphaWorse)
+	ratio := Detectable("p99", 30_000, 60, 0)
 	at, below, beyond := found(ratio), found(1+(ratio-1)/2), found(1+(ratio-1)*1.5)
 	t.Logf("30000 calls: %.3g times as frequent found in %.0f %% of runs; half of the excess in %.0f %%, 1.5 times the excess in %.0f %%", ratio, 100*at, 100*below, 100*beyond)
-	if at < .35 || below > .25 || beyond < .85 {
+	if at < planPower-.15 || at > planPower+.15 || below > .3 || beyond < .9 {
 		t.Errorf("%v %v %v", at, below, beyond)
 	}
 }

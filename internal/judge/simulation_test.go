@@ -131,9 +131,9 @@ func (s *second) pour(j *Judge, list []edge, c *counts) [fastRows]bool {
 		slowest = max(slowest, ms)
 	}
 	n := 0.0
-	for k := len(list) - 1; k >= 0; k-- {
+	for k, e := range slices.Backward(list) {
 		n += beyond[k+1]
-		*list[k].count(c) += n
+		*e.count(c) += n
 	}
 	calls := float64(len(s.ms))
 	c.calls += calls
@@ -188,37 +188,37 @@ type observer interface {
 
 // simulate runs the judge, with a look every second by the fast tier and every ten by the main one, until done says so. An
 // observer sees all of it; the outcome stays that of the first time done said so.
-func (c scenario) simulate(seed uint64, done func(Verdict) bool, watchers ...observer) outcome {
+func (y scenario) simulate(seed uint64, done func(Verdict) bool, watchers ...observer) outcome {
 	rng := rand.New(rand.NewPCG(seed, 2026))
-	j := New(Config{Target: c.target, Join: c.join})
+	j := New(Config{Target: y.target, Join: y.join})
 	var history stats.Histogram // of the baseline
 	var buffer [2][]float64
 	draw := func(at int) (b, k second) {
-		c.weather.wander = wanders(rng, c.weather.wander, c.weather.waves)
-		shared := c.weather.wander
-		for _, f := range c.weather.fronts {
+		y.weather.wander = wanders(rng, y.weather.wander, y.weather.waves)
+		shared := y.weather.wander
+		for _, f := range y.weather.fronts {
 			if at >= f.at {
 				shared = math.Log(f.scale)
 			}
 		}
-		b, k = c.baseline.second(rng, shared, buffer[0]), c.candidate.second(rng, shared, buffer[1])
+		b, k = y.baseline.second(rng, shared, buffer[0]), y.candidate.second(rng, shared, buffer[1])
 		buffer[0], buffer[1] = b.ms, k.ms
 		for _, ms := range b.ms {
 			history.Record(time.Duration(ms * 1e6))
 		}
 		return b, k
 	}
-	for at := range cmp.Or(c.warm, 30) {
+	for at := range cmp.Or(y.warm, 30) {
 		b, k := draw(at)
 		for _, w := range watchers {
-			w.see(at-cmp.Or(c.warm, 30), b, k)
+			w.see(at-cmp.Or(y.warm, 30), b, k)
 		}
 	}
 	j.Freeze(stats.Tally{Latency: history.Snapshot(), Calls: 1000, Failed: 1, Downstreams: []stats.Downstream{{Name: "db"}}})
 	thresholds := edges(&j)
 	var slice [2]counts
 	var first *outcome
-	for at := 0; at < cmp.Or(c.length, 600); at++ {
+	for at := 0; at < cmp.Or(y.length, 600); at++ {
 		b, k := draw(at)
 		for _, w := range watchers {
 			w.see(at, b, k)
@@ -228,8 +228,8 @@ func (c scenario) simulate(seed uint64, done func(Verdict) bool, watchers ...obs
 		}
 		j.watch(b.pour(&j, thresholds, &slice[0]), k.pour(&j, thresholds, &slice[1]))
 		if at%10 == 9 {
-			c.baseline.rest(rng, &slice[0])
-			c.candidate.rest(rng, &slice[1])
+			y.baseline.rest(rng, &slice[0])
+			y.candidate.rest(rng, &slice[1])
 			j.add(&slice[0], &slice[1])
 			slice = [2]counts{}
 			if j.Freeze(stats.Tally{Latency: history.Snapshot()}) {
@@ -244,7 +244,7 @@ func (c scenario) simulate(seed uint64, done func(Verdict) bool, watchers ...obs
 		}
 	}
 	if first == nil {
-		first = &outcome{verdict: j.Verdict(), after: cmp.Or(c.length, 600)}
+		first = &outcome{verdict: j.Verdict(), after: cmp.Or(y.length, 600)}
 	}
 	return *first
 }
@@ -265,11 +265,11 @@ func (s summary) share(verdicts ...Verdict) float64 {
 	return float64(n) / float64(s.runs)
 }
 
-func (c scenario) many(t testing.TB, runs int, done func(Verdict) bool) summary {
+func (y scenario) many(t testing.TB, runs int, done func(Verdict) bool) summary {
 	t.Helper()
 	times, calls := map[Verdict][]int{}, map[Verdict][]float64{}
 	for seed := range runs {
-		o := c.simulate(uint64(seed), done)
+		o := y.simulate(uint64(seed), done)
 		times[o.verdict] = append(times[o.verdict], o.after)
 		calls[o.verdict] = append(calls[o.verdict], o.calls)
 	}
@@ -278,7 +278,7 @@ func (c scenario) many(t testing.TB, runs int, done func(Verdict) bool) summary 
 		slices.Sort(times[v])
 		slices.Sort(calls[v])
 		s.count[v], s.median[v], s.calls[v] = len(times[v]), times[v][len(times[v])/2], calls[v][len(calls[v])/2]
-		t.Logf("%s: %s %.1f %% of %d, median %d s", c.name, v, 100*s.share(v), runs, s.median[v])
+		t.Logf("%s: %s %.1f %% of %d, median %d s", y.name, v, 100*s.share(v), runs, s.median[v])
 	}
 	return s
 }

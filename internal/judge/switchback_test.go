@@ -40,8 +40,12 @@ func TestTheHeadOfABlockIsNotJudged(t *testing.T) {
 		judged bool
 		ends   time.Duration
 	}{
-		{-time.Second, -1, false, 0}, {0, 0, false, 30 * time.Second}, {4999 * time.Millisecond, 0, false, 30 * time.Second},
-		{5 * time.Second, 0, true, 30 * time.Second}, {29 * time.Second, 0, true, 30 * time.Second}, {30 * time.Second, 1, false, time.Minute},
+		{-time.Second, -1, false, 0},
+		{0, 0, false, 30 * time.Second},
+		{4999 * time.Millisecond, 0, false, 30 * time.Second},
+		{5 * time.Second, 0, true, 30 * time.Second},
+		{29 * time.Second, 0, true, 30 * time.Second},
+		{30 * time.Second, 1, false, time.Minute},
 	} {
 		got := s.At(begin.Add(c.at))
 		if got.Number != c.number || got.Judged != c.judged || !got.Ends.Equal(begin.Add(c.ends)) {
@@ -99,7 +103,7 @@ func switched(seed uint64, scale float64, length time.Duration) Verdict {
 
 func TestSwitchbackFindsWhatBothCohortsWouldFeel(t *testing.T) {
 	ends := map[float64]map[Verdict]int{}
-	runs := max(few(24), 6)
+	runs := few(24)
 	for _, scale := range []float64{.7, 1, 1.5} {
 		ends[scale] = map[Verdict]int{}
 		for seed := range runs {

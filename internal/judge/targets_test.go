@@ -37,19 +37,19 @@ func stalls(b, c *arm)            { b.stalls, c.stalls = 2, 2 }
 func iid(*arm, *arm, *weather)    {}
 func rough(b, c *arm, w *weather) { stalls(b, c); w.waves = .3 }
 
-func (s scenario) joined(n int) scenario {
-	s.join = n
-	return s
+func (y scenario) joined(n int) scenario {
+	y.join = n
+	return y
 }
 
-func (s scenario) improving(metric string) scenario {
-	s.target = metric
-	return s
+func (y scenario) improving(metric string) scenario {
+	y.target = metric
+	return y
 }
 
-func (s scenario) lasting(seconds int) scenario {
-	s.length = seconds
-	return s
+func (y scenario) lasting(seconds int) scenario {
+	y.length = seconds
+	return y
 }
 
 func drifts(sd float64) func(b, c *arm, w *weather) {
@@ -89,13 +89,15 @@ var equals = []target{
 	{id: "T1", scenario: story("equal arms, stalls and waves", rough), atMost: .01, runs: 2000},
 	{id: "T2", scenario: story("equal arms, own drift 5 %", drifts(.05)), atMost: .01, runs: 2000},
 	{id: "T2", scenario: story("equal arms, own drift 10 %", drifts(.10)), atMost: .04, runs: 2000},
-	{id: "T2", scenario: story("equal arms, own drift 10 %, slices of 30 s", drifts(.10)).joined(3), atMost: .01, runs: 2000},
-	{id: "T2", scenario: story("equal arms, own drift 10 %, slices of 60 s", drifts(.10)).joined(6), atMost: .01, runs: 2000},
+	{id: "T2", scenario: story("equal arms, own drift 10 %, slices of 30 s, 30 minutes", drifts(.10)).joined(3).lasting(1800), atMost: .01, runs: 2000},
+	{id: "T2", scenario: story("equal arms, own drift 10 %, slices of 60 s, 30 minutes", drifts(.10)).joined(6).lasting(1800), atMost: .01, runs: 2000},
 	{id: "T2", scenario: story("equal arms, shared drift 10 %", func(_, _ *arm, w *weather) { w.waves = .1 }), atMost: .01, runs: 2000},
 	{id: "T3", scenario: story("equal arms, errors in bursts of 10", func(b, c *arm, _ *weather) { b.burst, c.burst = 10, 10 }), atMost: .01, runs: 2000},
 	{id: "T3", scenario: story("equal arms, 1 % errors in bursts of 10", func(b, c *arm, _ *weather) {
 		b.burst, c.burst, b.errors, c.errors = 10, 10, .01, .01
 	}), atMost: .01, runs: 2000},
+	{id: "-", scenario: story("equal arms, 5 calls a second", func(b, c *arm, _ *weather) { b.perSecond, c.perSecond = 5, 5 }), atMost: .01, runs: 2000},
+	{id: "-", scenario: story("equal arms, all twice as slow after 5 minutes", func(_, _ *arm, w *weather) { w.fronts = []front{{300, 2}} }), atMost: .01, runs: 1000},
 }
 
 // regressions are to be found.
@@ -111,6 +113,7 @@ var regressions = []target{
 	{id: "T5", scenario: story("errors 0.1 % to 5 %", failing(.05)), atLeast: .99, within: 15, runs: 400},
 	{id: "T5", scenario: story("errors 0.1 % to 1 %", failing(.01)), atLeast: .99, within: 60, calls: 2500, runs: 400},
 	{id: "-", scenario: story("calls to a downstream twice as many", func(_, c *arm, _ *weather) { c.db *= 2 }), atLeast: .99, within: 200, runs: 400},
+	{id: "-", scenario: story("all +20 %, all twice as slow after 1 minute", func(_, c *arm, w *weather) { c.scale, w.fronts = 1.2, []front{{60, 2}} }), atLeast: .99, runs: 400},
 	{id: "-", scenario: story("processor time 1.5 times", func(_, c *arm, _ *weather) { c.cpu *= 1.5 }), atLeast: .99, within: 200, runs: 400},
 }
 
@@ -181,7 +184,7 @@ func (g target) check(t testing.TB, runs int, exact bool) (s summary, share floa
 // few is n, or less under the race detector.
 func few(n int) int {
 	if raceDetector {
-		return n / 4
+		return n / 8
 	}
 	return n
 }
@@ -248,7 +251,7 @@ func (g target) row(s summary, share float64, ok bool) string {
 }
 
 // beside runs the peers' rules on the very data that the judge sees.
-func (c scenario) beside(runs int) string {
+func (y scenario) beside(runs int) string {
 	var ours, flaggers, peeked, ended []int
 	usual, rng := healthy(), rand.New(rand.NewPCG(1, 1))
 	var calm []float64
@@ -258,7 +261,7 @@ func (c scenario) beside(runs int) string {
 	before := quantile(calm, .99)
 	for seed := range runs {
 		f, k := &flagger{before: before}, &kayenta{}
-		if o := c.simulate(uint64(seed), isWorse, f, k); o.verdict == Worse {
+		if o := y.simulate(uint64(seed), isWorse, f, k); o.verdict == Worse {
 			ours = append(ours, o.after)
 		}
 		if f.rolledBack > 0 {
@@ -278,5 +281,5 @@ func (c scenario) beside(runs int) string {
 		slices.Sort(at)
 		return fmt.Sprintf("%.1f (%d s)", 100*float64(len(at))/float64(runs), at[len(at)/2])
 	}
-	return fmt.Sprintf("| %s | %s | %s | %s | %s |", c.name, cell(ours), cell(flaggers), cell(ended), cell(peeked))
+	return fmt.Sprintf("| %s | %s | %s | %s | %s |", y.name, cell(ours), cell(flaggers), cell(ended), cell(peeked))
 }

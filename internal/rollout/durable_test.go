@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -247,23 +248,26 @@ func TestAPausedRolloutHasNoCallsAndGoesOn(t *testing.T) {
 
 func TestAGateHoldsARolloutWhereItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, closed := newRoad(.6), ""
-		c := NewController(Options{Target: r, Gate: func(string) string { return closed }})
+		r := newRoad(.6)
+		var gate atomic.Pointer[string]
+		shut := func(reason string) { gate.Store(&reason) }
+		c := NewController(Options{Target: r, Gate: func(string) string { return *gate.Load() }})
 		ended := make(chan error, 1)
 		go func() { ended <- c.Run(t.Context()) }()
-		closed = "the error budget burns"
+		const burns = "the error budget burns"
+		shut(burns)
 		if _, err := c.Start(trial()); !errors.Is(err, ErrBlocked) || !strings.Contains(err.Error(), "budget burns") {
 			t.Errorf("started all the same: %v", err)
 		}
-		closed = ""
+		shut("")
 		id := mustStart(t, c, trial())
 		time.Sleep(40 * time.Second)
-		closed = "the error budget burns"
+		shut(burns)
 		time.Sleep(20 * time.Minute)
-		if s, _ := c.Get(id); s.Step != 1 || s.Blocked != closed || s.Phase != Step {
+		if s, _ := c.Get(id); s.Step != 1 || s.Blocked != burns || s.Phase != Step {
 			t.Errorf("step %d, blocked by %q", s.Step, s.Blocked)
 		}
-		closed = ""
+		shut("")
 		if s := wait(c, id); s.Phase != Promoted || !strings.Contains(fmt.Sprint(s.Journal), "held where it is: the error budget burns") {
 			t.Errorf("%s: %v", s.Phase, s.Journal)
 		}
@@ -290,6 +294,22 @@ func TestASwitchbackTakesTurnsAndDecides(t *testing.T) {
 		if !strings.HasPrefix(all, "stage, turn false true, ") || !strings.Contains(all, "turn true false, turn true true") || strings.Contains(all, "weight") {
 			t.Errorf("commands %s", all)
 		}
+	}
+}
+
+func TestASwitchbackHasAFuse(t *testing.T) {
+	s := spec()
+	s.Switchback = time.Minute
+	y := tell(t, s.WithDefaults())
+	for range 200 {
+		y.slice()
+		if y.st.weight == 1 {
+			n := y.sample.candidate.Calls
+			y.sample.candidate.Failed = n
+		}
+	}
+	if y.st.phase != RolledBack || !strings.Contains(y.st.reason, "tenth of the calls") {
+		t.Errorf("%s: %s", y.st.phase, y.st.reason)
 	}
 }
 

@@ -280,6 +280,8 @@ func takeTurns(spec Spec, st state, now time.Time, s sample, overdue bool) (stat
 	switch {
 	case verdict == Worse:
 		return end(st, RolledBack, st.sentence())
+	case st.blown():
+		return end(st, RolledBack, "the candidate failed more than a tenth of the calls of its turns, far more than the baseline")
 	case verdict == Invalid:
 		return end(st, InconclusiveEnd, st.sentence())
 	case st.slices >= leastStepSlices && st.gate == "" && (verdict == Improved || verdict == NoWorse && spec.Goal == GoalNoWorse):
@@ -288,6 +290,14 @@ func takeTurns(spec Spec, st state, now time.Time, s sample, overdue bool) (stat
 		return expire(spec, st)
 	}
 	return st, commands
+}
+
+// blown is the fuse of a switchback: no test, but what nobody would watch for a whole pair of turns while all calls are on the
+// candidate.
+func (st state) blown() bool {
+	seen := st.last.since(st.warm)
+	share := func(t stats.Tally) float64 { return float64(t.Failed+t.Shed) / float64(max(t.Calls, 1)) }
+	return seen.candidate.Calls >= leastStepCalls && share(seen.candidate) > 0.1+5*share(st.last.baseline)
 }
 
 // pause takes the calls from the candidate until resume.

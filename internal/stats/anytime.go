@@ -175,3 +175,21 @@ func SampleRatioP(a, b uint64) float64 {
 	d := float64(a) - float64(b)
 	return math.Erfc(math.Sqrt(d * d / n / 2))
 }
+
+// DetectableT is the mean of n numbers, in standard errors, at which LogE reaches goal; +Inf when n are too few for it.
+func DetectableT(n int, goal float64) float64 {
+	const most = 1e6
+	reaches := func(t float64) bool { return logE(n, t, float64(n)) >= goal }
+	if n < 2 || !reaches(most) {
+		return math.Inf(1)
+	}
+	low, high := 0.0, most
+	for range 60 {
+		if middle := (low + high) / 2; reaches(middle) {
+			high = middle
+		} else {
+			low = middle
+		}
+	}
+	return high
+}

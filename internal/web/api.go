@@ -15,6 +15,7 @@ import (
 	"github.com/longpole/longpole/internal/certs"
 	"github.com/longpole/longpole/internal/conf"
 	"github.com/longpole/longpole/internal/gateway"
+	"github.com/longpole/longpole/internal/judge"
 	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/setting"
 )
@@ -176,8 +177,21 @@ func (a *admin) startRollout(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	status, _ := a.Rollouts.Get(id)
+	if status.Plan == "" {
+		status.Plan = a.plan(spec.WithDefaults())
+	}
 	w.Header().Set("Location", "/api/v1/rollouts/"+id)
 	writeJSON(w, http.StatusCreated, status)
+}
+
+// plan says what a rollout will be able to see at the traffic of now. It is said anew, of its own cohorts, after the warm-up.
+func (a *admin) plan(s rollout.Spec) string {
+	for _, r := range a.Gateway.Routes() {
+		if r.Name == s.Change.Route {
+			return judge.Plan(r.RPS*s.Steps[len(s.Steps)-1], s.MaxDuration-s.Warmup)
+		}
+	}
+	return ""
 }
 
 func startStatus(err error) int {
