@@ -220,7 +220,7 @@ func nextCure(r advise.Report, tried map[string]bool) (advise.Action, bool) {
 	for _, route := range r.Routes {
 		for _, f := range route.Findings {
 			for _, a := range f.Actions {
-				if a.Change != nil && !tried[a.Change.Route] {
+				if a.Change != nil && a.Predicted != nil && !tried[a.Change.Route] {
 					return a, true
 				}
 			}

@@ -107,8 +107,8 @@ func (r *reads) canary(config cache.Config) Predicted {
 	var s samples
 	for k := range thinnings {
 		half := r.half(k)
-		for _, o := range half.simulate(config) {
-			s.add(o.took)
+		for i, o := range half.simulate(config) {
+			s.add(o.took, half.list[i].weight)
 		}
 	}
 	return s.predicted()
@@ -134,22 +134,29 @@ func (r *reads) doubt(t trial) string {
 	return text + fmt.Sprintf(", and no lifetime up to %s changes that: the keys are asked for too seldom", longest)
 }
 
-// replayCache is the effect of a cache under config on the routes above the reads, and the share of the upstream's calls
-// that it saves.
-func (c *corpus) replayCache(r *reads, config cache.Config, keys []routeKey) (effects []Effect, saved float64) {
+// kept is the plan in which reads come from a cache under config.
+func (c *corpus) kept(r *reads, config cache.Config) plan {
 	out := r.simulate(config)
 	byTrace := make(map[int][]int)
+	p := plan{doubt: plainDoubt, extra: -r.saved(out)}
 	for i := range r.list {
 		byTrace[r.list[i].trace] = append(byTrace[r.list[i].trace], i)
+		p.spans = append(p.spans, r.list[i].ref)
 	}
-	effects = c.replay(keys, 1, func(_, n int, e *edit) {
+	p.apply = func(_, n int, e *edit) {
 		for _, i := range byTrace[n] {
 			if out[i].took != r.list[i].took {
 				e.set(r.list[i].span, out[i].took)
 			}
 		}
-	})
-	return effects, r.saved(out)
+	}
+	return p
+}
+
+var cacheEntry = entry{
+	kind: KindCache, step: StepCache, answers: []string{"LP104", "LP115"}, cure: cached,
+	needs: []string{"the owner of the data confirms that an answer is the same for every caller, and may be that old"},
+	watch: []string{"longpole_call_duration_seconds by cache: share of hits and of stale answers", "age of answers", "memory of the gateway", "longpole_attempts_total: what still reaches the upstream"},
 }
 
 // cached cures reads that ask for the same again and again by keeping their answers: at the gateway where that helps,
@@ -178,12 +185,9 @@ func (s *situation) keep(r *reads, route string) (Action, string) {
 		return Action{}, fmt.Sprintf("no cache: the %s that were watched can judge lifetimes up to %s, and none of them keeps enough of the %d keys warm",
 			short(r.period), short(int64(r.longest())), r.keys)
 	}
-	refs := make([]ref, len(r.list))
-	for i := range r.list {
-		refs[i] = r.list[i].ref
-	}
 	config := plan.config
-	effects, saved := s.corpus.replayCache(r, config, s.keys(refs))
+	what := s.corpus.kept(r, config)
+	effects, saved := s.forecast(what), -what.extra
 	a := Action{
 		Kind:      KindCache,
 		Effects:   effects,
@@ -197,8 +201,12 @@ func (s *situation) keep(r *reads, route string) (Action, string) {
 		Risk: "the owner must confirm that an answer is the same for every caller: the spans show GETs without credentials, " +
 			"but not every header. The forecast takes the cache as warm",
 	}
+	if r.sampled() {
+		a.Risk += ". The traces are a sample: keys are asked for more often than they show, so that more reads will hit"
+	}
 	if route == "" {
 		a.Summary += "; in the caller, or with a gateway in between"
+		a.Snippets = snippets(s.finding.Service, longpole.Config{}, longpole.Config{Cache: &config})
 		a.Risk = "the caller must learn when what it keeps has changed, or bear its age, and every one of its users must be allowed to see it"
 	} else if change, ok := s.edit(route, func(c longpole.Config) longpole.Config { c.Cache = &config; return c }); ok {
 		a.Change = change

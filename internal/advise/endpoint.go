@@ -2,6 +2,7 @@ package advise
 
 import (
 	"cmp"
+	"math/rand/v2"
 	"slices"
 	"strings"
 
@@ -14,32 +15,55 @@ type try struct {
 	ref
 	endpoint string
 	again    bool // may be sent twice: idempotent as far as the spans tell, and a first copy that succeeded
+	failed   bool
+	took     int64 // ns
+	weight   float64
 }
 
 // pool is the attempts at one upstream by endpoint, the empirical distributions that a what-if draws from.
 type pool struct {
 	tries  []try
-	names  []string           // sorted
-	took   map[string][]int64 // ns, sorted, of the attempts that ended by themselves
-	total  int                // of all in took
-	hedged bool               // copies were sent already
+	names  []string         // sorted
+	took   map[string]*dist // of the attempts that ended by themselves
+	total  float64          // calls of all in took
+	hedged bool             // copies were sent already
+	alike  *kin             // nil = how long an attempt takes has nothing to do with the trace that it is in
 }
 
 // callsOf finds the attempts that a slow-endpoint finding speaks of. route is the gateway's route that made them, or ""
 // when they were not made through our gateway.
 func (c *corpus) callsOf(f *diagnose.Finding) (p *pool, route string) {
+	if c.pools == nil {
+		c.pools = make(map[target]*poolOf)
+	}
+	known := c.pools[targetOf(f)]
+	if known == nil {
+		p, route = c.gather(f)
+		known = &poolOf{p, route}
+		c.pools[targetOf(f)] = known
+	}
+	return known.pool, known.route
+}
+
+// poolOf is the attempts at a target, and the gateway's route that made them.
+type poolOf struct {
+	pool  *pool
+	route string
+}
+
+func (c *corpus) gather(f *diagnose.Finding) (p *pool, route string) {
 	routes := make(map[string]int)
-	plain := &pool{took: make(map[string][]int64)}
+	plain := &pool{took: make(map[string]*dist)}
 	c.matching(f, func(at ref) {
 		t, i := c.traces[at.trace], at.span
 		if gw, attempt, ok := c.gateway(at); ok && (i == gw.span || i == attempt.span || t.parent[i] == attempt.span) {
 			routes[c.span(gw).Name]++
 		} else {
-			plain.add(t, t.caller(at.trace, i), hostOf(t, i))
+			plain.add(c, t.caller(at.trace, i), hostOf(t, i))
 		}
 	})
 	if len(routes) == 0 {
-		plain.sort()
+		plain.sort(c)
 		return plain, ""
 	}
 	route = most(routes)
@@ -98,18 +122,18 @@ func address(s *trace.Span) string {
 
 // attempts gathers what the gateway sent for one of its routes.
 func (c *corpus) attempts(route string) *pool {
-	p := &pool{took: make(map[string][]int64)}
+	p := &pool{took: make(map[string]*dist)}
 	for _, key := range c.gatewayKeys(route) {
 		for _, r := range c.routes[key] {
 			t := c.traces[r.trace]
 			for _, k := range t.blocking(r.span) {
 				if t.spans[k].Kind == trace.Client {
-					p.add(t, ref{r.trace, k}, address(&t.spans[k]))
+					p.add(c, ref{r.trace, k}, address(&t.spans[k]))
 				}
 			}
 		}
 	}
-	p.sort()
+	p.sort(c)
 	return p
 }
 
@@ -125,17 +149,30 @@ func (c *corpus) gatewayKeys(route string) []routeKey {
 	return keys
 }
 
-func (p *pool) add(t *timeline, r ref, endpoint string) {
-	s := &t.spans[r.span]
+func (p *pool) add(c *corpus, r ref, endpoint string) {
 	if endpoint == "" {
 		return
 	}
+	t := c.traces[r.trace]
+	s := &t.spans[r.span]
 	second := s.Attr("longpole.hedge") == "true"
 	p.hedged = p.hedged || second
-	p.tries = append(p.tries, try{ref: r, endpoint: endpoint, again: !second && !s.Failed && idempotent(t, r.span)})
+	p.tries = append(p.tries, try{
+		ref: r, endpoint: endpoint, again: !second && !s.Failed && idempotent(t, r.span), failed: s.Failed,
+		took: t.recorded(r.span), weight: t.weight,
+	})
 	if !s.Failed {
-		p.took[endpoint] = append(p.took[endpoint], t.recorded(r.span))
+		p.put(endpoint, t.recorded(r.span), t.weight)
 	}
+}
+
+func (p *pool) put(endpoint string, took int64, weight float64) {
+	d := p.took[endpoint]
+	if d == nil {
+		d = &dist{}
+		p.took[endpoint] = d
+	}
+	d.add(took, weight)
 }
 
 // idempotent reports whether nothing speaks against sending span i, or the call that it is an attempt of, twice (RFC
@@ -152,46 +189,73 @@ func idempotent(t *timeline, i int) bool {
 	return false
 }
 
-func (p *pool) sort() {
+// sort makes p ready. c may be nil: then attempts are taken to be independent of their traces.
+func (p *pool) sort(c *corpus) {
 	for name, took := range p.took {
-		slices.Sort(took)
+		took.sort()
 		p.names = append(p.names, name)
-		p.total += len(took)
+		p.total += took.total()
 	}
 	slices.Sort(p.names)
-}
-
-// above counts the values of sorted that are greater than x.
-func above(sorted []int64, x int64) int {
-	at, _ := slices.BinarySearch(sorted, x+1)
-	return len(sorted) - at
+	if c != nil {
+		p.alike = c.kin(p)
+	}
 }
 
 // aboveAll counts the attempts at any endpoint that took longer than x ns.
-func (p *pool) aboveAll(x int64) int {
-	n := 0
+func (p *pool) aboveAll(x int64) float64 {
+	n := 0.0
 	for _, name := range p.names {
-		n += above(p.took[name], x)
+		n += p.took[name].above(x)
 	}
 	return n
 }
 
-// elsewhere is the latency in ns of the nth attempt, in order of endpoint and latency, at any endpoint but one.
-func (p *pool) elsewhere(endpoint string, n int) int64 {
+// others is how many calls ended by themselves at any endpoint but one.
+func (p *pool) others(endpoint string) float64 {
+	if d := p.took[endpoint]; d != nil {
+		return p.total - d.total()
+	}
+	return p.total
+}
+
+// elsewhere draws the latency in ns of a copy of a at any other endpoint.
+func (p *pool) elsewhere(a *try, r *rand.Rand) int64 {
+	if p.alike != nil {
+		if took, ok := p.alike.draw(a, r, func(b *try) bool { return b.endpoint != a.endpoint }); ok {
+			return took
+		}
+	}
+	at := r.Float64() * p.others(a.endpoint)
 	for _, name := range p.names {
-		if name == endpoint {
+		if name == a.endpoint {
 			continue
 		}
-		if n < len(p.took[name]) {
-			return p.took[name][n]
+		d := p.took[name]
+		if at < d.total() {
+			return d.rank(at)
 		}
-		n -= len(p.took[name])
+		at -= d.total()
 	}
 	return 0
 }
 
-// others is how many latencies there are at any endpoint but one.
-func (p *pool) others(endpoint string) int { return p.total - len(p.took[endpoint]) }
+// anywhere draws the latency in ns of another attempt like a at whatever endpoint.
+func (p *pool) anywhere(a *try, r *rand.Rand) int64 {
+	if p.alike != nil {
+		if took, ok := p.alike.draw(a, r, func(b *try) bool { return b.ref != a.ref }); ok {
+			return took
+		}
+	}
+	at := r.Float64() * p.total
+	for _, name := range p.names {
+		if d := p.took[name]; at < d.total() {
+			return d.rank(at)
+		}
+		at -= p.took[name].total()
+	}
+	return a.took
+}
 
 // refs are the spans of all tries.
 func (p *pool) refs() []ref {

@@ -158,3 +158,6 @@ func near(got, want, share float64) bool { return math.Abs(got-want) <= share*ma
 func situationOf(traces []trace.Trace, f diagnose.Finding, root string) *situation {
 	return &situation{corpus: load(traces, diagnose.ClockOptions{}), finding: &f, route: routeKey{gatewayService, root}}
 }
+
+// dur is milliseconds as a duration.
+func dur(ms float64) time.Duration { return time.Duration(ms * 1e6) }

@@ -37,33 +37,32 @@ func (p *pool) planHedge(budget float64) (plan hedgePlan, ok bool) {
 	if p.total == 0 || len(p.names) < 2 {
 		return hedgePlan{}, false
 	}
-	all := make([]int64, 0, p.total)
+	all := &dist{}
 	for _, name := range p.names {
-		all = append(all, p.took[name]...)
+		all.list = append(all.list, p.took[name].list...)
 	}
-	slices.Sort(all)
-	was := quantile(all, 0.99)
-	plan, p99 := p.planWithin(all, int(budget*float64(len(all))))
-	if roomy, at := p.planWithin(all, int(budget*hedgeRoom*float64(len(all)))); float64(was-at) >= enoughOfHedge*float64(was-p99) {
+	all.sort()
+	was := all.quantile(0.99)
+	plan, p99 := p.planWithin(all, budget)
+	if roomy, at := p.planWithin(all, budget*hedgeRoom); float64(was-at) >= enoughOfHedge*float64(was-p99) {
 		plan, p99 = roomy, at
 	}
 	return plan, p99 < was
 }
 
-// planWithin is the latest age, of those that at most allowed of the attempts in all reach, whose p99 is nearly the
+// planWithin is the latest age, of those that at most a share of the attempts in all reach, whose p99 is nearly the
 // best, and that p99 in ns.
 //
 // With F the latencies of the endpoint that was asked first and G those of all the others, the answer takes longer
 // than t with probability (1-F(t))(1-G(t-after)).
-func (p *pool) planWithin(all []int64, allowed int) (plan hedgePlan, p99 int64) {
+func (p *pool) planWithin(all *dist, budget float64) (plan hedgePlan, p99 int64) {
 	type option struct{ after, p99 int64 }
 	var options []option
 	best := int64(math.MaxInt64)
 	const steps = 60
 	for step := range steps {
-		rank := len(all) - 1 - allowed + allowed*step/steps
-		after := int64(roundUp(all[max(rank, 0)]))
-		if p.aboveAll(after) > allowed || len(options) > 0 && after <= options[len(options)-1].after {
+		after := int64(roundUp(all.quantile(1 - budget + budget*float64(step)/steps)))
+		if p.aboveAll(after) > budget*p.total || len(options) > 0 && after <= options[len(options)-1].after {
 			continue
 		}
 		o := option{after, p.hedgedQuantile(after, 0.99)}
@@ -72,7 +71,7 @@ func (p *pool) planWithin(all []int64, allowed int) (plan hedgePlan, p99 int64) 
 	}
 	for _, o := range slices.Backward(options) {
 		if float64(o.p99) <= nearlyBest*float64(best) {
-			return hedgePlan{time.Duration(o.after), float64(p.aboveAll(o.after)) / float64(len(all))}, o.p99
+			return hedgePlan{time.Duration(o.after), share(p.aboveAll(o.after), p.total)}, o.p99
 		}
 	}
 	return hedgePlan{}, math.MaxInt64
@@ -94,7 +93,7 @@ func roundUp(d int64) time.Duration {
 func (p *pool) hedgedQuantile(after int64, q float64) int64 {
 	var high int64
 	for _, name := range p.names {
-		high = max(high, p.took[name][len(p.took[name])-1])
+		high = max(high, p.took[name].quantile(1))
 	}
 	low := int64(0)
 	for low < high {
@@ -110,40 +109,45 @@ func (p *pool) hedgedQuantile(after int64, q float64) int64 {
 
 // hedgedTail is the probability that an answer takes longer than t ns when a copy is sent after after ns.
 func (p *pool) hedgedTail(after, t int64) float64 {
-	tail := 0.0
-	all := 0
+	tail, all := 0.0, 0.0
 	if t > after {
 		all = p.aboveAll(t - after)
 	}
 	for _, name := range p.names {
-		first := float64(above(p.took[name], t)) / float64(p.total)
+		first := p.took[name].above(t) / p.total
 		if others := p.others(name); t > after && others > 0 {
-			first *= float64(all-above(p.took[name], t-after)) / float64(others)
+			first *= (all - p.took[name].above(t-after)) / others
 		}
 		tail += first
 	}
 	return tail
 }
 
-// replayHedge is the effect of a plan on the routes above the attempts.
-func (c *corpus) replayHedge(p *pool, plan hedgePlan, keys []routeKey) []Effect {
+// hedged is what a plan does to the attempts.
+func (c *corpus) hedged(p *pool, h hedgePlan) plan {
 	tries := p.byTrace()
-	return c.replay(keys, hedgeRounds, func(round, n int, e *edit) {
+	return plan{spans: p.refs(), rounds: hedgeRounds, doubt: drawDoubt, extra: h.extra, apply: func(round, n int, e *edit) {
 		for _, a := range tries[n] {
-			t := c.traces[n]
-			took := t.recorded(a.span)
-			others := p.others(a.endpoint)
-			if !a.again || took <= int64(plan.after) || others == 0 {
+			if !a.again || a.took <= int64(h.after) || p.others(a.endpoint) == 0 {
 				continue
 			}
-			second := p.elsewhere(a.endpoint, random(&t.spans[a.span], round).IntN(others))
-			e.set(a.span, min(took, int64(plan.after)+second))
+			second := p.elsewhere(&a, random(&c.traces[n].spans[a.span], round))
+			e.set(a.span, min(a.took, int64(h.after)+second))
 		}
-	})
+	}}
+}
+
+var hedgeEntry = entry{
+	kind: KindHedge, step: StepTune, answers: []string{"LP103", "LP113", "LP117"}, cure: hedge,
+	needs: []string{"calls that may be sent twice: idempotent", "a second endpoint with room for the copies"},
+	watch: []string{"longpole_hedges_total over longpole_calls_total: below the budget", "copies that win: above 2 %, or the delay is wrong", "CPU of the upstream"},
 }
 
 // hedge cures one slow endpoint of several by asking another when an answer is late.
 func hedge(s *situation) (Action, string) {
+	if s.finding.Code == "LP113" {
+		return hedgeLater(s)
+	}
 	p, route := s.corpus.callsOf(s.finding)
 	if reason := hedgeable(p, s.current[route]); reason != "" {
 		return Action{}, reason
@@ -152,11 +156,7 @@ func hedge(s *situation) (Action, string) {
 	if !ok {
 		return Action{}, "no hedge: no delay within 10% more load makes the p99 of these calls better"
 	}
-	a := Action{
-		Kind:      KindHedge,
-		Effects:   s.corpus.replayHedge(p, plan, s.keys(p.refs())),
-		ExtraLoad: plan.extra,
-	}
+	a := Action{Kind: KindHedge, Effects: s.forecast(s.corpus.hedged(p, plan)), ExtraLoad: plan.extra}
 	a.Summary = fmt.Sprintf("ask a second endpoint when an answer of %s has not come after %s", name(route, s.finding), plan.after)
 	a.Cost = fmt.Sprintf("%.1f%% more calls to the upstream; a budget stops it at %.0f%%", 100*plan.extra, 100*plan.budget(s.current[route]))
 	a.Risk = "the slowness must lie in the endpoint, not in the call: a call that is slow everywhere only costs twice. Only idempotent calls may be sent twice"
@@ -164,6 +164,41 @@ func hedge(s *situation) (Action, string) {
 		a.Change = change
 	} else {
 		a.Summary += fmt.Sprintf("; in a Longpole policy: retry: {hedge: {after: %s}}", plan.after)
+		a.Snippets = snippets(s.finding.Service, longpole.Config{}, plan.config(longpole.Config{}))
+	}
+	return a, ""
+}
+
+// lateHedge is the quantile of the first attempts after which a copy is worth its cost by the usual rule (Dean and Barroso).
+const lateHedge = 0.95
+
+// hedgeLater cures copies that are sent for nothing: they are sent later. It saves calls, and promises nothing else.
+func hedgeLater(s *situation) (Action, string) {
+	all := s.calls()
+	route := s.corpus.routeOf(all)
+	var first dist
+	for _, r := range all {
+		if t := s.corpus.traces[r.trace]; t.spans[r.span].Attr("longpole.hedge") != "true" && !t.failed(r.span) {
+			first.add(t.recorded(r.span), t.weight)
+		}
+	}
+	first.sort()
+	if len(first.list) < minCalls {
+		return Action{}, fmt.Sprintf("no later hedge: %d first attempts are too few to choose its delay; at least %d are needed", len(first.list), minCalls)
+	}
+	h := hedgePlan{after: roundUp(first.quantile(lateHedge))}
+	h.extra = share(first.above(int64(h.after)), first.total())
+	a := Action{
+		Kind: KindHedge, plain: true,
+		Summary: fmt.Sprintf("send the second copy of a call of %s later: after %s, which %.0f%% of the calls reach", s.callee(route), h.after, 100*h.extra),
+		Benefit: fmt.Sprintf("%.0f%% of the calls get a copy, in place of %.0f%%", 100*h.extra, 100*max(0, s.finding.Detail.Attempts-1)),
+		Cost:    "none to the typical call",
+		Risk:    "the p99 gets worse by what the delay grows, for calls that a copy saves today",
+	}
+	if change, ok := s.edit(route, h.config); ok {
+		a.Change = change
+	} else {
+		a.Snippets = snippets(s.callee(""), longpole.Config{}, h.config(longpole.Config{}))
 	}
 	return a, ""
 }
@@ -214,37 +249,12 @@ func hedgeable(p *pool, current longpole.Config) string {
 		return "no hedge: its owner has turned second attempts off on this route"
 	case len(p.names) < 2:
 		return "no hedge: the spans show one endpoint only, and the copy needs another"
-	case p.total < minCalls:
-		return fmt.Sprintf("no hedge: %d calls are too few to choose its delay; at least %d are needed", p.total, minCalls)
+	case len(p.tries) < minCalls:
+		return fmt.Sprintf("no hedge: %d calls are too few to choose its delay; at least %d are needed", len(p.tries), minCalls)
 	case 2*again < len(p.tries):
 		return "no hedge: most of the calls may not be sent twice (not idempotent, or they failed)"
 	}
 	return ""
-}
-
-// drain cures a slow endpoint by taking it away. It is for the owner of the machines to do.
-func drain(s *situation) (Action, string) {
-	p, route := s.corpus.callsOf(s.finding)
-	slow := s.finding.Detail.Endpoint
-	if p.total < minCalls || len(p.names) < 2 || len(p.took[slow]) == 0 {
-		return Action{}, ""
-	}
-	tries := p.byTrace()
-	effects := s.corpus.replay(s.keys(p.refs()), hedgeRounds, func(round, n int, e *edit) {
-		for _, a := range tries[n] {
-			if a.endpoint == slow && p.others(slow) > 0 {
-				e.set(a.span, p.elsewhere(slow, random(&s.corpus.traces[n].spans[a.span], round).IntN(p.others(slow))))
-			}
-		}
-	})
-	more := float64(len(p.took[slow])) / float64(p.others(slow))
-	return Action{
-		Kind:    KindDrain,
-		Effects: effects,
-		Summary: fmt.Sprintf("take %s out of the rotation of %s and repair or replace it", slow, name(route, s.finding)),
-		Cost:    fmt.Sprintf("each other endpoint carries %.0f%% more calls", 100*more),
-		Risk:    "the others must have that much room; the forecast takes their latency as it is today",
-	}, ""
 }
 
 // name is what people call the calls of a finding.

@@ -102,16 +102,16 @@ func TestHedgeLeavesRoomInTheBudget(t *testing.T) {
 	// 3% of the calls take 250 ms to 400 ms, the rest around 9 ms with a tail of its own: a copy for 8% of the calls would
 	// gain a few ms more, and its budget run dry when the machine is busy.
 	r := rand.New(rand.NewPCG(8, 8))
-	p := &pool{took: map[string][]int64{}}
+	p := &pool{took: map[string]*dist{}}
 	for i := range 2400 {
 		d := 9e6 * math.Exp(0.3*r.NormFloat64())
 		name := []string{"a", "b", "c"}[i%3]
 		if name == "c" && r.Float64() < 0.09 {
 			d += 250e6 + 150e6*r.Float64()
 		}
-		p.took[name] = append(p.took[name], int64(d))
+		p.put(name, int64(d), 1)
 	}
-	p.sort()
+	p.sort(nil)
 	plan, ok := p.planHedge(maxExtraLoad)
 	if p99 := p.hedgedQuantile(int64(plan.after), 0.99); !ok || plan.extra > maxExtraLoad*hedgeRoom || p99 > 40e6 {
 		t.Errorf("%+v", plan)
@@ -122,17 +122,17 @@ func TestHedgeLeavesRoomInTheBudget(t *testing.T) {
 func TestHedgeDelayBeatsTheFixedQuantile(t *testing.T) {
 	// 5% of the calls are late: at the p95 the copy goes out too late for half of them (Tail at Scale's rule).
 	r := rand.New(rand.NewPCG(7, 7))
-	p := &pool{took: map[string][]int64{}}
+	p := &pool{took: map[string]*dist{}}
 	for _, name := range []string{"a", "b", "c"} {
 		for range 4000 {
 			d := int64(5e6 + 1e6*r.NormFloat64())
 			if r.Float64() < 0.05 {
 				d *= 10
 			}
-			p.took[name] = append(p.took[name], d)
+			p.put(name, d, 1)
 		}
 	}
-	p.sort()
+	p.sort(nil)
 	plan, ok := p.planHedge(maxExtraLoad)
 	if !ok {
 		t.Fatal("no plan")

@@ -6,6 +6,12 @@ import (
 	"github.com/longpole/longpole/internal/trace"
 )
 
+var investigateEntry = entry{
+	kind: KindInvestigate, step: StepLook, answers: []string{"LP105", "LP108", "LP124", "unknown"}, cure: investigate, plain: true,
+	needs: []string{"somebody who may read the systems behind the spans"},
+	watch: []string{"CPU of the service while a profile is taken"},
+}
+
 // investigate names the evidence to get next where the traces show which part is slow, but not why. It makes no
 // forecast: nothing is changed.
 func investigate(s *situation) (Action, string) {

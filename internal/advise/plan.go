@@ -24,16 +24,6 @@ type situation struct {
 	current map[string]longpole.Config
 }
 
-// cures are what is tried on a finding, by its code. A cure returns an action without a kind when it has nothing to
-// offer, and then may say why; with an action, what it says speaks against that.
-var cures = map[string][]func(*situation) (Action, string){
-	"LP101": {parallelise},
-	"LP102": {batch},
-	"LP103": {hedge, drain},
-	"LP104": {cached},
-	"LP105": {investigate},
-}
-
 // Run diagnoses traces and adds to each finding the actions that would help, each with its forecast.
 //
 // current is the policy in force by the gateway's route name; for a route that is not in it an action is text only.
@@ -52,6 +42,9 @@ func Plan(d diagnose.Report, traces []trace.Trace, clock diagnose.ClockOptions, 
 			if c == nil {
 				c = load(traces, clock)
 			}
+			if clock.Yield != nil {
+				clock.Yield()
+			}
 			r.Routes[i].Findings[k] = c.advise(f, routeKey{route.Service, route.Operation}, current)
 		}
 		preferInner(r.Routes[i].Findings, routeKey{route.Service, route.Operation})
@@ -61,8 +54,8 @@ func Plan(d diagnose.Report, traces []trace.Trace, clock diagnose.ClockOptions, 
 }
 
 // Replay forecasts what a change would do to the calls of its route and to the routes that call it, innermost first.
-// It knows the changes that the adviser makes, one at a time: a cache, or else a hedge, that was not there before. It
-// returns nil for any other, and when the traces hold no call of the route.
+// It knows one at a time of these: a cache, a hedge, or a breaker that was not there before, another try_timeout, fewer
+// attempts. It returns nil for any other, and when the traces hold no call of the route.
 func Replay(traces []trace.Trace, clock diagnose.ClockOptions, change longpole.Change) []Effect {
 	c := load(traces, clock)
 	keys := c.gatewayKeys(change.Route)
@@ -75,17 +68,36 @@ func Replay(traces []trace.Trace, clock diagnose.ClockOptions, change longpole.C
 	switch {
 	case to.Cache != nil && from.Cache == nil:
 		r, _ := c.readsOf(f)
-		effects, _ := c.replayCache(r, to.Cache.WithDefaults(), s.keys(c.routes[keys[0]]))
-		return effects
+		return c.replay(s.keys(c.routes[keys[0]]), c.kept(r, to.Cache.WithDefaults()))
 	case to.Retry != nil && to.Retry.Hedge != nil && (from.Retry == nil || from.Retry.Hedge == nil):
 		p := c.attempts(change.Route)
-		plan := hedgePlan{after: to.Retry.Hedge.After}
-		if plan.after == 0 {
-			plan, _ = p.planHedge(hedgeBudget(to))
+		h := hedgePlan{after: to.Retry.Hedge.After}
+		if h.after == 0 {
+			h, _ = p.planHedge(hedgeBudget(to))
 		}
-		return c.replayHedge(p, plan, s.keys(p.refs()))
+		return s.forecast(c.hedged(p, h))
+	case to.TryTimeout > 0 && to.TryTimeout != from.TryTimeout:
+		to = to.WithDefaults()
+		p, _ := c.bounded(c.attempts(change.Route).refs(), to.TryTimeout, attempts(&to))
+		return s.forecast(p)
+	case to.Retry != nil && fewer(&to, &from):
+		to = to.WithDefaults()
+		p, _ := c.attempted(c.attempts(change.Route).refs(), attempts(&to))
+		return s.forecast(p)
+	case to.Breaker != nil && !to.Breaker.Off && from.Breaker == nil:
+		p, _ := c.broken(c.attempts(change.Route).refs(), to.Breaker.WithDefaults())
+		return s.forecast(p)
 	}
 	return nil
+}
+
+// forecast is the effect of p on every route that it reaches.
+func (s *situation) forecast(p plan) []Effect { return s.corpus.replay(s.keys(p.spans), p) }
+
+// fewer reports whether a call gets fewer attempts under to than under from.
+func fewer(to, from *longpole.Config) bool {
+	a, b := to.WithDefaults(), from.WithDefaults()
+	return from.Retry != nil && attempts(&a) < attempts(&b)
 }
 
 // load builds the corpus: clean, with clocks corrected.
@@ -98,6 +110,9 @@ func load(traces []trace.Trace, clock diagnose.ClockOptions) *corpus {
 	lines := make([]*timeline, len(trees))
 	for i, tree := range trees {
 		lines[i] = newTimeline(tree)
+		if w := traces[i].Weight; w > 0 {
+			lines[i].weight = w
+		}
 	}
 	return newCorpus(lines)
 }
@@ -109,10 +124,11 @@ func (c *corpus) advise(f diagnose.Finding, route routeKey, current map[string]l
 	if len(c.routes[route]) == 0 {
 		return out // the routes that a diagnosis sums up as one
 	}
-	for _, cure := range cures[f.Code] {
-		a, reason := cure(&situation{corpus: c, finding: &f, route: route, current: current})
+	for _, entry := range answersTo(&f) {
+		a, reason := entry.cure(&situation{corpus: c, finding: &f, route: route, current: current})
 		if a.Kind != "" {
-			if refused := a.judge(route); refused != "" {
+			entry.complete(&a)
+			if refused := a.judge(route, entry); refused != "" {
 				a.Kind, reason = "", refused
 			}
 		}
@@ -123,15 +139,22 @@ func (c *corpus) advise(f diagnose.Finding, route routeKey, current map[string]l
 			out.Actions = append(out.Actions, a)
 		}
 	}
-	slices.SortStableFunc(out.Actions, func(a, b Action) int {
-		return cmp.Or(cmp.Compare(slices.Index(Kinds(), a.Kind), slices.Index(Kinds(), b.Kind)), cmp.Compare(b.savedOn(route), a.savedOn(route)))
-	})
+	rank(out.Actions, route)
 	return out
 }
 
+// rank puts actions in the playbook's order, and those of one step by what they save at p99.
+func rank(actions []Action, route routeKey) {
+	slices.SortStableFunc(actions, func(a, b Action) int {
+		return cmp.Or(cmp.Compare(a.Step.place(), b.Step.place()), cmp.Compare(b.savedOn(route), a.savedOn(route)),
+			cmp.Compare(slices.Index(Kinds(), a.Kind), slices.Index(Kinds(), b.Kind)))
+	})
+}
+
 // judge completes an action with what it does to route, or says why it is not worth it.
-func (a *Action) judge(route routeKey) (reason string) {
-	if a.Kind == KindInvestigate {
+func (a *Action) judge(route routeKey, by entry) (reason string) {
+	plain := by.plain || a.plain
+	if plain && len(a.Effects) == 0 {
 		return ""
 	}
 	e := a.on(route)
@@ -140,11 +163,14 @@ func (a *Action) judge(route routeKey) (reason string) {
 		return fmt.Sprintf("no %s: the calls that it would change are not on this route", a.Kind)
 	case e.Calls < minCalls:
 		return fmt.Sprintf("no %s: %d recorded calls of the route are too few for a forecast; at least %d are needed", a.Kind, e.Calls, minCalls)
+	case e.gain() < minGain && plain:
+		a.Effects = nil // it guards all the same, and promises nothing
+		return ""
 	case e.gain() < minGain:
 		return fmt.Sprintf("no %s: the p99 of the route would go from %.1f ms to %.1f ms only", a.Kind, e.Before.P99, e.Predicted.P99)
 	}
-	forecast := e.Predicted
-	a.Predicted = &forecast
+	forecast, interval := e.Predicted, e.Interval
+	a.Predicted, a.Interval = &forecast, &interval
 	tail := fmt.Sprintf("p99 from %.1f ms to %.1f ms, p50 from %.1f ms to %.1f ms", e.Before.P99, e.Predicted.P99, e.Before.P50, e.Predicted.P50)
 	if a.Benefit != "" {
 		tail += "; " + a.Benefit

@@ -15,15 +15,16 @@ import (
 // A read is one recorded call that a cache could have answered.
 type read struct {
 	ref
-	key    string // equal keys asked for the same; "" = never cached
-	id     string // breaks ties of time
-	start  int64  // ns since the Unix epoch
-	lead   int64  // ns from the start to the fetch: the owner's own time before it
-	fetch  int64  // ns from the start to the end of the fetch
-	took   int64  // ns
-	serve  int64  // ns that a hit takes beyond the owner's own time
-	stored bool   // the answer was a success that may be kept
-	lots   uint64 // its coins, which say in which half of a split it falls
+	key    string  // equal keys asked for the same; "" = never cached
+	id     string  // breaks ties of time
+	start  int64   // ns since the Unix epoch
+	lead   int64   // ns from the start to the fetch: the owner's own time before it
+	fetch  int64   // ns from the start to the end of the fetch
+	took   int64   // ns
+	serve  int64   // ns that a hit takes beyond the owner's own time
+	stored bool    // the answer was a success that may be kept
+	weight float64 // reads that it stands for
+	lots   uint64  // its coins, which say in which half of a split it falls
 }
 
 // serveHit is what the gateway does for a hit and no recorded miss shows: the lookup, and to write the answer, which a miss
@@ -88,12 +89,8 @@ func (c *corpus) plainReads(f *diagnose.Finding) *reads {
 
 // matching visits every span of the finding's service and operation.
 func (c *corpus) matching(f *diagnose.Finding, visit func(ref)) {
-	for n, t := range c.traces {
-		for i := range t.spans {
-			if t.spans[i].Service == f.Service && t.spans[i].Name == f.Operation {
-				visit(ref{n, i})
-			}
-		}
+	for _, at := range c.named()[routeKey{f.Service, f.Operation}] {
+		visit(at)
 	}
 }
 
@@ -103,7 +100,7 @@ func (r *reads) add(t *timeline, at ref, span int) *read {
 	took := t.recorded(at.span)
 	x := read{
 		ref: at, id: s.TraceID + "\x00" + s.ID, start: t.spans[at.span].Start, took: took, fetch: took, stored: storable(s),
-		lots: random(s, 0).Uint64(),
+		weight: t.weight, lots: random(s, 0).Uint64(),
 	}
 	switch s.Attr("longpole.cache") {
 	case "hit", "stale", "coalesced", "miss":
@@ -282,22 +279,27 @@ func (k *kept) settle(now int64, c cache.Config) {
 
 // saved is the share of the reads that the upstream got no call for.
 func (r *reads) saved(out []outcome) float64 {
-	n := 0
+	return r.part(out, func(o outcome) bool { return !o.fetched })
+}
+
+// part is the share of the reads whose outcome is such.
+func (r *reads) part(out []outcome, such func(outcome) bool) float64 {
+	var n, all float64
 	for i := range out {
-		if !out[i].fetched {
-			n++
+		all += r.list[i].weight
+		if such(out[i]) {
+			n += r.list[i].weight
 		}
 	}
-	return share(float64(n), float64(len(out)))
+	return share(n, all)
+}
+
+// sampled reports whether the reads are a part of those that were made: then a cache would do better than forecast.
+func (r *reads) sampled() bool {
+	return slices.ContainsFunc(r.list, func(x read) bool { return x.weight > 1 })
 }
 
 // waits is the share of the reads that waited for a fetch, their own or another's.
 func (r *reads) waits(out []outcome) float64 {
-	n := 0
-	for i := range out {
-		if out[i].state != call.Hit && out[i].state != call.Stale {
-			n++
-		}
-	}
-	return share(float64(n), float64(len(out)))
+	return r.part(out, func(o outcome) bool { return o.state != call.Hit && o.state != call.Stale })
 }

@@ -28,26 +28,14 @@ type Finding struct {
 	Actions []Action `json:"actions"` // best first; never nil, empty when nothing is worth doing, and CounterEvidence then says why
 }
 
-// The kinds of action, each with a page in docs/actions.
-const (
-	KindBatch       = "batch"       // one call in place of many
-	KindParallelise = "parallelise" // calls started together
-	KindCache       = "cache"       // answers kept
-	KindHedge       = "hedge"       // a second copy of a late call
-	KindDrain       = "drain"       // an endpoint taken out
-	KindInvestigate = "investigate" // evidence to get before anything is changed
-)
-
-// Kinds is every kind in the playbook's order: fewer calls before caching, caching before tuning, tuning before scaling.
-func Kinds() []string {
-	return []string{KindBatch, KindParallelise, KindCache, KindHedge, KindDrain, KindInvestigate}
-}
-
 // Action is one thing that can be done about a finding, and what it would do.
 type Action struct {
 	Kind      string     `json:"kind"`
+	Step      Step       `json:"step"` // of the playbook
 	Summary   string     `json:"summary"`
 	Predicted *Predicted `json:"predicted_ms"` // of the finding's route; nil = no honest forecast is possible
+	// Interval is where the quantiles of the finding's route will lie with 90 % confidence; nil = there is no forecast.
+	Interval *Interval `json:"interval_ms,omitempty"`
 	// Canary is what the candidate arm of a canary with half of the calls will see on Change's route, where that differs
 	// from the effect there: an arm's cache is fed by its own calls only. nil = as in Effects.
 	Canary    *Predicted `json:"canary_ms,omitempty"`
@@ -55,11 +43,20 @@ type Action struct {
 	Cost      string     `json:"cost"`
 	Risk      string     `json:"risk"`
 	ExtraLoad float64    `json:"extra_load"` // upstream calls added per call; negative = saved; 0 also when unknown
+	// Prerequisites must hold before it is done; Watch is the metrics that say whether it does harm. Never nil after a run.
+	Prerequisites []string `json:"prerequisites"`
+	Watch         []string `json:"watch"`
+	// Text is what to run or to write, exactly: a statement, the shape of the code before and after. "" = the summary says it all.
+	Text string `json:"text,omitempty"`
+	// Snippets are the same settings for proxies and libraries that are not ours; nil where they do not map.
+	Snippets []Snippet `json:"snippets,omitempty"`
 	// Effects are the forecasts for every route that the change reaches, innermost first: the one that it applies to
 	// and those that call it.
 	Effects []Effect `json:"effects,omitempty"`
 	// Change is the edit of a route's policy that does it; nil = it is not for the gateway to do, and Summary says what is.
 	Change *longpole.Change `json:"change"`
+
+	plain bool // proposed without a forecast, whatever the rule of its kind
 }
 
 // Effect is the forecast for a route of the gateway by its name; nil when the action does not reach it.

@@ -19,13 +19,14 @@ const overlapTolerance = 0.01
 // own work and stay as recorded. Durations are relative, so that skew between hosts does no harm.
 type timeline struct {
 	spans   []trace.Span
-	parent  []int  // index of the parent; -1 = none
-	root    []bool // the span is the root of a path, not only without a parent
-	order   []int  // parents before their children
-	first   []int  // blocking children of i: kids[first[i]:first[i+1]]
-	kids    []int  // each run sorted by start, end, ID
-	step    int64  // of the clock, ns
-	calls   []bool // the span waits for another service, itself or in what it wraps
+	parent  []int   // index of the parent; -1 = none
+	root    []bool  // the span is the root of a path, not only without a parent
+	order   []int   // parents before their children
+	first   []int   // blocking children of i: kids[first[i]:first[i+1]]
+	kids    []int   // each run sorted by start, end, ID
+	step    int64   // of the clock, ns
+	weight  float64 // how many traces it stands for
+	calls   []bool  // the span waits for another service, itself or in what it wraps
 	scratch []sibling
 }
 
@@ -45,7 +46,7 @@ func newTimeline(tree *diagnose.Tree) *timeline {
 	for i, p := range tree.Parent {
 		parent[i] = int(p)
 	}
-	t := &timeline{spans: spans, parent: parent, root: make([]bool, n), first: make([]int, n+1)}
+	t := &timeline{spans: spans, parent: parent, root: make([]bool, n), first: make([]int, n+1), weight: 1}
 	if main := mainRoot(tree); main >= 0 {
 		t.root[main] = true
 	}
@@ -150,18 +151,22 @@ func (t *timeline) recorded(i int) int64 { return max(0, t.spans[i].End-t.spans[
 
 // An edit is what would be different in one trace. It is reused from trace to trace.
 type edit struct {
-	fixed   []int64 // new duration in ns by span; 0 = the span is gone; -1 = as its children make it
-	group   []int   // spans of one group, not 0, start together, each after the parent's own gap before it,
-	lane    []int   // but those of one lane in it still one after the other
+	fixed   []int64   // new duration in ns by span; 0 = the span is gone; -1 = as its children make it
+	own     []float64 // by span: what its own time is multiplied by
+	plus    []int64   // by span: ns that it takes more, after all else
+	group   []int     // spans of one group, not 0, start together, each after the parent's own gap before it,
+	lane    []int     // but those of one lane in it still one after the other
 	changed bool
 }
 
 func (e *edit) reset(n int) {
 	e.fixed = slices.Grow(e.fixed[:0], n)[:n]
+	e.own = slices.Grow(e.own[:0], n)[:n]
+	e.plus = slices.Grow(e.plus[:0], n)[:n]
 	e.group = slices.Grow(e.group[:0], n)[:n]
 	e.lane = slices.Grow(e.lane[:0], n)[:n]
 	for i := range n {
-		e.fixed[i], e.group[i], e.lane[i] = -1, 0, 0
+		e.fixed[i], e.own[i], e.plus[i], e.group[i], e.lane[i] = -1, 1, 0, 0, 0
 	}
 	e.changed = false
 }
@@ -170,6 +175,18 @@ func (e *edit) reset(n int) {
 func (e *edit) set(i int, d int64) {
 	e.fixed[i] = max(0, d)
 	e.changed = true
+}
+
+// scale multiplies the time of span i in which it waits for none of its calls.
+func (e *edit) scale(i int, by float64) {
+	e.own[i] *= max(0, by)
+	e.changed = e.changed || by != 1
+}
+
+// add makes span i take d ns more, or less, than it would otherwise.
+func (e *edit) add(i int, d int64) {
+	e.plus[i] += d
+	e.changed = e.changed || d != 0
 }
 
 // together lets spans, siblings that ran one after the other, start at once, except that those of one kind still wait
@@ -199,9 +216,10 @@ func (t *timeline) retime(e *edit, into []int64) []int64 {
 		switch {
 		case e.fixed[i] >= 0:
 			into[i] = e.fixed[i]
-		case t.moved(i, e, into):
+		case e.own[i] != 1 || t.moved(i, e, into):
 			into[i] = t.walk(i, e, into)
 		}
+		into[i] = max(0, into[i]+e.plus[i])
 	}
 	return into
 }
@@ -238,7 +256,7 @@ func (t *timeline) walk(i int, e *edit, now []int64) int64 {
 			doneNew = max(doneNew, line[byEnd[ended]].newWait)
 			ended++
 		}
-		begin := doneNew + s.start - doneOld
+		begin := doneNew + e.scaled(i, s.start-doneOld)
 		if g := e.group[kids[k]]; g != 0 {
 			if before, ok := starts[g]; ok {
 				begin = max(lanes[e.lane[kids[k]]], before[0]+max(0, s.start-before[1]))
@@ -252,7 +270,15 @@ func (t *timeline) walk(i int, e *edit, now []int64) int64 {
 		}
 		lastOld, lastNew = max(lastOld, s.end), max(lastNew, s.newEnd)
 	}
-	return max(0, lastNew+t.recorded(i)-lastOld)
+	return max(0, lastNew+e.scaled(i, t.recorded(i)-lastOld))
+}
+
+// scaled is ns of the own time of span i under the edit.
+func (e *edit) scaled(i int, ns int64) int64 {
+	if e.own[i] == 1 {
+		return ns
+	}
+	return int64(e.own[i] * float64(ns))
 }
 
 // line lays out the calls of span i as recorded.

@@ -68,13 +68,18 @@ func (t *timeline) chains(i int) [][]int {
 	return chains
 }
 
-// parallelise cures calls that are made one after the other.
-func parallelise(s *situation) (Action, string) {
-	groups := make(map[int][][]int)
-	var callers []ref
+var parallelEntry = entry{
+	kind: KindParallelise, step: StepFewer, answers: []string{"LP101"}, cure: parallelise,
+	needs: []string{"no call needs the answer of another one of them"},
+	watch: []string{"in-flight calls and p99 of the callees: they see bursts", "connections of the caller"},
+}
+
+// links finds the chains of calls at, or around, the spans that visit gives.
+func (c *corpus) links(visit func(func(n int, t *timeline, i int))) (callers []ref, groups map[int][][]int) {
+	groups = make(map[int][][]int)
 	seen := make(map[ref]bool)
-	s.inRoute(func(n int, t *timeline, i int) {
-		// The finding names the caller, or a call that it makes: the callee's span, or the caller's of it.
+	visit(func(n int, t *timeline, i int) {
+		// It is the caller, or a call that it makes: the callee's span, or the caller's of it.
 		for up := 0; up <= 2 && !seen[ref{n, i}]; up++ {
 			seen[ref{n, i}] = true
 			if chains := t.chains(i); len(chains) > 0 {
@@ -88,25 +93,49 @@ func parallelise(s *situation) (Action, string) {
 			i = t.parent[i]
 		}
 	})
+	return callers, groups
+}
+
+// atOnce is the plan in which the calls of each chain start together.
+func (c *corpus) atOnce(callers []ref, groups map[int][][]int) plan {
+	return plan{spans: callers, doubt: plainDoubt, apply: func(_, n int, e *edit) {
+		for _, group := range groups[n] {
+			e.together(group, c.traces[n].calledAs)
+		}
+	}}
+}
+
+// parallelise cures calls that are made one after the other.
+func parallelise(s *situation) (Action, string) {
+	callers, groups := s.corpus.links(s.inRoute)
 	if len(callers) < minCalls {
 		return Action{}, fmt.Sprintf("no advice to call in parallel: %d recorded chains of calls are too few for a forecast; at least %d are needed", len(callers), minCalls)
 	}
-	effects := s.corpus.replay(s.keys(callers), 1, func(_, n int, e *edit) {
-		for _, group := range groups[n] {
-			e.together(group, s.corpus.traces[n].calledAs)
-		}
-	})
+	names := s.names(groups)
 	return Action{
 		Kind:    KindParallelise,
-		Effects: effects,
-		Summary: fmt.Sprintf("in %s, start %s together and wait for all of them", s.corpus.named(callers), s.names(groups)),
+		Effects: s.forecast(s.corpus.atOnce(callers, groups)),
+		Summary: fmt.Sprintf("in %s, start %s together and wait for all of them", s.corpus.mostly(callers), names),
 		Cost:    "no more calls, but more of them at once: the callees see bursts, the caller holds more connections",
 		Risk:    "only calls that need nothing of each other's answers: the traces show the order, not the reason for it. One failure should cancel the rest",
+		Text:    parallelShape(names),
 	}, ""
 }
 
-// named is the service and operation that most of the spans have.
-func (c *corpus) named(spans []ref) string {
+// parallelShape is what the code looks like before and after.
+func parallelShape(names string) string {
+	var before, after strings.Builder
+	for i, call := range strings.Split(names, ", ") {
+		call, _, _ = strings.Cut(call, " and ")
+		fmt.Fprintf(&before, "    r%d = call(%q)\n", i+1, call)
+		fmt.Fprintf(&after, "    g.start(r%d = call(%q))\n", i+1, call)
+	}
+	return "before:\n" + before.String() + "after (errgroup, structured concurrency, Promise.all):\n    g = group with the caller's deadline\n" + after.String() +
+		"    g.wait()    # the first failure cancels the rest"
+}
+
+// mostly is the service and operation that most of the spans have.
+func (c *corpus) mostly(spans []ref) string {
 	count := make(map[string]int)
 	for _, r := range spans {
 		count[c.span(r).Service+" "+c.span(r).Name]++

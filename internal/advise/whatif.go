@@ -20,9 +20,15 @@ type routeKey struct{ service, operation string }
 
 // A corpus is the recorded traces that changes are tried on.
 type corpus struct {
-	traces []*timeline
-	routes map[routeKey][]ref // topmost spans, and the gateway's
-	edit   edit
+	traces   []*timeline
+	routes   map[routeKey][]ref // topmost spans, and the gateway's
+	edit     edit
+	order    []int               // traces by the time they began; nil = not asked for yet
+	names    map[routeKey][]ref  // nil = not asked for yet, as what follows
+	stations map[target]*station // by what was asked for; nil = they do not queue
+	pools    map[target]*poolOf
+	self     [][]int64            // own time in ns by trace and span; nil = not asked for yet
+	usual    map[routeKey]float64 // logarithm of the median own time of an operation
 }
 
 func newCorpus(traces []*timeline) *corpus {
@@ -92,39 +98,82 @@ func (c *corpus) above(spans []ref) []routeKey {
 	return keys
 }
 
-// replay runs every trace that holds a call of one of the routes, rounds times, as apply edits it, and returns the
-// effect on each of the routes in their order. apply is called with an empty edit.
-func (c *corpus) replay(keys []routeKey, rounds int, apply func(round, trace int, e *edit)) []Effect {
+// A plan is what a change does to single traces. The zero value does nothing.
+type plan struct {
+	spans  []ref                             // that it changes
+	rounds int                               // draws for each trace where chance has a part; 0 = 1
+	apply  func(round, trace int, e *edit)   // called with an edit that may hold other changes
+	served func(round, trace, span int) bool // of a route's span: whether its latency counts; nil = all do
+	doubt  float64                           // share of the effect that the model may be wrong by
+	extra  float64                           // calls added per call
+	notes  []string                          // what a reader of the forecast must know
+}
+
+// replay is the effect of a plan on each of the routes, in their order.
+func (c *corpus) replay(keys []routeKey, p plan) []Effect {
+	rounds := max(1, p.rounds)
 	before := make([]samples, len(keys))
 	after := make([]samples, len(keys))
 	here := make(map[int][][2]int) // by trace: index in keys, span
 	for k, key := range keys {
 		for _, r := range c.routes[key] {
-			before[k].add(c.traces[r.trace].recorded(r.span))
+			t := c.traces[r.trace]
+			before[k].add(t.recorded(r.span), t.weight)
 			here[r.trace] = append(here[r.trace], [2]int{k, r.span})
 		}
 		after[k].rounds = rounds
 	}
 	var now []int64
-	for n, calls := range here {
+	for _, n := range c.inTime() {
 		t := c.traces[n]
 		for round := range rounds {
+			if len(here[n]) == 0 {
+				break
+			}
 			c.edit.reset(len(t.spans))
-			apply(round, n, &c.edit)
+			p.apply(round, n, &c.edit)
 			now = t.retime(&c.edit, now)
-			for _, call := range calls {
-				after[call[0]].add(now[call[1]])
+			for _, call := range here[n] {
+				if p.served == nil || p.served(round, n, call[1]) {
+					after[call[0]].add(now[call[1]], t.weight)
+				}
 			}
 		}
 	}
 	effects := make([]Effect, len(keys))
 	for k, key := range keys {
-		effects[k] = Effect{
-			Service: key.service, Operation: key.operation, Route: c.routeName(key), Calls: len(before[k].values),
-			Before: before[k].predicted(), Predicted: after[k].predicted(), Interval: after[k].interval(),
+		e := Effect{
+			Service: key.service, Operation: key.operation, Route: c.routeName(key), Calls: len(before[k].list),
+			Before: before[k].predicted(), Predicted: after[k].predicted(),
 		}
+		e.Interval = after[k].interval(Predicted{e.Predicted.P50 - e.Before.P50, e.Predicted.P95 - e.Before.P95, e.Predicted.P99 - e.Before.P99}, p.doubt)
+		effects[k] = e
 	}
 	return effects
+}
+
+// inTime is the traces in the order in which they began.
+func (c *corpus) inTime() []int {
+	if c.order == nil {
+		c.order = make([]int, len(c.traces))
+		for n := range c.order {
+			c.order[n] = n
+		}
+		began := func(n int) int64 {
+			if t := c.traces[n]; len(t.order) > 0 {
+				return t.spans[t.order[0]].Start
+			}
+			return 0
+		}
+		id := func(n int) string {
+			if t := c.traces[n]; len(t.order) > 0 {
+				return t.spans[t.order[0]].TraceID
+			}
+			return ""
+		}
+		slices.SortFunc(c.order, func(a, b int) int { return cmp.Or(cmp.Compare(began(a), began(b)), cmp.Compare(id(a), id(b))) })
+	}
+	return c.order
 }
 
 // routeName is the name in the gateway's configuration, or "".
