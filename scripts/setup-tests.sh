@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need on a Debian machine with Go: a C compiler for the race detector, Redis and PostgreSQL with
-# its extensions, and Chromium with the driver's Node.js packages for the page tests. The tests start servers of their
+# its extensions, Prometheus, nginx and HAProxy for what is generated for them, and Chromium with the driver's Node.js packages for the page tests. The tests start servers of their
 # own; what Debian starts of what it installs is not used. Does nothing that is done already, and needs no network then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,6 +18,10 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 [[ -x /usr/lib/postgresql/$postgres/bin/initdb && -e /usr/share/postgresql/$postgres/extension/pg_stat_statements.control ]] ||
   missing+=("postgresql-$postgres" postgresql-contrib)
 [[ -e /usr/share/postgresql/$postgres/extension/hypopg.control ]] || missing+=("postgresql-$postgres-hypopg")
+for tool in nginx haproxy; do # they check the settings that the adviser writes for them
+  PATH=$PATH:/usr/sbin command -v $tool >/dev/null || missing+=($tool)
+done
+command -v promtool >/dev/null || missing+=(prometheus) # and promtool, for the rules and dashboards
 if ((${#missing[@]})); then
   as_root=()
   ((EUID == 0)) || as_root=(sudo)
