@@ -8,7 +8,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 20s
 LINT     := go tool -modfile=tools/golangci-lint/go.mod golangci-lint
 
-.PHONY: help build demo test race lint fuzz bench bench-gateway bench-adversity bench-ingest bench-ingest bench-judge conformance chaos check clean
+.PHONY: help build demo test race lint fuzz bench bench-gateway bench-adversity bench-ingest bench-judge conformance chaos check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,9 +43,6 @@ bench-gateway: build ## measure CPU, throughput, added latency and memory beside
 
 bench-adversity: build ## the same beside them with a bad replica and under twice the load
 	scripts/bench-adversity.sh
-
-bench-ingest: ## measure spans per CPU-second from OTLP to a verdict, and memory at a million spans a minute
-	scripts/bench-ingest.sh
 
 bench-ingest: ## measure spans per second of processor time, from bytes to a verdict
 	scripts/bench-ingest.sh

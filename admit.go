@@ -54,13 +54,13 @@ func Await(ctx context.Context, l *limit.Limiter, t limit.Ticket) error {
 }
 
 // unadmitted is the end of a call that got no permit.
-func (x *execution[R, W]) unadmitted(ctx context.Context, now time.Time, err error) finished[R] {
+func (x *execution[R, W]) unadmitted(ctx context.Context, now time.Time, err error, f *finished[R]) {
 	if ctx.Err() != nil {
-		return x.cut(ctx)
+		x.cut(ctx, f)
+		return
 	}
-	f := x.shed(now, err)
+	x.shed(now, err, f)
 	f.out.Pushback = x.permit.RetryAfter()
-	return f
 }
 
 // done gives the permit back. What the limiter learns from is the call as a whole from its permit on: it is the call

@@ -36,7 +36,8 @@ func Begin(ctx context.Context, p *Policy, info call.Info, rec *call.Record) (*B
 	bounded, deadline, release := parts.bound(ctx, now, false)
 	b := &Begun{ctx: bounded, release: release}
 	b.x = execution[struct{}, ownWork]{p: p, parts: parts, info: info, rec: rec, start: now, deadline: deadline, timed: true}
-	if f, ok := b.x.begin(bounded, now, &b.try); !ok {
+	var f finished[struct{}]
+	if !b.x.begin(bounded, now, &b.try, &f) {
 		_, err := finish(ctx, parts, ownWork{}, rec, now, &f, release)
 		return nil, err
 	}
@@ -46,18 +47,21 @@ func Begin(ctx context.Context, p *Policy, info call.Info, rec *call.Record) (*B
 }
 
 // begin is run without its end; !ok = there is no attempt, and f says why.
-func (x *execution[R, W]) begin(ctx context.Context, now time.Time, t *try[R, W]) (f finished[R], ok bool) {
+func (x *execution[R, W]) begin(ctx context.Context, now time.Time, t *try[R, W], f *finished[R]) (ok bool) {
 	if x.late(now) {
-		return x.hopeless(now), false
+		x.hopeless(now, f)
+		return false
 	}
 	if x.parts.limit != nil {
 		at, err := x.admit(ctx, now)
 		if err != nil {
-			return x.unadmitted(ctx, at, err), false
+			x.unadmitted(ctx, at, err, f)
+			return false
 		}
 		if now = at; x.late(now) {
 			x.parts.limit.Cancel(now, x.permit)
-			return x.hopeless(now), false
+			x.hopeless(now, f)
+			return false
 		}
 	}
 	to, err := x.first(now)
@@ -65,11 +69,12 @@ func (x *execution[R, W]) begin(ctx context.Context, now time.Time, t *try[R, W]
 		if x.parts.limit != nil {
 			x.parts.limit.Cancel(now, x.permit)
 		}
-		return x.shed(now, err), false
+		x.shed(now, err, f)
+		return false
 	}
 	*t = try[R, W]{parts: x.parts, w: x.w, to: to, start: now, ctx: ctx, timed: true}
 	x.sent(&t.attempt, &t.index, to, now, false)
-	return f, true
+	return true
 }
 
 // Attempt says where the call goes, and until when.

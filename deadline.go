@@ -47,12 +47,12 @@ func (x *execution[R, W]) headBy(now time.Time) time.Time {
 }
 
 // hopeless is the end of a call whose deadline is too near for the first attempt.
-func (x *execution[R, W]) hopeless(now time.Time) finished[R] {
+func (x *execution[R, W]) hopeless(now time.Time, f *finished[R]) {
 	why := ErrTooLate
 	if !now.Before(x.deadline) {
 		why = ErrDeadline
 	}
-	return x.timeout(now, why)
+	x.timeout(now, why, f)
 }
 
 // endsBefore reports whether the context's own deadline makes another one at t superfluous.

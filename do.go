@@ -75,24 +75,22 @@ func Do[R any, W Work[R]](ctx context.Context, p *Policy, info call.Info, rec *c
 		return refuse[R](ctx, rec)
 	}
 	_, timed := any(w).(Timed)
+	var f finished[R]
 	at := now
 	if inject := p.fault.Load(); inject != nil {
-		if f, ok := suffer[R](ctx, parts, *inject, now, info); !ok {
+		if !suffer(ctx, parts, *inject, now, info, &f) {
 			return finish(ctx, parts, w, rec, now, &f, nothing)
-		} else {
-			at = f.end
 		}
+		at, f = f.end, finished[R]{}
 	}
 	if parts.cache != nil && info.Key != "" {
 		if s, ok := any(w).(Storable[R]); ok {
-			c := cachedCall[R]{p: p, parts: parts, info: info, rec: rec, caller: ctx, start: now, work: s, timed: timed, release: nothing}
-			return c.do(ctx)
+			return throughCache(ctx, p, parts, info, rec, now, s, timed)
 		}
 	}
 	bounded, deadline, release := parts.bound(ctx, now, timed)
 	var x execution[R, W] // filled in place: a literal would be built elsewhere and copied
 	x.p, x.parts, x.info, x.rec, x.w, x.start, x.deadline, x.timed = p, parts, info, rec, w, now, deadline, timed
-	var f finished[R]
 	x.run(bounded, at, &f)
 	return finish(ctx, parts, w, rec, now, &f, release)
 }
@@ -174,7 +172,7 @@ type execution[R any, W Work[R]] struct {
 // run makes the call once it has its permit. How it ended goes to f, which is too large to be handed up step by step.
 func (x *execution[R, W]) run(ctx context.Context, now time.Time, f *finished[R]) {
 	if x.late(now) {
-		*f = x.hopeless(now)
+		x.hopeless(now, f)
 		return
 	}
 	if x.parts.limit == nil {
@@ -183,12 +181,12 @@ func (x *execution[R, W]) run(ctx context.Context, now time.Time, f *finished[R]
 	}
 	now, err := x.admit(ctx, now)
 	if err != nil {
-		*f = x.unadmitted(ctx, now, err)
+		x.unadmitted(ctx, now, err, f)
 		return
 	}
 	if x.late(now) {
 		x.parts.limit.Cancel(now, x.permit)
-		*f = x.hopeless(now)
+		x.hopeless(now, f)
 		return
 	}
 	x.attempts(ctx, now, f)
@@ -225,7 +223,7 @@ func (x *execution[R, W]) attempts(ctx context.Context, now time.Time, f *finish
 		f.cancel(nil)
 		if now = f.end; pause > 0 {
 			if !sleep(ctx, pause) {
-				*f = x.cut(ctx)
+				x.cut(ctx, f)
 				return
 			}
 			now = time.Now()
@@ -237,7 +235,7 @@ func (x *execution[R, W]) attempts(ctx context.Context, now time.Time, f *finish
 func (x *execution[R, W]) round(ctx context.Context, now time.Time, f *finished[R]) {
 	after, hedge := x.parts.retry.HedgeAfter(now, x.made+1, x.info)
 	if hedge && (x.parts.balance == nil || x.parts.balance.Usable(now) >= 2) && !x.shedding(now) {
-		*f = x.race(ctx, now, after)
+		x.race(ctx, now, after, f)
 		return
 	}
 	x.once(ctx, now, f)
@@ -247,7 +245,7 @@ func (x *execution[R, W]) round(ctx context.Context, now time.Time, f *finished[
 func (x *execution[R, W]) once(ctx context.Context, now time.Time, f *finished[R]) {
 	to, err := x.first(now)
 	if err != nil {
-		*f = x.shed(now, err)
+		x.shed(now, err, f)
 		return
 	}
 	var t try[R, W]
@@ -289,19 +287,19 @@ func (x *execution[R, W]) won(f *finished[R]) {
 }
 
 // shed is the end of a call for which no attempt can be made.
-func (x *execution[R, W]) shed(now time.Time, err error) finished[R] {
-	return finished[R]{err: err, out: call.Outcome{Class: call.Shed}, end: now, made: x.made, index: -1}
+func (x *execution[R, W]) shed(now time.Time, err error, f *finished[R]) {
+	*f = finished[R]{err: err, out: call.Outcome{Class: call.Shed}, end: now, made: x.made, index: -1}
 }
 
 // cut is the end of a call whose context is done while no attempt runs, or without waiting for one.
-func (x *execution[R, W]) cut(ctx context.Context) finished[R] {
+func (x *execution[R, W]) cut(ctx context.Context, f *finished[R]) {
 	class, why := ended(ctx)
-	return finished[R]{err: why, out: call.Outcome{Class: class}, end: time.Now(), made: x.made, index: -1}
+	*f = finished[R]{err: why, out: call.Outcome{Class: class}, end: time.Now(), made: x.made, index: -1}
 }
 
 // timeout is the end of a call at now for which no attempt is begun, because of the time.
-func (x *execution[R, W]) timeout(now time.Time, why error) finished[R] {
-	return finished[R]{err: why, out: call.Outcome{Class: call.Timeout}, end: now, made: x.made, index: -1}
+func (x *execution[R, W]) timeout(now time.Time, why error, f *finished[R]) {
+	*f = finished[R]{err: why, out: call.Outcome{Class: call.Timeout}, end: now, made: x.made, index: -1}
 }
 
 // target is where an attempt goes. Both are nil when there is no such policy.

@@ -22,8 +22,8 @@ func (p *Policy) Inject(f Fault) {
 	p.fault.Store(&f)
 }
 
-// suffer does what inject decides; !ok = the call has ended.
-func suffer[R any](ctx context.Context, parts *parts, inject Fault, now time.Time, info call.Info) (f finished[R], ok bool) {
+// suffer does what inject decides; !ok = the call has ended as f says. Else f holds the time.
+func suffer[R any](ctx context.Context, parts *parts, inject Fault, now time.Time, info call.Info, f *finished[R]) (ok bool) {
 	delay, err := inject(ctx, now, info)
 	f.end, f.index = now, -1
 	if delay > 0 {
@@ -33,7 +33,7 @@ func suffer[R any](ctx context.Context, parts *parts, inject Fault, now time.Tim
 		f.end = time.Now()
 		if !awake {
 			f.out.Class, f.err = ended(bounded)
-			return f, false
+			return false
 		}
 	}
 	if err != nil {
@@ -42,7 +42,7 @@ func suffer[R any](ctx context.Context, parts *parts, inject Fault, now time.Tim
 			f.out.Class = known.Class
 		}
 		f.err = errors.Join(ErrInjected, err)
-		return f, false
+		return false
 	}
-	return f, true
+	return true
 }

@@ -72,6 +72,15 @@ type cachedCall[R any] struct {
 	learned cache.Signpost // what the second tier has under key, and the cache has not; nil = nothing
 }
 
+// throughCache makes a call that a cache may answer. What it needs stays off the stack of all others: a call over HTTP/2 has
+// a goroutine of its own, whose stack grows by copies.
+func throughCache[R any](
+	ctx context.Context, p *Policy, parts *parts, info call.Info, rec *call.Record, now time.Time, work Storable[R], timed bool,
+) (R, error) {
+	c := cachedCall[R]{p: p, parts: parts, info: info, rec: rec, caller: ctx, start: now, work: work, timed: timed, release: nothing}
+	return c.do(ctx)
+}
+
 // maxRounds bounds how often a call looks into the cache: what it waited for may be of no use to it.
 const maxRounds = 3
 

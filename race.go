@@ -19,10 +19,11 @@ type race[R any, W Work[R]] struct {
 	ends chan finished[R] // holds both, so that no half ever waits
 }
 
-func (x *execution[R, W]) race(ctx context.Context, now time.Time, after time.Duration) finished[R] {
+func (x *execution[R, W]) race(ctx context.Context, now time.Time, after time.Duration, end *finished[R]) {
 	to, err := x.first(now)
 	if err != nil {
-		return x.shed(now, err)
+		x.shed(now, err, end)
+		return
 	}
 	rc := &race[R, W]{ends: make(chan finished[R], 2)}
 	halves := [2]*try[R, W]{x.half(ctx, rc, to, now, false)}
@@ -38,7 +39,8 @@ func (x *execution[R, W]) race(ctx context.Context, now time.Time, after time.Du
 			if !f.out.Class.Failed() {
 				x.decide(rc, halves, f.number, f.end, call.Canceled, errLost)
 				x.drop(failed)
-				return f
+				*end = f
+				return
 			}
 			if failed != nil {
 				f.out.Pushback = later(f.out.Pushback, failed.out.Pushback)
@@ -52,14 +54,14 @@ func (x *execution[R, W]) race(ctx context.Context, now time.Time, after time.Du
 				running++
 			}
 		case <-ctx.Done():
-			f := x.cut(ctx)
+			x.cut(ctx, end)
 			// Those that run end for the reason for which the call does: the deadline is held against their endpoint.
-			x.decide(rc, halves, 0, f.end, f.out.Class, context.Cause(ctx))
+			x.decide(rc, halves, 0, end.end, end.out.Class, context.Cause(ctx))
 			x.drop(failed)
-			return f
+			return
 		}
 	}
-	return *failed
+	*end = *failed
 }
 
 // half starts one half of a race.

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Measures reverse proxies side by side on the loopback interface; scripts/bench-gateway.sh brings what it needs.
 
-Method. The proxy has core 0 for itself, the backend and the generator have core 1 (--free: nobody is pinned). Rounds are
-interleaved, and their order is rotated. A virtual machine has fast and slow phases, so each window is bracketed by the
-same closed loop through a byte relay in C: the normalised figures are scaled to a relay cost of 9 us a call, and windows
-whose two brackets differ by more than 12 % are left out of the medians where steady ones are there. Compare figures of
-one run only. CPU is that of the proxy's whole process tree. Every loop is bounded in count and time; every process that
-is started here is ended here, by its id.
+Method. The proxies share core 0, the backend and the generator have core 1 (--free: nobody is pinned). A virtual machine
+has fast and slow phases of seconds. So for the saturated tests all proxies run, and short windows go round: each proxy
+has one, one after the other, in an order that is rotated. A ratio is that of two windows of the same round, and what is
+stated is the median of all rounds' ratios: a phase that slows one window down spoils one ratio. What a proxy does
+while others have their window is counted as its own. Latency and memory are taken with one proxy at a time.
+Each window is also bracketed by the same closed loop through a byte relay in C: the normalised figures are scaled to a
+relay cost of 9 us a call, and windows whose two brackets differ by more than 12 % are left out of their medians where
+steady ones are there. Compare figures of one run only. CPU is that of the proxy's whole process tree. Every loop is
+bounded in count and time; every process that is started here is ended here, by its id.
 """
 import argparse
 import json
@@ -24,7 +27,8 @@ import report
 
 TICK = os.sysconf("SC_CLK_TCK")
 RELAY_COST = 9.0  # us of CPU a call through the relay in a fast phase of the machine the figures were first taken on
-TESTS = ("h1", "tls1", "h2c", "tlsh2", "lat", "mem")
+SATURATED = ("h1", "tls1", "h2c", "tlsh2")
+TESTS = SATURATED + ("lat", "mem")
 
 
 def spawn(command, core=None, env=None, log=os.devnull):
@@ -250,26 +254,58 @@ class Bench:
             return self.memory(p, port)
         return None
 
+    def measured(self, name, test, number, p, row, out):
+        """One window, noted in out; None if there is none."""
+        try:
+            r = self.test(test, p, row)
+        except (AttributeError, ValueError, IndexError, KeyError, subprocess.TimeoutExpired) as e:
+            print(f"bench-gateway: {name} {test}: not measured: {e!r}", file=sys.stderr)
+            return None
+        if r is not None:
+            r.update(peer=name, test=test, round=number)
+            out.append(r)
+        return r
+
+    def saturate(self, names, out):
+        """The saturated tests: all proxies run, and their windows go round."""
+        running = {}
+        try:
+            for name in names:
+                try:
+                    running[name] = self.start(name)
+                except RuntimeError as e:
+                    print(f"bench-gateway: {e}", file=sys.stderr)
+            for name in running:
+                self.loop(self.rows[name]["port"], "-c", 64, "-n", 20000, "-d", 1)  # warm-up
+            for test in [t for t in SATURATED if t in self.options.tests]:
+                for number in range(self.options.windows):
+                    k = number % max(1, len(running))
+                    order = (list(running) * 2)[k : k + len(running)]
+                    before = {name: cpu(running[name].pid)[0] for name in order}
+                    rows = {name: self.measured(name, test, number, running[name], self.rows[name], out) for name in order}
+                    for name, r in rows.items():
+                        if r and r["cpu_us"]:
+                            total = (cpu(running[name].pid)[0] - before[name]) / max(r["n"], 1)
+                            r["cpu_norm"], r["cpu_us"] = round(r["cpu_norm"] * total / r["cpu_us"], 2), round(total, 2)
+                            print(f"{number} {name:10s} {test:6s} " + " ".join(f"{k}={v}" for k, v in r.items() if k not in ("peer", "test", "round")), file=sys.stderr, flush=True)
+        finally:
+            for p in running.values():
+                stop(p)
+
     def one(self, name, number, out):
-        """All tests of one proxy in one round."""
+        """Latency and memory of one proxy in one round."""
         direct = name == "direct"
         row = {"port": peers.BACKEND, "tls": None, "h2c": None} if direct else self.rows[name]
         p = None if direct else self.start(name)
         try:
             self.loop(row["port"], "-c", 64, "-n", 20000, "-d", 1)  # warm-up
             for test in self.options.tests:
-                if direct and test != "lat" or test == "mem" and number > 0:
+                if test in SATURATED or direct and test != "lat" or test == "mem" and number > 0:
                     continue
                 for _ in range(self.options.tries):
-                    try:
-                        r = self.test(test, p, row)
-                    except (AttributeError, ValueError, IndexError, KeyError, subprocess.TimeoutExpired) as e:
-                        print(f"bench-gateway: {name} {test}: not measured: {e!r}", file=sys.stderr)
-                        break
+                    r = self.measured(name, test, number, p, row, out)
                     if r is None:
                         break
-                    r.update(peer=name, test=test, round=number)
-                    out.append(r)
                     print(f"{number} {name:10s} {test:6s} " + " ".join(f"{k}={v}" for k, v in r.items() if k not in ("peer", "test", "round")), file=sys.stderr, flush=True)
                     if r.get("steady", True):
                         break
@@ -281,10 +317,11 @@ def arguments():
     a = argparse.ArgumentParser(description="Measures reverse proxies side by side.")
     a.add_argument("--peers", default="", help="comma-separated; default all that are there")
     a.add_argument("--tests", default=",".join(TESTS), help="comma-separated; default all: %(default)s")
-    a.add_argument("--rounds", type=int, default=3)
-    a.add_argument("--tries", type=int, default=2, help="of a window that was not steady")
-    a.add_argument("--seconds", type=int, default=2, help="of a closed-loop window")
-    a.add_argument("--h2", type=int, default=20000, help="calls of an HTTP/2 window")
+    a.add_argument("--rounds", type=int, default=3, help="of latency and memory")
+    a.add_argument("--windows", type=int, default=9, help="rounds of short windows, for each saturated test")
+    a.add_argument("--tries", type=int, default=2, help="of a window of latency that was not steady")
+    a.add_argument("--seconds", type=int, default=1, help="of a closed-loop window")
+    a.add_argument("--h2", type=int, default=10000, help="calls of an HTTP/2 window")
     a.add_argument("--latency", type=float, default=5, help="seconds of an open-loop window")
     a.add_argument("--rate", type=float, default=3000, help="calls a second of the open loop")
     a.add_argument("--idle", type=int, default=5000, help="idle connections")
@@ -292,8 +329,8 @@ def arguments():
     a.add_argument("--page", default="", help="Markdown page between whose marks the tables are written")
     o = a.parse_args()
     o.tests = o.tests.split(",")
-    if not 1 <= o.rounds <= 20 or set(o.tests) - set(TESTS):
-        a.error("rounds are 1..20, tests some of " + ", ".join(TESTS))
+    if not (1 <= o.rounds <= 20 and 1 <= o.windows <= 100) or set(o.tests) - set(TESTS):
+        a.error("rounds are 1..20, windows 1..100, tests some of " + ", ".join(TESTS))
     return o
 
 
@@ -312,7 +349,9 @@ def main():
     try:
         if not wait_for(peers.BACKEND) or not wait_for(peers.RELAY):
             raise SystemExit("bench-gateway: backend or relay did not start")
-        for number in range(o.rounds):
+        if set(o.tests) & set(SATURATED):
+            bench.saturate(names, out)
+        for number in range(o.rounds if set(o.tests) - set(SATURATED) else 0):
             k = number % max(1, len(names))
             for name in ["direct"] + names[k:] + names[:k]:
                 try:

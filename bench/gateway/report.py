@@ -24,11 +24,15 @@ def middle(rows, key, digits=1):
     return f"{statistics.median(v):.{digits}f} ({min(v):.{digits}f}-{max(v):.{digits}f})"
 
 
-def ratio(rows, base, key="cpu_norm"):
-    if not rows or not base:
+def ratio(results, peer, base, test, key="cpu_us"):
+    """Median (lower-upper quartile) of the ratios of windows of the same round."""
+    of = {r["round"]: r[key] for r in results if r["peer"] == base and r["test"] == test and r["n"] > 0 and r[key]}
+    v = sorted(r[key] / of[r["round"]] for r in results if r["peer"] == peer and r["test"] == test and r["n"] > 0 and r["round"] in of)
+    if not v:
         return "-"
-    b = statistics.median(r[key] for r in base)
-    return f"{statistics.median(r[key] for r in rows) / b:.2f}" if b else "-"
+    if peer == base or len(v) < 4:
+        return f"{statistics.median(v):.2f}"
+    return f"{statistics.median(v):.2f} ({v[len(v) // 4]:.2f}-{v[-1 - len(v) // 4]:.2f})"
 
 
 def bad(rows):
@@ -44,7 +48,7 @@ def saturated(results, rows, test):
         if not w:
             continue
         user, system = (statistics.median(r[k] for r in w) for k in ("user_us", "system_us"))
-        table.append((statistics.median(r["cpu_norm"] for r in w), f"| {peer} | {middle(w, 'cpu_norm')} | {ratio(w, pick(results, 'revproxy', test))} | {ratio(w, pick(results, 'nginx', test))} | "
+        table.append((statistics.median(r["cpu_norm"] for r in w), f"| {peer} | {middle(w, 'cpu_norm')} | {ratio(results, peer, 'revproxy', test)} | {ratio(results, peer, 'nginx', test)} | "
                       f"{user:.1f} / {system:.1f} | {middle(w, 'rps_norm', 0)} | {middle(w, 'allocs') if any('allocs' in r for r in w) else '-'} | {bad(w)} | {len(w)} |"))
     return out + [line for _, line in sorted(table)] + [""] if table else []
 
@@ -82,7 +86,8 @@ def memory(results, rows, idle):
 
 def text(results, rows, o, seconds):
     """All tables, in Markdown."""
-    out = [f"{o.rounds} rounds, {seconds / 60:.0f} minutes, {'nobody pinned' if o.free else 'each proxy pinned to one core'}. Median (least-most) of the windows.", ""]
+    out = [f"{o.windows} rounds of short windows, {o.rounds} of latency, {seconds / 60:.0f} minutes, {'nobody pinned' if o.free else 'each proxy pinned to one core'}. "
+           "Median (least-most) of the windows; ratios: median (lower-upper quartile) of those of windows of one round.", ""]
     for test in TITLES:
         out += saturated(results, rows, test)
     out += latency(results, rows, o.rate)

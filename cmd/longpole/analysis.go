@@ -15,12 +15,18 @@ import (
 	"github.com/longpole/longpole/internal/web"
 )
 
-// The live analysis looks at the last minutes, often enough for a person who watches and seldom enough to cost little.
+// The live analysis looks at the last minutes, often enough for a person who watches and seldom enough to cost little. It
+// shares its cores with the calls: what it looks at is a bounded sample, and it works in slices between which it rests.
 const (
 	analysisWindow = 5 * time.Minute
 	analysisEvery  = 15 * time.Second
-	analysisRest   = 50   // times as long as the last one took passes before the next: it shares its cores with the calls
-	queuedBatches  = 4096 // batches of the gateway's own spans waiting for the assembler
+	analysisSlice  = 300 * time.Microsecond // of work, as far as the work can be interrupted
+	sliceRest      = 9                      // times as long as a slice took it rests then
+	analysisRest   = 200                    // times as long as all slices took pass before the next analysis
+	queuedBatches  = 4096                   // batches of the gateway's own spans waiting for the assembler
+
+	liveSpans = 20_000 // kept for it; the assembler thins what is more, and says with each trace for how many it stands
+	liveBytes = 32 << 20
 )
 
 // analysis turns live spans into findings: it owns the assembler and the newest report.
@@ -38,7 +44,7 @@ type analysis struct {
 func newAnalysis(log *slog.Logger, policies func() map[string]longpole.Config) *analysis {
 	return &analysis{
 		log: log, policies: policies,
-		assembler: ingest.NewAssembler(ingest.AssemblerConfig{Keep: analysisWindow + time.Minute}),
+		assembler: ingest.NewAssembler(ingest.AssemblerConfig{Keep: analysisWindow + time.Minute, MaxSpans: liveSpans, MaxBytes: liveBytes}),
 		own:       make(chan []trace.Span, queuedBatches),
 	}
 }
@@ -85,18 +91,44 @@ func (a *analysis) Run(ctx context.Context, every time.Duration) error {
 	for {
 		select {
 		case <-tick:
-			began := time.Now()
-			a.Refresh(analysisWindow)
-			timer.Reset(max(every, analysisRest*time.Since(began)))
+			p := &pace{ctx: ctx, began: time.Now()}
+			a.refresh(analysisWindow, p.rest)
+			timer.Reset(max(every, analysisRest*p.work()))
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// Refresh diagnoses the traces of the last window and keeps the report. A fault in the analysis must not take the data
-// path with it, so that a panic ends as an error in the report's notes.
+// pace is that of one analysis: slices of work with rests between them.
+type pace struct {
+	ctx   context.Context // whoever waits for the end wants it soon
+	began time.Time       // the present one
+	done  time.Duration   // the ones before, without the rests
+}
+
+// work is how long all slices took.
+func (p *pace) work() time.Duration { return p.done + time.Since(p.began) }
+
+// rest waits after a slice of work; within one it does nothing.
+func (p *pace) rest() {
+	worked := time.Since(p.began)
+	if worked < analysisSlice || p.ctx.Err() != nil {
+		return
+	}
+	p.done += worked
+	time.Sleep(min(sliceRest*worked, time.Second))
+	p.began = time.Now()
+}
+
+// Refresh diagnoses the traces of the last window, at once, and keeps the report.
 func (a *analysis) Refresh(window time.Duration) (report advise.Report, traces []trace.Trace) {
+	return a.refresh(window, nil)
+}
+
+// refresh is Refresh with rests; nil = none. A fault in the analysis must not take the data path with it, so that a panic
+// ends as an error in the report's notes.
+func (a *analysis) refresh(window time.Duration, rest func()) (report advise.Report, traces []trace.Trace) {
 	began := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
@@ -106,7 +138,7 @@ func (a *analysis) Refresh(window time.Duration) (report advise.Report, traces [
 		}
 	}()
 	traces = a.assembler.Window(began, window)
-	report = advise.Run(traces, diagnose.Options{}, a.policies())
+	report = advise.Run(traces, diagnose.Options{Clock: diagnose.ClockOptions{Yield: rest}}, a.policies())
 	a.keep(report, began, window)
 	a.log.Debug("analysed", "traces", len(traces), "took", time.Since(began))
 	return report, traces

@@ -9,8 +9,9 @@ import (
 )
 
 // A gateway has little alive and makes much garbage: at the usual pace of 100% a heap of 10 MiB is collected every
-// 10 MiB. Below this size a heap need not be collected at all.
-const heapFloor = 64 << 20
+// 10 MiB. Below this size a heap need not be collected at all. Twice the floor would save 1% of the CPU of a call, and cost
+// 32 MiB.
+const heapFloor = 32 << 20
 
 // easeCollector sets the pace of the garbage collector so that it begins no sooner than at heapFloor, until ctx is done.
 // It leaves alone who has set GOGC.

@@ -6,7 +6,7 @@ func TestTheCollectorLeavesSmallHeapsAlone(t *testing.T) {
 	for _, c := range []struct {
 		live uint64
 		want int
-	}{{0, 1500}, {4 << 20, 1500}, {8 << 20, 700}, {16 << 20, 300}, {32 << 20, 100}, {1 << 30, 100}} {
+	}{{0, 1500}, {4 << 20, 700}, {8 << 20, 300}, {16 << 20, 100}, {32 << 20, 100}, {1 << 30, 100}} {
 		if got := paceFor(c.live); got != c.want {
 			t.Errorf("%d MiB alive: %d%%, want %d%%", c.live>>20, got, c.want)
 		}

@@ -67,7 +67,6 @@ func diagnoseFiles(cmd *cobra.Command, paths, baseline []string) (advise.Report,
 		o.Baseline = healthy.Traces
 	}
 	report := advise.Run(suspect.Traces, o, nil)
-	report.Input.DuplicateSpans += suspect.Stats.DuplicateSpans
 	report.Input.InvalidSpans += suspect.Stats.InvalidSpans
 	if len(report.Routes) == 0 {
 		return report, &failure{
@@ -135,8 +134,7 @@ func criticalPaths(cmd *cobra.Command, paths []string, service, operation string
 	enc := json.NewEncoder(cmd.OutOrStdout())
 	enc.SetEscapeHTML(false)
 	written, without, invalid, duplicates := 0, 0, 0, 0
-	for _, t := range in.Traces {
-		tree := diagnose.Build(t, diagnose.ClockOptions{})
+	for _, tree := range diagnose.Trees(in.Traces, diagnose.ClockOptions{}) {
 		invalid, duplicates = invalid+tree.Invalid, duplicates+tree.Duplicates
 		root := rootOf(tree, service, operation)
 		if root < 0 {

@@ -10,9 +10,11 @@ import (
 
 // order lists the nodes with parents before their children, and finds how deep they are.
 func (b *builder) order() {
-	from, kids := bucket(b.parent)
-	b.depth = make([]int32, len(b.nodes))
-	b.down = make([]int32, 0, len(b.nodes))
+	b.from, b.kids = again(b.from, len(b.parent)+1), again(b.kids, len(b.parent))
+	from, kids := bucket(b.parent, b.from, b.kids)
+	b.depth = again(b.depth, len(b.nodes))
+	b.down = again(b.down, len(b.nodes))[:0]
+	b.tops = b.tops[:0]
 	for i, p := range b.parent {
 		if p == noParent || p == missing {
 			b.tops = append(b.tops, int32(i))
@@ -28,9 +30,9 @@ func (b *builder) order() {
 	}
 }
 
-// bucket sorts 0..len(parent)-1 by parent, stably: those of parent p are in all[from[p]:from[p+1]].
-func bucket(parent []int32) (from, all []int32) {
-	from = make([]int32, len(parent)+1)
+// bucket sorts 0..len(parent)-1 by parent, stably: those of parent p are in all[from[p]:from[p+1]]. It is given zeroes
+// in from, one more than there are parents, and room in all.
+func bucket(parent, from, all []int32) (_, _ []int32) {
 	for _, p := range parent {
 		if p >= 0 {
 			from[p+1]++
@@ -39,46 +41,57 @@ func bucket(parent []int32) (from, all []int32) {
 	for i := range parent {
 		from[i+1] += from[i]
 	}
-	all = make([]int32, from[len(parent)])
-	next := slices.Clone(from)
-	for i, p := range parent {
+	all = all[:from[len(parent)]]
+	for i, p := range parent { // each from moves to the next one's place, and back after that
 		if p >= 0 {
-			all[next[p]] = int32(i)
-			next[p]++
+			all[from[p]] = int32(i)
+			from[p]++
 		}
 	}
+	copy(from[1:], from)
+	from[0] = 0
 	return from, all
+}
+
+// ranked is a node with what decides on its place.
+type ranked struct {
+	start, end  int64
+	depth, node int32
 }
 
 // arrange gives the spans their final order and fills the tree with them. Depth comes before ID because a client's
 // and a server's span may share one.
 func (b *builder) arrange() {
 	t := b.tree
-	sorted := slices.Clone(b.down)
-	slices.SortFunc(sorted, func(x, y int32) int {
-		if c := cmp.Compare(b.start[x], b.start[y]); c != 0 {
-			return c
+	b.ranked = again(b.ranked, len(b.down))
+	sorted := b.ranked
+	for i, n := range b.down {
+		sorted[i] = ranked{b.start[n], b.end[n], b.depth[n], n}
+	}
+	slices.SortFunc(sorted, func(x, y ranked) int {
+		switch {
+		case x.start != y.start:
+			return cmp.Compare(x.start, y.start)
+		case x.end != y.end:
+			return cmp.Compare(y.end, x.end)
+		case x.depth != y.depth:
+			return cmp.Compare(x.depth, y.depth)
 		}
-		if c := cmp.Compare(b.end[y], b.end[x]); c != 0 {
-			return c
-		}
-		if c := cmp.Compare(b.depth[x], b.depth[y]); c != 0 {
-			return c
-		}
-		return strings.Compare(b.span(x).ID, b.span(y).ID)
+		return strings.Compare(b.span(x.node).ID, b.span(y.node).ID)
 	})
-	place := make([]int32, len(b.nodes))
-	for i, n := range sorted {
-		place[n] = int32(i)
+	b.place = again(b.place, len(b.nodes))
+	place := b.place
+	for i := range sorted {
+		place[sorted[i].node] = int32(i)
 	}
 	t.Spans = make([]trace.Span, len(sorted))
-	t.Parent = make([]int32, len(sorted))
-	t.depth = make([]int32, len(sorted))
+	numbers := make([]int32, 2*len(sorted))
+	t.Parent, t.depth = numbers[:len(sorted):len(sorted)], numbers[len(sorted):]
 	if t.SkewCorrected > 0 {
 		t.skew = make([]int64, len(sorted))
 	}
-	for i, n := range sorted {
-		s := &t.Spans[i]
+	for i := range sorted {
+		s, n := &t.Spans[i], sorted[i].node
 		*s = *b.span(n)
 		if t.skew != nil {
 			t.skew[i] = b.start[n] - s.Start
@@ -112,7 +125,11 @@ func (b *builder) root(i int, n int32) {
 }
 
 // hang lists the children of every span.
-func (t *Tree) hang() { t.childFrom, t.child = bucket(t.Parent) }
+func (t *Tree) hang() {
+	n := len(t.Parent)
+	numbers := make([]int32, 2*n+1)
+	t.childFrom, t.child = bucket(t.Parent, numbers[:n+1:n+1], numbers[n+1:])
+}
 
 // clipAll cuts every span to what lies within its ancestors; down has parents before children.
 func (t *Tree) clipAll(down []int32) {

@@ -64,13 +64,15 @@ func (t *Tree) Async(root int) []Async {
 func (t *Tree) detach() {
 	n := len(t.Spans)
 	t.why = make([]Detached, n)
-	t.blockFrom = make([]int32, n+1)
-	t.block = make([]int32, 0, len(t.child))
+	numbers := make([]int32, n+1+len(t.child))
+	t.blockFrom, t.block = numbers[:n+1:n+1], numbers[n+1:n+1]
 	for i := range n {
 		at := len(t.block)
 		for _, k := range t.Children(i) {
-			if t.why[k] = t.whyDetached(&t.Spans[i], &t.Spans[k]); t.why[k] == Waited {
+			if t.why[k] = t.whyDetached(int32(i), k); t.why[k] == Waited {
 				t.block = append(t.block, k)
+			} else {
+				t.detached++
 			}
 		}
 		if own := t.block[at:]; len(own) > 1 {
@@ -89,7 +91,8 @@ func (t *Tree) byEnd(a, b int32) int {
 	return cmp.Compare(a, b) // the order of Spans, in which siblings with equal times stand by ID
 }
 
-func (t *Tree) whyDetached(parent, child *trace.Span) Detached {
+func (t *Tree) whyDetached(p, k int32) Detached {
+	parent, child := &t.Spans[p], &t.Spans[k]
 	switch {
 	case isMessage(parent, child):
 		return Message
@@ -101,7 +104,7 @@ func (t *Tree) whyDetached(parent, child *trace.Span) Detached {
 		return Waited
 	}
 	// Even with exact clocks a parent is often recorded as ended microseconds before the child it waited for.
-	if allowed := max(t.granularity, (parent.End-parent.Start)/100); minus(child.End, parent.End) > allowed {
+	if allowed := max(t.step(p, k), (parent.End-parent.Start)/100); minus(child.End, parent.End) > allowed {
 		return Outlives
 	}
 	return Waited

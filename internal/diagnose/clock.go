@@ -21,7 +21,10 @@ const (
 type ClockOptions struct {
 	Rule        ClockRule
 	MaxAdjust   time.Duration // larger corrections are not applied, but counted; 0 = no limit, negative = none is applied
-	Granularity time.Duration // the step of the clocks; 0 = found from the times of each trace
+	Granularity time.Duration // the step of the clocks; 0 = found from the times of the traces
+	Yield       func()        // called again and again, so that who shares a core may rest; nil = nobody wants to
+
+	known *clocks // what the traces of a run tell of its clocks; nil = each trace is on its own
 }
 
 // CentreSkew returns what to add to the times of child, in nanoseconds, so that it fits its parent; 0 when it does.
@@ -95,7 +98,7 @@ const maxOffsets = 16
 // correct finds the corrected times of all nodes. A host's offset is found once on each way down from the root, whose
 // clock is the reference, and holds for all spans of that host below.
 func (b *builder) correct() {
-	b.start, b.end = make([]int64, len(b.nodes)), make([]int64, len(b.nodes))
+	b.start, b.end = again(b.start, len(b.nodes)), again(b.end, len(b.nodes))
 	for i := range b.nodes {
 		s := b.span(int32(i))
 		b.start[i], b.end[i] = s.Start, s.End
@@ -103,8 +106,9 @@ func (b *builder) correct() {
 	if b.options.Rule == OneWay && !b.oneRoot() {
 		return
 	}
-	var offsets []offset
-	last := make([]int32, len(b.nodes)) // the offset found last on the way to a node
+	offsets := b.offsets[:0]
+	b.stamp = again(b.stamp, len(b.nodes))
+	last := b.stamp // the offset found last on the way to a node
 	for _, n := range b.down {
 		s, p := b.span(n), b.parent[n]
 		up := int32(-1)
@@ -125,6 +129,7 @@ func (b *builder) correct() {
 		}
 		b.move(n, delta)
 	}
+	b.offsets = offsets
 }
 
 func lookUp(offsets []offset, at int32, host string) (delta int64, ok bool) {
@@ -144,9 +149,10 @@ func lookUp(offsets []offset, at int32, host string) (delta int64, ok bool) {
 func (b *builder) skew(p int32, s *trace.Span) (delta int64) {
 	parent := *b.span(p)
 	parent.Start, parent.End = b.start[p], b.end[p]
+	known := false
 	if b.options.Rule == OneWay {
 		delta = OneWaySkew(&parent, s)
-	} else {
+	} else if delta, known = b.knownSkew(&parent, p, s); !known {
 		delta = CentreSkew(&parent, s, b.tree.granularity)
 	}
 	limit := int64(b.options.MaxAdjust)
@@ -155,6 +161,24 @@ func (b *builder) skew(p int32, s *trace.Span) (delta int64) {
 		return 0
 	}
 	return delta
+}
+
+// knownSkew is what to add to the times of s by what all traces tell of the two clocks. It does not hold where s would
+// still not start within its parent, with times as they are now corrected: something else is wrong with it.
+func (b *builder) knownSkew(parent *trace.Span, p int32, s *trace.Span) (delta int64, ok bool) {
+	c := b.options.known
+	if c == nil || parent.Host == "" || parent.Host == s.Host {
+		return 0, false
+	}
+	offset, ok := c.offset(parent.Host, s.Host)
+	if !ok {
+		return 0, false
+	}
+	delta = b.start[p] - b.span(p).Start - offset
+	start := plus(s.Start, delta)
+	early := minus(parent.Start, start) > b.tree.granularity
+	late := start >= parent.End && !s.FollowsFrom && !isMessage(parent, s)
+	return delta, !early && !late
 }
 
 // move adds delta to the times of a node, unless they would leave what an int64 holds.
@@ -182,6 +206,10 @@ func (b *builder) granularity() {
 	if b.tree.granularity = int64(b.options.Granularity); b.tree.granularity > 0 {
 		return
 	}
+	if c := b.options.known; c != nil && c.step > 0 && !c.mixed {
+		b.tree.granularity = c.step
+		return
+	}
 	step := int64(time.Millisecond)
 	for _, n := range b.down {
 		s := b.span(n)
@@ -190,6 +218,18 @@ func (b *builder) granularity() {
 		}
 	}
 	b.tree.granularity = max(step, 1)
+}
+
+// steps finds the step of each span's clock where the run has clocks of different steps.
+func (b *builder) steps() {
+	c := b.options.known
+	if c == nil || !c.mixed || b.options.Granularity > 0 {
+		return
+	}
+	b.tree.steps = make([]int64, len(b.tree.Spans))
+	for i := range b.tree.Spans {
+		b.tree.steps[i] = c.stepOf(&b.tree.Spans[i], b.tree.granularity)
+	}
 }
 
 // minus and plus stop at the ends of an int64.

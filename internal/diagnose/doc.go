@@ -26,9 +26,12 @@
 // for a message.
 //
 // One trace cannot tell a child that was waited for from one that ran beside the work and happened to end just then;
-// the path takes them all for waited for.
+// the path of a trace on its own takes them all for waited for. [Tree.Floats] is how much room each span has.
 //
 // # Many traces
+//
+// [Trees] makes the trees of traces of one system, which correct each other: what the clocks of its hosts show, and which
+// siblings wait for each other.
 //
 // [Run] puts the paths of many traces together: per route, what the slow ones spend their time on and the fast ones do
 // not, and what is known causes of that. Compare finds which service makes suspect traffic slower than healthy traffic.
@@ -36,5 +39,6 @@
 // The package is pure: it reads no clock, starts no goroutine, and the same traces give the same report.
 //
 // Sources: Jaeger's UI (critical path by the child that ends last), Uber's CRISP (overlapping siblings), Jaeger's and
-// Zipkin's clock skew adjusters.
+// Zipkin's clock skew adjusters, Marzullo's algorithm (clocks over many traces), The Mystery Machine (orders over many
+// traces), Honeycomb's BubbleUp (what slow traces have).
 package diagnose

@@ -21,19 +21,16 @@ type Section struct {
 // their parent, or by no more than the granularity of the clock, is taken to have released it if no third sibling
 // starts or ends meanwhile (the rule of Uber's CRISP, whose paths count the overlap twice, though).
 //
+// Of a tree from [Trees], a child that ended before the next one started is passed over when other traces show that the
+// next one does not wait for it; see [Trees].
+//
 // It is O(n) in the spans below root, plus a logarithm for each overlap; it does not recurse.
 func (t *Tree) Path(root int) []Section { return t.AppendPath(nil, root) }
 
 // AppendPath is [Tree.Path] into memory of the caller's.
 func (t *Tree) AppendPath(path []Section, root int) []Section {
-	from := len(path)
-	s := &t.Spans[root]
 	w := walk{tree: t, path: path}
-	w.enter(int32(root), interval{s.Start, s.End})
-	for len(w.open) > 0 {
-		w.step()
-	}
-	slices.Reverse(w.path[from:])
+	w.run(root)
 	return w.path
 }
 
@@ -50,14 +47,25 @@ type frame struct {
 	span     int32
 	next     int32 // first blocking child not yet ruled out, in Tree.block
 	now      int64
-	later    int32 // the child that the path went through last; -1 = none
+	later    int32     // the child that the path went through last; -1 = none
+	known    *siblings // orders that are none; nil = there are no such
+}
+
+// run appends the path of root.
+func (w *walk) run(root int) {
+	from, s := len(w.path), &w.tree.Spans[root]
+	w.enter(int32(root), interval{s.Start, s.End})
+	for len(w.open) > 0 {
+		w.step()
+	}
+	slices.Reverse(w.path[from:])
 }
 
 func (w *walk) enter(span int32, c interval) {
 	if c.start >= c.end {
 		return
 	}
-	w.open = append(w.open, frame{interval: c, span: span, next: w.tree.blockFrom[span], now: c.end, later: -1})
+	w.open = append(w.open, frame{interval: c, span: span, next: w.tree.blockFrom[span], now: c.end, later: -1, known: w.tree.orders.below(w.tree, span)})
 }
 
 // step gives away the time up to the end of the child that comes next (from the back), and enters it; or the rest of
@@ -96,7 +104,7 @@ func (f *frame) pick(t *Tree) (child int32, found bool) {
 		}
 		child = -1
 		for ; f.next < stop && min(t.Spans[t.block[f.next]].End, f.end) == end; f.next++ {
-			if k := t.block[f.next]; end <= f.now && t.Spans[k].Start < end && (child < 0 || f.before(t, k, child)) {
+			if k := t.block[f.next]; end <= f.now && t.Spans[k].Start < end && (child < 0 || f.before(t, k, child)) && !f.chance(t, k) {
 				child = k
 			}
 		}
@@ -105,6 +113,11 @@ func (f *frame) pick(t *Tree) (child int32, found bool) {
 		}
 	}
 	return -1, false
+}
+
+// chance says that the child that the path went through last did not wait for k, as other traces show.
+func (f *frame) chance(t *Tree, k int32) bool {
+	return f.known != nil && f.later >= 0 && f.known.chance(t.spots[k], t.spots[f.later])
 }
 
 // before decides between children that end together.
@@ -133,10 +146,10 @@ func (f *frame) overlapping(t *Tree) (child int32, found bool) {
 	child = t.block[at]
 	s := &t.Spans[child]
 	length := f.end - f.start
-	small := minus(s.End, f.now) <= t.granularity || minus(s.End, f.now) <= (length-1)/100
+	small := minus(s.End, f.now) <= t.step(child, f.later) || minus(s.End, f.now) <= (length-1)/100
 	alone := (f.next == stop || end(f.next) < f.now) && (at == first || end(at-1) > s.End)
 	laterEnd := min(t.Spans[f.later].End, f.end)
-	return child, small && alone && s.Start < f.now && s.End < laterEnd && f.startsWithin(t, s.End) == 1
+	return child, small && alone && s.Start < f.now && s.End < laterEnd && f.startsWithin(t, s.End) == 1 && !f.chance(t, child)
 }
 
 // startsWithin counts the blocking children that start from now to end, at most up to 2.

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -14,7 +15,8 @@ import (
 // remote is a call that some span waits for, directly or through local spans that wrap it, as in a repository's
 // method around one query.
 type remote struct {
-	span       int // the child of the waiting span
+	parent     int // the waiting span
+	span       int // its child
 	leaf       int // the span that makes the call: span, or one below it
 	served     int // the span that serves the call; -1 = none recorded
 	key        call
@@ -29,14 +31,17 @@ type call struct {
 }
 
 // critical adds up, for every span below the sample's root, the critical time of the span and all below it. order
-// is those spans, parents first.
+// is those spans, parents first. The caller must change neither: they are kept for the next one who asks.
 func (s *sample) critical() (order []int, inclusive []int64) {
+	if s.order != nil {
+		return s.order, s.inclusive
+	}
 	t := s.tree
 	inclusive = make([]int64, len(t.Spans))
 	for _, x := range s.sections {
 		inclusive[x.Span] += x.End - x.Start
 	}
-	order = append(order, s.root)
+	order = append(make([]int, 0, len(t.Spans)), s.root)
 	for at := 0; at < len(order); at++ {
 		for _, c := range t.Children(order[at]) {
 			order = append(order, int(c))
@@ -46,50 +51,75 @@ func (s *sample) critical() (order []int, inclusive []int64) {
 		i := order[at]
 		inclusive[t.Parent[i]] += inclusive[i]
 	}
+	s.order, s.inclusive = order, inclusive
 	return order, inclusive
 }
 
 // remotes is what the spans below a sample's root wait for: by span, its calls in time order.
-func (s *sample) remotes() map[int][]remote {
+func (s *sample) remotes() iter.Seq2[int, []remote] {
 	if s.calls == nil {
 		s.calls = s.findRemotes()
 	}
-	return s.calls
+	return func(yield func(int, []remote) bool) {
+		for rest := s.calls; len(rest) > 0; {
+			n := 1
+			for n < len(rest) && rest[n].parent == rest[0].parent {
+				n++
+			}
+			if !yield(rest[0].parent, rest[:n:n]) {
+				return
+			}
+			rest = rest[n:]
+		}
+	}
 }
 
-func (s *sample) findRemotes() map[int][]remote {
+// findRemotes lists the calls by the span that waits for them, then in time order.
+func (s *sample) findRemotes() []remote {
 	t := s.tree
 	order, inclusive := s.critical()
-	// below[i] is the call that span i makes or wraps; its span is -1 where it makes none, -2 where several.
-	below := make([]remote, len(t.Spans))
-	for i := range below {
-		below[i].span = -1
-	}
-	found := make(map[int][]remote)
+	found := make([]remote, 0, len(order)/2)
+	wraps := []remote{{}} // what spans wrap that have several calls below; the first is nobody's
+	// below[i] is the call that span i makes or wraps: an index of found, or with a minus of wraps; 0 = none.
+	below := make([]int32, len(t.Spans))
 	for at := len(order) - 1; at > 0; at-- {
 		i := order[at]
-		own := below[i]
-		if served, ok := crossing(t, i); ok {
-			own = s.remote(i, served)
-		}
-		if own.span == -1 || t.NonBlocking(i) || t.Spans[t.Parent[i]].Kind == trace.Client {
+		served, is := crossing(t, i)
+		if !is && below[i] == 0 || t.NonBlocking(i) || t.Spans[t.Parent[i]].Kind == trace.Client {
 			continue
 		}
-		own.span, own.critical = i, inclusive[i]
+		var own remote
+		switch n := below[i]; {
+		case is:
+			own = s.remote(i, served)
+		case n > 0:
+			own = found[n-1]
+		default:
+			own = wraps[-n]
+		}
+		p := int(t.Parent[i])
+		own.span, own.parent, own.critical = i, p, inclusive[i]
 		own.start, own.end = t.Clip(i)
-		p := t.Parent[i]
-		found[int(p)] = append(found[int(p)], own)
-		if below[p].span == -1 {
-			below[p] = own
-		} else {
-			below[p].span, below[p].key = -2, call{trace.SegService, t.Spans[p].Service, t.Spans[p].Name}
+		found = append(found, own)
+		switch {
+		case below[p] == 0:
+			below[p] = int32(len(found))
+		case below[p] > 0:
+			several := found[below[p]-1]
+			several.key = call{trace.SegService, t.Spans[p].Service, t.Spans[p].Name}
+			wraps = append(wraps, several)
+			below[p] = -int32(len(wraps) - 1)
 		}
 	}
-	for _, list := range found {
-		slices.SortFunc(list, func(a, b remote) int {
-			return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end), cmp.Compare(t.Spans[a.span].ID, t.Spans[b.span].ID))
-		})
-	}
+	slices.SortFunc(found, func(a, b remote) int {
+		if a.parent != b.parent {
+			return cmp.Compare(a.parent, b.parent)
+		}
+		if c := cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end)); c != 0 {
+			return c
+		}
+		return cmp.Compare(t.Spans[a.span].ID, t.Spans[b.span].ID)
+	})
 	return found
 }
 
@@ -105,7 +135,7 @@ func (s *sample) remote(i, served int) remote {
 	at := locate(t, i)
 	r.key = call{at.segment, at.service, span.Name}
 	if text := span.Attr(keysQuery...); text != "" {
-		r.key.operation = withoutLiterals(text)
+		r.key.operation = t.plain(text, withoutLiterals)
 	} else if path := pathOf(span); path != "" {
 		r.key.operation = span.Name + " " + withoutIDs(path)
 	}
@@ -164,9 +194,6 @@ func (c call) label() string {
 	}
 	return c.service + " " + operation
 }
-
-// spot is a span's service and operation: where in a program something happens.
-type spot struct{ service, operation string }
 
 func (v *view) spot(s *trace.Span) spot { return spot{s.Service, v.names.name(s.Service, s.Name)} }
 

@@ -11,15 +11,20 @@ const (
 	dominantShare = 0.3 // of the slow band, from where a segment is the long pole
 	explained     = 0.5 // of the segment's share; findings that explain this much make a plain one needless
 	tailGrowth    = 1.5 // from where a segment's share is said to grow in the tail
+	dominantMS    = 500 // of the slow traces, from where a segment is long whatever its spans look like
 )
 
-// dominant finds LP105: the segment that takes most of the slow traces, where no better finding explains it.
-// found is what the other rules said.
+// dominant finds LP105: the segment that takes most of the slow traces, where it takes longer than it should and no better finding
+// explains it. found is what the other rules said.
 func dominant(v *view, found []Finding) []Finding {
 	if len(v.segments) == 0 || v.segments[0].Share.P99 < dominantShare {
 		return nil
 	}
 	s := v.segments[0]
+	at := place{s.Segment, s.Service, s.Operation}
+	if !v.ill(s, at) {
+		return nil
+	}
 	for _, f := range found {
 		if f.ShareP99 >= explained*s.Share.P99 && (f.Service == s.Service || slices.Contains(f.Detail.Callees, s.Service)) {
 			return nil
@@ -34,6 +39,10 @@ func dominant(v *view, found []Finding) []Finding {
 		Detail:   Detail{Saved: v.perSlow(int64(s.Share.P99 * float64(v.slowTotal)))},
 	}
 	f.classify(v)
+	if why := v.look().refuted[at]; len(why) > 0 {
+		f.Class, f.Verdict, f.Confidence = "unknown", Suspected, 0.4
+		f.CounterEvidence = append(f.CounterEvidence, why...)
+	}
 	switch {
 	case s.Share.P99 > tailGrowth*s.Share.P50:
 		f.Evidence = append(f.Evidence, "its share grows in the tail: it is what makes slow traces slow")
@@ -42,10 +51,17 @@ func dominant(v *view, found []Finding) []Finding {
 		f.CounterEvidence = append(f.CounterEvidence, "it takes about as long in typical traces: it is always long, not slow at times")
 	}
 	if len(v.samples) < 20 {
-		f.CounterEvidence = append(f.CounterEvidence, fmt.Sprintf("few traces: %d", len(v.samples)))
+		f.CounterEvidence = append(f.CounterEvidence, fmt.Sprintf("few traces: %d; whether the segment is slow, or just the largest, they do not tell", len(v.samples)))
 		f.Confidence -= 0.1
 	}
 	return []Finding{f}
+}
+
+// ill reports whether a segment takes longer than it should: its spans have a tail that healthy ones do not have, or take long always.
+// Of few traces, which somebody has mostly picked because they are slow, it cannot be told, and is taken for granted.
+func (v *view) ill(s Segment, at place) bool {
+	return len(v.samples) < fewWork || s.CriticalMS.P99 >= dominantMS ||
+		slices.ContainsFunc(v.look().suspects, func(x suspect) bool { return x.place == at })
 }
 
 // classify names the class as far as the kind of the segment goes, and says what would tell more.

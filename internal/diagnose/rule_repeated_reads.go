@@ -37,6 +37,7 @@ type reading struct {
 
 // repeatedReads finds LP104: reads that take a good part of the time and ask for the same again and again.
 func repeatedReads(v *view) []Finding {
+	v = v.all()
 	at := make(map[spot]*readings)
 	for i := range v.samples {
 		s := &v.samples[i]

@@ -5,12 +5,15 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/longpole/longpole/internal/trace"
 )
 
 const (
 	serialGapRatio = 0.25 // of the two calls around it, up to which a pause between them is no work of its own
 	serialGap      = int64(time.Millisecond)
-	serialTraces   = 0.5 // of the traces in which the span waits for anything
+	serialTraces   = 0.5  // of the traces in which the span waits for anything
+	serialUnproven = 0.15 // of the slow band, that must be saved where nothing proves that the calls do not need each other
 )
 
 // serial is what a span was seen to call one after the other.
@@ -37,11 +40,16 @@ const maxOrders = 50
 func serialCalls(v *view) []Finding {
 	at := make(map[spot]*serial)
 	for i := range v.samples {
+		t := v.samples[i].tree
 		for parent, list := range v.samples[i].remotes() {
+			// Handing over a message is no call: it tells nobody anything.
+			list = slices.DeleteFunc(slices.Clone(list), func(r remote) bool {
+				return t.Spans[r.leaf].Kind == trace.Producer || r.served >= 0 && t.Why(r.served) == Message
+			})
 			if len(list) < 2 {
 				continue
 			}
-			key := v.spot(&v.samples[i].tree.Spans[parent])
+			key := v.spot(&t.Spans[parent])
 			s := at[key]
 			if s == nil {
 				s = &serial{orders: make(map[string]int)}
@@ -90,7 +98,7 @@ func chainOf(list []remote) (best chain, overlapped bool) {
 		current = nil
 	}
 	for _, r := range list {
-		if r.critical == 0 {
+		if r.critical == 0 || r.key.segment == trace.SegCache { // what a cache answers decides what is asked next
 			continue
 		}
 		if n := len(current); n > 0 {
@@ -140,7 +148,8 @@ func (c chain) order() string {
 
 func (v *view) serialFinding(key spot, s *serial) (Finding, bool) {
 	share := v.share(s.saved)
-	if float64(s.chained) < serialTraces*float64(s.traces) || share < leastShare {
+	proven := s.overlapped > 0 || len(s.orders) > 1 && swapped(s.orders)
+	if float64(s.chained) < serialTraces*float64(s.traces) || share < leastShare || !proven && share < serialUnproven {
 		return Finding{}, false
 	}
 	var names, callees []string

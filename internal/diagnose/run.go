@@ -3,8 +3,10 @@ package diagnose
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
+	"github.com/longpole/longpole/internal/evidence"
 	"github.com/longpole/longpole/internal/trace"
 )
 
@@ -16,54 +18,109 @@ const other = "other"
 // The answer depends on the spans alone, not on their order. It takes O(n log n) for n spans.
 func Run(traces []trace.Trace, o Options) Report {
 	o = o.withDefaults()
-	trees := build(traces, o.Clock)
-	names := newNamer()
+	set := newSet(traces, o.Clock)
+	trees := set.trees
 	r := Report{Input: Input{Files: o.Files, Traces: len(traces)}, Routes: []Route{}}
-	for _, t := range trees {
-		r.Input.count(t)
-		for i := range t.Spans {
-			names.count(t.Spans[i].Service, t.Spans[i].Name)
-		}
+	r.Input.count(trees)
+	r.Clocks, r.ClocksCut = set.clocks.models()
+	r.Orders = Orders{Dropped: set.orders.dropped(), Skipped: set.orders.lost}
+	names := newNamer()
+	for _, at := range set.spots.list {
+		names.count(at.service, at.operation)
 	}
-	for _, v := range views(trees, names, o.MaxRoutes) {
-		r.Routes = append(r.Routes, v.report())
+	all := &world{trees: trees}
+	p := newPlaces(names)
+	for _, v := range views(trees, p, o.MaxRoutes) {
+		v.facts, v.world, v.yield = &o.Facts, all, o.Clock.Yield
+		r.Routes = append(r.Routes, v.report(p))
 	}
 	if r.Input.IncompleteTraces > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("%d of %d traces are incomplete: time under a missing span is counted as its parent's", r.Input.IncompleteTraces, len(traces)))
 	}
 	if o.Baseline != nil {
-		c := compareTrees(trees, build(o.Baseline, o.Clock))
+		c := compareTrees(trees, Trees(o.Baseline, o.Clock))
 		r.Culprits = c.Culprits
 		r.Notes = append(r.Notes, c.Notes...)
 	}
 	return r
 }
 
-func (in *Input) count(t *Tree) {
-	in.Spans += len(t.Spans)
-	in.DuplicateSpans += t.Duplicates
-	in.InvalidSpans += t.Invalid
-	in.SkewCorrectedSpans += t.SkewCorrected
-	if t.Incomplete {
-		in.IncompleteTraces++
+// count takes in what became of the traces.
+func (in *Input) count(trees []*Tree) {
+	below, weight := 0, 0.0
+	for _, t := range trees {
+		in.Spans += len(t.Spans)
+		in.DuplicateSpans += t.Duplicates
+		in.InvalidSpans += t.Invalid
+		in.SkewCorrectedSpans += t.SkewCorrected
+		in.OrphanSpans += len(t.Orphans)
+		if t.Incomplete {
+			in.IncompleteTraces++
+		}
+		if t.Synthetic {
+			in.SyntheticRoots++
+		}
+		below += t.covered()
+		weight += t.Weight
 	}
+	in.Coverage = coverage(below, in.Spans)
+	in.Represented = represented(weight, len(trees))
+}
+
+// coverage is the share of spans that are below a root; of no spans it is whole.
+func coverage(below, spans int) float64 {
+	if spans == 0 {
+		return 1
+	}
+	return float64(below) / float64(spans)
+}
+
+// represented is what n traces stand for, or 0 where they stand for themselves.
+func represented(weight float64, n int) float64 {
+	if math.Abs(weight-float64(n)) < 1e-6*float64(n) {
+		return 0
+	}
+	return weight
+}
+
+// covered is how many spans stand below the trace's root, itself included.
+func (t *Tree) covered() int {
+	if len(t.Roots) == 0 {
+		return 0
+	}
+	if len(t.Roots) == 1 && (len(t.Orphans) == 0 || t.Synthetic || t.Roots[0] == t.Orphans[0] && len(t.Orphans) == 1) {
+		return len(t.Spans)
+	}
+	n := 0
+	stack := []int32{int32(t.Roots[0])}
+	for len(stack) > 0 {
+		i := stack[len(stack)-1]
+		stack = append(stack[:len(stack)-1], t.Children(int(i))...)
+		n++
+	}
+	return n
 }
 
 // view is a route with all that the rules look at.
 type view struct {
 	service, operation string
 	samples            []sample // by duration, shortest first
+	whole              *view    // the view that this one has only a part of the samples of; nil = it has all; see thin
 	typical, slow      []sample // parts of samples; see bandsOf
 	segments           []Segment
-	slowTotal          int64 // ns, of the slow band
-	total              int64 // ns, of all samples
+	slowTotal          int64   // ns, of the slow band
+	total              float64 // ns, of all traces that the samples stand for
 	errors             int
 	names              *namer
+	facts              *evidence.Facts
+	world              *world
+	yield              func() // ClockOptions.Yield
+	seen               *scene // what the rules share; nil until asked for
 }
 
 // views sorts the traces by route, those with the most time in total first. Routes beyond most are joined as "other".
-func views(trees []*Tree, names *namer, most int) []*view {
-	p := newPlaces(names)
+func views(trees []*Tree, p *places, most int) []*view {
+	names := p.names
 	by := make(map[[2]string]*view)
 	var list []*view
 	for _, t := range trees {
@@ -101,7 +158,7 @@ func views(trees []*Tree, names *namer, most int) []*view {
 
 func (v *view) add(s sample) {
 	v.samples = append(v.samples, s)
-	v.total += s.duration
+	v.total += s.stands() * float64(s.duration)
 	if s.tree.Spans[s.root].Failed {
 		v.errors++
 	}
@@ -111,43 +168,32 @@ func (v *view) finish(p *places) {
 	slices.SortFunc(v.samples, func(a, b sample) int {
 		return cmp.Or(cmp.Compare(a.duration, b.duration), cmp.Compare(a.tree.ID, b.tree.ID))
 	})
-	v.typical, v.slow = bandsOf(v.samples)
+	b := bandsOf(v.samples)
+	v.typical, v.slow = b.typical, b.slow
 	for i := range v.slow {
 		v.slowTotal += v.slow[i].duration
 	}
-	v.segments = segments(v.typical, v.slow, p)
+	v.segments = segments(b, p)
 }
 
-// rules are asked in this order; the last one is told what the others found.
-var rules = []func(*view) []Finding{serialCalls, nPlusOne, slowEndpoint, repeatedReads}
-
-func (v *view) report() Route {
+func (v *view) report(p *places) Route {
 	r := Route{
 		Service: v.service, Operation: v.operation, Traces: len(v.samples), Errors: v.errors,
-		Latency: latency(v.samples), Segments: v.segments, Findings: []Finding{},
+		Latency: latency(v.samples), Segments: v.segments, Findings: v.thin().findings(),
+		Represented: represented(weigh(v.samples), len(v.samples)),
 	}
-	for _, rule := range rules {
-		r.Findings = append(r.Findings, rule(v)...)
+	below, spans := 0, 0
+	for i := range v.samples {
+		t := v.samples[i].tree
+		below, spans = below+t.covered(), spans+len(t.Spans)
+		if t.Incomplete {
+			r.Incomplete++
+		}
 	}
-	r.Findings = append(r.Findings, dominant(v, r.Findings)...)
-	for i := range r.Findings {
-		r.Findings[i].fill()
-	}
-	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(b.ShareP99, a.ShareP99), cmp.Compare(b.Confidence, a.Confidence), cmp.Compare(a.Code, b.Code),
-			cmp.Compare(a.Service, b.Service), cmp.Compare(a.Operation, b.Operation))
-	})
+	r.Coverage = coverage(below, spans)
+	differCut, asyncCut := 0, 0
+	r.Differences, differCut = v.differences()
+	r.Async, r.Queues, asyncCut = v.async(p)
+	r.Cut = differCut + asyncCut
 	return r
-}
-
-// fill keeps the lists of f from being null in JSON and its shares within 0..1.
-func (f *Finding) fill() {
-	if f.Evidence == nil {
-		f.Evidence = []string{}
-	}
-	if f.CounterEvidence == nil {
-		f.CounterEvidence = []string{}
-	}
-	f.ShareP99 = min(max(f.ShareP99, 0), 1)
-	f.Confidence = min(max(f.Confidence, 0), 1)
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,10 +23,10 @@ func TestLatencyIsExact(t *testing.T) {
 }
 
 func TestSlowBandIsTheSlowestHundredthButNeverAFew(t *testing.T) {
-	for n, want := range map[int][2]int{0: {0, 0}, 1: {1, 1}, 3: {1, 3}, 10: {2, 5}, 500: {100, 5}, 1000: {200, 10}} {
-		typical, slow := bandsOf(make([]sample, n))
-		if len(typical) != want[0] || len(slow) != want[1] {
-			t.Errorf("of %d: %d typical and %d slow, want %v", n, len(typical), len(slow), want)
+	for n, want := range map[int][3]int{0: {0, 0, 0}, 1: {1, 1, 1}, 3: {1, 3, 3}, 10: {2, 5, 5}, 500: {100, 20, 5}, 1000: {200, 40, 10}} {
+		b := bandsOf(make([]sample, n))
+		if len(b.typical) != want[0] || len(b.high) != want[1] || len(b.slow) != want[2] {
+			t.Errorf("of %d: %d typical, %d high and %d slow, want %v", n, len(b.typical), len(b.high), len(b.slow), want)
 		}
 	}
 }
@@ -40,7 +41,7 @@ func TestSharesDifferBetweenTypicalAndSlow(t *testing.T) {
 	})
 	r := Run(traces, Options{Files: 3}).Routes[0]
 	s := r.Segments[0]
-	if s.Segment != trace.SegDatabase || s.Service != "shop" || s.Share != (Bands{0.5, 0.9}) || s.CriticalMS != (Bands{10, 90}) {
+	if s.Segment != trace.SegDatabase || s.Service != "shop" || s.Share != (Bands{0.5, 0.5, 0.9}) || s.CriticalMS != (Bands{10, 10, 90}) {
 		t.Errorf("%+v", s)
 	}
 	if r.Errors != 600 || r.Traces != 600 {
@@ -72,15 +73,33 @@ func TestReportIsTheContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"input":{"files":1,"traces":3,"spans":3,"incomplete_traces":0,"duplicate_spans":0,"invalid_spans":0,"skew_corrected_spans":0},` +
+	want := `{"input":{"files":1,"traces":3,"spans":3,"incomplete_traces":0,"duplicate_spans":0,"invalid_spans":0,"skew_corrected_spans":0,"coverage":1},` +
 		`"routes":[{"service":"svc","operation":"get","traces":3,"errors":0,"latency_ms":{"p50":10,"p90":10,"p95":10,"p99":10,"p99.9":10,"max":10},` +
-		`"segments":[{"segment":"service","service":"svc","operation":"get","share":{"p50":1,"p99":1},"critical_ms":{"p50":10,"p99":10}}],"findings":[{"code":"LP105",`
+		`"segments":[{"segment":"service","service":"svc","operation":"get","share":{"p50":1,"p95":1,"p99":1},"critical_ms":{"p50":10,"p95":10,"p99":10},"drag_ms":{"p50":10,"p95":10,"p99":10},"slack_ms":{"p50":0,"p95":0,"p99":0}}],"findings":[{"code":"LP105",`
 	if !strings.HasPrefix(string(got), want) || strings.Contains(string(got), "null") || strings.Contains(string(got), "culprits") {
 		t.Errorf("got  %s\nwant %s...", got, want)
 	}
 	empty, _ := json.Marshal(Run(nil, Options{Baseline: traces}))
 	if !strings.Contains(string(empty), `"routes":[]`) || !strings.Contains(string(empty), `"culprits":[]`) {
 		t.Errorf("got %s", empty)
+	}
+}
+
+func TestRulesLookAtAPartThatStandsForTheWhole(t *testing.T) {
+	traces := population(10_000, func(i int) (float64, []trace.Attribute) { return float64(i%100 + 1), nil })
+	v := viewOf(traces)
+	thin := v.thin()
+	if n := len(thin.samples); n != maxJudged || len(thin.slow) != 100 || weigh(thin.samples) != 10_000 || weigh(thin.slow) != 100 {
+		t.Errorf("%d traces that stand for %v, of them %d slow ones for %v", n, weigh(thin.samples), len(thin.slow), weigh(thin.slow))
+	}
+	if got, want := latency(thin.samples), latency(v.samples); math.Abs(got.P50-want.P50) > 1 || got.P99 != want.P99 {
+		t.Errorf("%+v, want about %+v", got, want)
+	}
+	if thin.all() != v || v.all() != v || v.samples[0].weight != 1 {
+		t.Error("the whole is lost or changed")
+	}
+	if small := viewOf(traces[:500]); small.thin() != small {
+		t.Error("few traces are looked at all")
 	}
 }
 
@@ -146,11 +165,53 @@ func wide(spans int) []trace.Trace {
 }
 
 func BenchmarkRun(b *testing.B) {
-	traces := wide(100_000)
-	b.ReportAllocs()
-	for b.Loop() {
-		Run(traces, Options{})
+	for _, n := range []int{100_000, 500_000} {
+		traces := wide(n)
+		b.Run(fmt.Sprint(n/1000, "k"), func(b *testing.B) {
+			b.ReportAllocs()
+			before := cpuSeconds(b)
+			for b.Loop() {
+				Run(traces, Options{})
+			}
+			b.ReportMetric(float64(b.N)*float64(n)/(cpuSeconds(b)-before), "spans/cpu-s")
+		})
 	}
+}
+
+// BenchmarkPaths is the path alone, of traces as services make them.
+func BenchmarkPaths(b *testing.B) {
+	const n = 100_000
+	set := newSet(wide(n), ClockOptions{})
+	var path []Section
+	before := cpuSeconds(b)
+	for b.Loop() {
+		for _, t := range set.trees {
+			path = t.AppendPath(path[:0], t.Roots[0])
+		}
+	}
+	b.ReportMetric(float64(b.N)*n/(cpuSeconds(b)-before), "spans/cpu-s")
+}
+
+// BenchmarkTrees is what comes before the path: trees, clocks and orders.
+func BenchmarkTrees(b *testing.B) {
+	const n = 100_000
+	traces := wide(n)
+	before := cpuSeconds(b)
+	for b.Loop() {
+		newSet(traces, ClockOptions{})
+	}
+	b.ReportMetric(float64(b.N)*n/(cpuSeconds(b)-before), "spans/cpu-s")
+}
+
+// cpuSeconds is the processor time that the process has used, garbage collection included: what other programs on the
+// machine do has little say in it.
+func cpuSeconds(b *testing.B) float64 {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 func BenchmarkCompare(b *testing.B) {

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"strings"
 	"unicode"
 
@@ -15,15 +16,12 @@ type place struct {
 
 // The keys below are read in both generations of the semantic conventions, the current one first.
 var (
-	keysSegment  = []string{"longpole.segment"}
-	keysDatabase = []string{"db.system.name", "db.system", "db.type"}
-	keysQuery    = []string{"db.query.text", "db.statement"}
-	keysMessage  = []string{"messaging.system", "message_bus.destination"}
-	keysPeer     = []string{"service.peer.name", "peer.service"}
-	keysAddress  = []string{"server.address", "net.peer.name", "network.peer.address", "net.sock.peer.addr", "net.peer.ip", "peer.hostname", "peer.ipv4", "peer.address"}
-	keysPort     = []string{"server.port", "net.peer.port", "network.peer.port", "net.sock.peer.port", "peer.port"}
-	keysURL      = []string{"url.full", "http.url"}
-	keysMethod   = []string{"http.request.method", "http.method"}
+	keysQuery   = []string{"db.query.text", "db.statement"}
+	keysPeer    = []string{"service.peer.name", "peer.service"}
+	keysAddress = []string{"server.address", "net.peer.name", "network.peer.address", "net.sock.peer.addr", "net.peer.ip", "peer.hostname", "peer.ipv4", "peer.address"}
+	keysPort    = []string{"server.port", "net.peer.port", "network.peer.port", "net.sock.peer.port", "peer.port"}
+	keysURL     = []string{"url.full", "http.url"}
+	keysMethod  = []string{"http.request.method", "http.method"}
 )
 
 // caches, databases, gateways and clients name well-known programs and their client libraries, by the first
@@ -89,6 +87,22 @@ func entry(t *Tree, i int) bool {
 // calls reports whether span i stands for waiting for another service, and which child serves it (-1 = none is
 // recorded). Without kinds, a span that is no entry and has nothing but one child, in another service, is a call.
 func calls(t *Tree, i int) (served int, ok bool) {
+	if t.located == nil {
+		return findCall(t, i)
+	}
+	if t.served[i] == 0 {
+		t.served[i] = noCall
+		if served, ok = findCall(t, i); ok {
+			t.served[i] = noCall + 2 + int32(served)
+		}
+	}
+	return max(int(t.served[i]-noCall-2), -1), t.served[i] != noCall
+}
+
+// noCall is in Tree.served for a span that makes no call; for one that does, it is 2 and the span that serves it more.
+const noCall = 1
+
+func findCall(t *Tree, i int) (served int, ok bool) {
 	switch s := &t.Spans[i]; s.Kind {
 	case trace.Client:
 		return callee(t, i), true
@@ -101,35 +115,124 @@ func calls(t *Tree, i int) (served int, ok bool) {
 	return served, true
 }
 
+// located remembers where the time of spans belongs, for a set of trees. Which trees they are does not matter: it holds
+// what may be said of a span of an operation.
+type located struct {
+	last  []numbered // by spots number: the place that was found last of those called as the operation
+	index map[place]int32
+	list  []place
+	plain map[string]string // statements without their values
+	names []naming          // by spots number
+}
+
+// numbered is the number of a place of that segment.
+type numbered struct {
+	segment trace.Segment
+	number  int32
+}
+
+func newLocated() *located {
+	return &located{index: make(map[place]int32), plain: make(map[string]string)}
+}
+
+// attach makes t remember what is found out about its spans, which must be marked.
+func (l *located) attach(t *Tree) {
+	numbers := make([]int32, 2*len(t.Spans))
+	t.located, t.places, t.served = l, numbers[:len(t.Spans):len(t.Spans)], numbers[len(t.Spans):]
+}
+
+// number is the number of the place where the time of span i belongs.
+func (l *located) number(t *Tree, i int) int32 {
+	if n := t.places[i]; n > 0 {
+		return n - 1
+	}
+	at := findPlace(t, i)
+	owner := i
+	if served, ok := calls(t, i); ok && served >= 0 {
+		owner = served
+	}
+	var n int32
+	if s := &t.Spans[owner]; at.service == s.Service && at.operation == s.Name {
+		last := l.lastOf(t.spots[owner])
+		if last.segment != at.segment {
+			*last = numbered{at.segment, l.add(at)}
+		}
+		n = last.number
+	} else {
+		n = l.add(at)
+	}
+	t.places[i] = n + 1
+	return n
+}
+
+func (l *located) lastOf(spot int32) *numbered {
+	if n := int(spot) + 1 - len(l.last); n > 0 {
+		l.last = append(l.last, make([]numbered, n+len(l.last)/4)...)
+	}
+	return &l.last[spot]
+}
+
+// maxPlain is how many texts are remembered without what varies in them.
+const maxPlain = 4096
+
+// plain is what strip makes of a text, which is remembered. All texts of a set are stripped in the same way.
+func (t *Tree) plain(text string, strip func(string) string) string {
+	if t.located == nil {
+		return strip(text)
+	}
+	plain, known := t.located.plain[text]
+	if !known {
+		plain = strip(text)
+		if len(t.located.plain) < maxPlain {
+			t.located.plain[text] = plain
+		}
+	}
+	return plain
+}
+
+func (l *located) add(at place) int32 {
+	n, known := l.index[at]
+	if !known {
+		n = int32(len(l.list))
+		l.index[at] = n
+		l.list = append(l.list, at)
+	}
+	return n
+}
+
 // locate says where the time belongs that span i has for itself on the critical path.
 func locate(t *Tree, i int) place {
+	if t.located == nil {
+		return findPlace(t, i)
+	}
+	return t.located.list[t.located.number(t, i)]
+}
+
+func findPlace(t *Tree, i int) place {
 	s := &t.Spans[i]
 	served, isCall := calls(t, i)
-	p := place{service: s.Service, operation: s.Name}
 	if served >= 0 {
 		// What the callee's span does not cover went by on the way to it: the edge belongs to the callee.
-		p.service, p.operation = t.Spans[served].Service, t.Spans[served].Name
+		return place{trace.SegNetwork, t.Spans[served].Service, t.Spans[served].Name}
 	}
-	if served >= 0 {
-		p.segment = trace.SegNetwork
+	p := place{service: s.Service, operation: s.Name}
+	told := tell(s)
+	if p.segment = trace.Segment(told.segment); p.segment != "" {
 		return p
 	}
-	p.segment = trace.Segment(s.Attr(keysSegment...))
-	if p.segment != "" {
-		return p
-	}
+	name := t.nameOf(i)
 	switch {
-	case s.Kind != trace.Server && s.Kind != trace.Consumer && len(t.Children(i)) == 0 && store(s, &p.segment):
-	case s.Kind == trace.Producer, isCall && queueOperation(s):
+	case s.Kind != trace.Server && s.Kind != trace.Consumer && len(t.Children(i)) == 0 && store(s, &told, name, &p.segment):
+	case s.Kind == trace.Producer, isCall && told.message:
 		p.segment = trace.SegQueue
 	case isCall:
 		p.segment = trace.SegDownstream
 		if name := peer(s); name != "" {
 			p.service = name
 		}
-	case isClient(s):
+	case told.browser || name.client:
 		p.segment = trace.SegClient
-	case anyWord(s.Service, gateways) || s.Attr("component") == "proxy":
+	case name.gateway || told.component == "proxy":
 		p.segment = trace.SegGateway
 	default:
 		p.segment = trace.SegService
@@ -137,23 +240,95 @@ func locate(t *Tree, i int) place {
 	return p
 }
 
+// told is what the attributes of a span tell of where its time belongs.
+type told struct {
+	segment   string
+	system    [3]string // the kind of store, the current convention first
+	component string
+	query     bool // it has the text of a query
+	message   bool // it is about a message
+	browser   bool // it is from one
+}
+
+// tell reads the attributes of s once: there are many of them, and more keys.
+func tell(s *trace.Span) (x told) {
+	for i := range s.Attributes {
+		a := &s.Attributes[i]
+		switch a.Key {
+		case "longpole.segment":
+			x.segment = a.Value
+		case "db.system.name":
+			x.system[0] = a.Value
+		case "db.system":
+			x.system[1] = a.Value
+		case "db.type":
+			x.system[2] = a.Value
+		case "component":
+			x.component = a.Value
+		case "db.query.text", "db.statement":
+			x.query = x.query || a.Value != ""
+		case "messaging.system", "message_bus.destination":
+			x.message = x.message || a.Value != ""
+		case "telemetry.sdk.language":
+			x.browser = x.browser || a.Value == "webjs"
+		case "browser.platform", "browser.language":
+			x.browser = x.browser || a.Value != ""
+		}
+	}
+	return x
+}
+
+// naming is what the names of a service and an operation tell.
+type naming struct {
+	read            bool          // it was looked at
+	store           trace.Segment // that the operation is one of; "" = of none
+	client, gateway bool
+}
+
+func readNames(service, operation string) naming {
+	n := naming{read: true, client: clients[first(service)], gateway: anyWord(service, gateways)}
+	switch word := first(operation); {
+	case caches[word]:
+		n.store = trace.SegCache
+	case databases[word] || verb(operation):
+		n.store = trace.SegDatabase
+	}
+	return n
+}
+
+// nameOf is what the names of span i tell, which is looked up only once for all spans of an operation.
+func (t *Tree) nameOf(i int) naming {
+	s := &t.Spans[i]
+	if t.located == nil {
+		return readNames(s.Service, s.Name)
+	}
+	l, n := t.located, int(t.spots[i])
+	if n >= len(l.names) {
+		l.names = append(l.names, make([]naming, n+1-len(l.names)+len(l.names)/4)...)
+	}
+	if !l.names[n].read {
+		l.names[n] = readNames(s.Service, s.Name)
+	}
+	return l.names[n]
+}
+
 // store reports whether s is a call of a database or a cache, and which.
-func store(s *trace.Span, segment *trace.Segment) bool {
-	system := s.Attr(keysDatabase...)
+func store(s *trace.Span, told *told, name naming, segment *trace.Segment) bool {
+	system := cmp.Or(told.system[0], told.system[1], told.system[2])
 	if system == "" {
-		system = s.Attr("component")
-		if !known(system) {
+		system = told.component
+		if system == "" || !known(system) {
 			system = peerStore(s)
 		}
 	}
-	switch word := first(system); {
-	case caches[word]:
+	switch {
+	case system != "" && caches[first(system)]:
 		*segment = trace.SegCache
 	case system != "":
 		*segment = trace.SegDatabase
-	case caches[first(s.Name)]:
-		*segment = trace.SegCache
-	case databases[first(s.Name)] || verb(s.Name) || s.Attr(keysQuery...) != "":
+	case name.store != "":
+		*segment = name.store
+	case told.query:
 		*segment = trace.SegDatabase
 	default:
 		return false
@@ -178,12 +353,6 @@ func peerStore(s *trace.Span) string {
 func verb(name string) bool {
 	i := strings.IndexByte(name, ' ')
 	return i > 0 && verbs[name[:i]]
-}
-
-func queueOperation(s *trace.Span) bool { return s.Attr(keysMessage...) != "" }
-
-func isClient(s *trace.Span) bool {
-	return s.Attr("telemetry.sdk.language") == "webjs" || s.Attr("browser.platform", "browser.language") != "" || clients[first(s.Service)]
 }
 
 // peer names the far end of a call as well as the span can tell, without a port; "" = it cannot.
@@ -220,7 +389,8 @@ const maxOperations = 200
 
 // namer keeps the operations of a service few. It must have counted all names before it gives any.
 type namer struct {
-	seen map[string]map[string]struct{} // service -> operations, at most maxOperations+1 of them
+	seen    map[string]map[string]struct{} // service -> operations, at most maxOperations+1 of them
+	crowded bool                           // some service has too many
 }
 
 func newNamer() *namer { return &namer{seen: make(map[string]map[string]struct{})} }
@@ -233,11 +403,15 @@ func (n *namer) count(service, operation string) {
 	}
 	if len(ops) <= maxOperations {
 		ops[operation] = struct{}{}
+		n.crowded = n.crowded || len(ops) > maxOperations
 	}
 }
 
 // name is the operation itself, or with IDs replaced where the service has too many operations.
 func (n *namer) name(service, operation string) string {
+	if !n.crowded {
+		return operation
+	}
 	if len(n.seen[service]) <= maxOperations {
 		return operation
 	}

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 
@@ -11,7 +12,8 @@ import (
 // Tree is one trace made walkable: cleaned, clock-corrected and in a fixed order, whatever order its spans came in.
 // It is immutable after [Build] and safe for concurrent use. Spans are named by their index in Spans.
 type Tree struct {
-	ID string
+	ID     string
+	Weight float64 // how many traces this one stands for; more than 0
 	// Spans are the valid spans, each once, with corrected times, by start, then later end, then depth, then ID.
 	// They are copies; only Attributes is shared with the input.
 	Spans     []trace.Span
@@ -31,6 +33,7 @@ type Tree struct {
 	Synthetic bool
 
 	granularity int64
+	steps       []int64 // of each span's clock; nil = all are granularity
 	depth       []int32
 	skew        []int64 // nil = none was moved
 	why         []Detached
@@ -39,6 +42,12 @@ type Tree struct {
 	child       []int32
 	blockFrom   []int32 // the same for the blocking ones, by later end, then earlier start, then ID
 	block       []int32
+	spots       []int32  // the number of each span's operation; nil = the tree stands alone
+	located     *located // places that are remembered; nil = none are
+	places      []int32  // the number in located of each span, plus 1; 0 = not yet asked
+	served      []int32  // whom each span calls; 0 = not yet asked; see calls
+	detached    int      // spans that nobody waited for
+	orders      *orders  // what other traces tell about siblings; nil = nothing
 }
 
 type interval struct{ start, end int64 }
@@ -48,7 +57,16 @@ type interval struct{ start, end int64 }
 // the one with more attributes, ...), except that a client and a server span may share an ID, as Zipkin's B3 has it:
 // the server's is then the child of the client's.
 func Build(t trace.Trace, o ClockOptions) *Tree {
-	b := builder{in: t.Spans, options: o, tree: &Tree{ID: t.ID}}
+	var b builder
+	return b.build(t, o)
+}
+
+// build makes the tree of t in the memory of the trees before it, of which it keeps nothing that they hold.
+func (b *builder) build(t trace.Trace, o ClockOptions) *Tree {
+	if o.Yield != nil {
+		o.Yield()
+	}
+	b.in, b.options, b.tree = t.Spans, o, &Tree{ID: t.ID, Weight: weightOf(t)}
 	b.collect()
 	b.link()
 	b.cut()
@@ -57,10 +75,19 @@ func Build(t trace.Trace, o ClockOptions) *Tree {
 	b.granularity()
 	b.correct()
 	b.arrange()
+	b.steps()
 	b.tree.hang()
 	b.tree.detach()
 	b.tree.clipAll(b.down)
 	return b.tree
+}
+
+// weightOf is the weight of t. One that is no number above 0, which its documentation rules out, counts as 1.
+func weightOf(t trace.Trace) float64 {
+	if t.Weight > 0 && !math.IsInf(t.Weight, 0) {
+		return t.Weight
+	}
+	return 1
 }
 
 // Children returns the children of span i, detached ones included, in the order of Spans. The caller must not change it.
@@ -91,12 +118,21 @@ func (t *Tree) Skew(i int) int64 {
 }
 
 // Granularity is the step of the trace's clock in nanoseconds: as told, or else the coarsest of a millisecond, a
-// microsecond and a nanosecond that all times of the trace are multiples of.
+// microsecond and a nanosecond that all times of the trace are multiples of. Of a tree from [Trees] each clock has a
+// step of its own, if they differ, which is found in the same way from all traces; this then is the trace's finest.
 func (t *Tree) Granularity() int64 { return t.granularity }
 
 // Clip returns the part of span i that lies within its parent, its parent's parent and so on, up to the span whose
 // own path it belongs to. The end is never before the start.
 func (t *Tree) Clip(i int) (start, end int64) { return t.clip[i].start, t.clip[i].end }
+
+// step is what the times of spans a and b may be off by because their clocks go in steps.
+func (t *Tree) step(a, b int32) int64 {
+	if t.steps == nil {
+		return t.granularity
+	}
+	return max(t.steps[a], t.steps[b])
+}
 
 // Find returns the topmost span of that service and operation (of several, the first in Spans), or -1.
 func (t *Tree) Find(service, operation string) int {
@@ -125,6 +161,25 @@ type builder struct {
 	tops   []int32 // nodes that have no parent in the tree
 	down   []int32 // nodes, after arrange spans, with parents before children
 	made   trace.Span
+
+	room   int // spans that index was made for
+	stamp  []int32
+	place  []int32
+	from   []int32
+	kids   []int32
+	ranked []ranked
+
+	offsets []offset
+}
+
+// again is s with n zeroes, in the same memory if it is large enough.
+func again[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n, n+n/4)
+	}
+	s = s[:n]
+	clear(s)
+	return s
 }
 
 // group is the spans of one ID: at most a server's and another one.
@@ -146,8 +201,13 @@ func (b *builder) span(node int32) *trace.Span {
 
 // collect sorts the input into groups, and drops what has no meaning.
 func (b *builder) collect() {
-	b.index = make(map[string]int32, len(b.in))
-	b.groups = make([]group, 0, len(b.in))
+	if b.index == nil || b.room < len(b.in) || b.room > 8*len(b.in)+64 {
+		b.room = len(b.in)
+		b.index = make(map[string]int32, b.room)
+	} else {
+		clear(b.index)
+	}
+	b.groups = again(b.groups, len(b.in))[:0]
 	for i := range b.in {
 		s := &b.in[i]
 		if s.ID == "" || s.End < s.Start || s.End-s.Start < 0 {
@@ -227,7 +287,7 @@ func compareBool(a, b bool) int {
 // link makes the nodes and finds their parents. The group of a node is remembered by replacing its places in the
 // input by node numbers.
 func (b *builder) link() {
-	b.nodes = make([]int32, 0, len(b.groups))
+	b.nodes = again(b.nodes, 2*len(b.groups)+1)[:0]
 	for i := range b.groups {
 		for _, slot := range []*int32{&b.groups[i].other, &b.groups[i].server} {
 			if *slot >= 0 {
@@ -236,7 +296,7 @@ func (b *builder) link() {
 			}
 		}
 	}
-	b.parent = make([]int32, len(b.nodes), len(b.nodes)+1)
+	b.parent = again(b.parent, len(b.nodes)+1)[:len(b.nodes)]
 	for i := range b.groups {
 		g := b.groups[i]
 		if g.other >= 0 {
@@ -270,7 +330,8 @@ func (b *builder) parentOf(s *trace.Span, own int32) int32 {
 
 // cut drops the spans that are their own ancestors. What hangs below them loses its parent.
 func (b *builder) cut() {
-	stamp := make([]int32, len(b.nodes)) // number of the walk that came by
+	b.stamp = again(b.stamp, len(b.nodes))
+	stamp := b.stamp // number of the walk that came by
 	for i := range b.nodes {
 		walk, n := int32(i)+1, int32(i)
 		for n >= 0 && stamp[n] == 0 {

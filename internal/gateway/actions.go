@@ -97,20 +97,20 @@ func (v *visit) editAnswer(h http.Header) {
 	}
 }
 
-// place puts the URL of an attempt together from the escaped text, so that what the client wrote, or the route made of
-// it, arrives as it was. host is the Host that the endpoint is to see.
-func (x *exchange) place(to *url.URL) (u *url.URL, host string) {
+// place puts the URL u of an attempt together from the escaped text, so that what the client wrote, or the route made of
+// it, arrives as it was. It returns the Host that the endpoint is to see.
+func (x *exchange) place(u, to *url.URL) (host string) {
 	in := x.in.URL
-	u = &url.URL{Scheme: to.Scheme, Host: to.Host, RawQuery: in.RawQuery, ForceQuery: in.ForceQuery}
+	u.Scheme, u.Host, u.RawQuery, u.ForceQuery = to.Scheme, to.Host, in.RawQuery, in.ForceQuery
 	if t := x.target; t != nil {
 		u.RawQuery, u.ForceQuery = t.Query, in.ForceQuery && t.Query == ""
 		u.RawPath = to.EscapedPath() + t.Path
 		u.Path, _ = url.PathUnescape(u.RawPath) // a Rewriter gives no path that cannot be read
-		return u, t.Host
+		return t.Host
 	}
 	u.Path = to.Path + in.Path
 	if in.RawPath != "" || to.RawPath != "" {
 		u.RawPath = to.EscapedPath() + in.EscapedPath()
 	}
-	return u, x.in.Host
+	return x.in.Host
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"io"
 	"maps"
@@ -148,7 +149,7 @@ func (v *visit) stream(res *http.Response) error {
 			v.pause()
 		}
 		if err != nil {
-			v.rec.Class = v.x.class(v.r.Context(), err)
+			v.rec.Class = v.x.class(context.Cause(v.r.Context()), err)
 			if b, ok := errors.AsType[*bodyError](err); ok && v.r.Context().Err() == nil {
 				v.rec.Class = b.class
 			}

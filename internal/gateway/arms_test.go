@@ -37,7 +37,7 @@ func TestCallsAreSplitByWeightAndTalliedByCohort(t *testing.T) {
 		n := newNetwork()
 		n.serve(t, "a:1", ok("x"))
 		var spans collector
-		g := n.start(t, one("{}", "http://a:1"), spans.add)
+		g := n.start(t, one("{}", "http://a:1")+"tracing: {traces_per_second: 10000}\n", spans.add)
 		c := n.client(t)
 		to := longpole.Config{Cache: &cache.Config{TTL: time.Hour}}
 		if err := g.Stage("all", to); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,40 +19,56 @@ import (
 )
 
 // attempt is one request to an endpoint, and the body of its answer. It keeps its own time: until the head is there by
-// Attempt.HeadBy, then by Attempt.Deadline, or, for a stream, by its silence.
+// Attempt.HeadBy, then by Attempt.Deadline, or, for a stream, by its silence. On a link that is the deadline of the
+// connection; for the Transport, and for a silence, it is a timer.
 type attempt struct {
 	io.ReadCloser // of the answer
 
 	x      *exchange
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	trace  httptrace.ClientTrace
+	out    http.Request
+	url    url.URL
+	ctx    context.Context         // for the Transport the attempt's own, else that of the call
+	stop   context.CancelCauseFunc // of ctx; nil = it is the call's
 	span   attemptSpan
 	end    time.Time // of the call; zero = none
+	headBy time.Time // zero = none
+	held   func()    // what the answer holds; set before it is read
 
-	release func()      // what the answer holds; set before it is read
-	sent    atomic.Bool // in full
-	conns   atomic.Int32
+	trace httptrace.ClientTrace // for the Transport
+	sent  atomic.Bool           // in full
+	conns atomic.Int32
+
+	lane    *lane       // of link
+	unwatch func() bool // ends the watch on ctx; nil = it ends by itself
+	last    bool        // the connection does not outlive the answer
 
 	mu       sync.Mutex  // guards what follows
-	timer    *time.Timer // nil = no time ends the attempt
-	why      error       // it ends
+	link     *link       // nil = none, or no longer
+	over     error       // why the attempt was ended without stop; nil = it was not
+	timer    *time.Timer // nil = no timer ends the attempt
+	why      error       // the time ends it
 	whole    bool        // that time is the call's, not only the head's
 	endless  bool
 	informal int // informational answers so far
 	class    call.Class
 }
 
-// expectHead begins the time for the head.
+// expectHead notes the time for the head.
 func (t *attempt) expectHead(a longpole.Attempt) {
 	if a.HeadBy.IsZero() {
 		return
 	}
-	t.why = longpole.ErrTryTimeout
+	t.headBy, t.why = a.HeadBy, longpole.ErrTryTimeout
 	if !a.Deadline.IsZero() && !a.HeadBy.Before(a.Deadline) {
 		t.why, t.whole = longpole.ErrDeadline, true
 	}
-	t.timer = time.AfterFunc(time.Until(a.HeadBy), t.expire)
+}
+
+// expectTime begins it where no connection keeps it.
+func (t *attempt) expectTime() {
+	if !t.headBy.IsZero() {
+		t.timer = time.AfterFunc(time.Until(t.headBy), t.expire)
+	}
 }
 
 // expire ends the attempt, unless it is a stream that has moved meanwhile.
@@ -65,7 +82,53 @@ func (t *attempt) expire() {
 			return
 		}
 	}
-	t.cancel(t.why)
+	t.cut(t.why)
+}
+
+// cancel ends the attempt for a reason; the first one stands.
+func (t *attempt) cancel(why error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cut(why)
+}
+
+// cut is cancel under mu.
+func (t *attempt) cut(why error) {
+	if t.stop != nil {
+		t.stop(why)
+		return
+	}
+	if t.over == nil {
+		t.over = why
+	}
+	if t.link != nil {
+		t.link.close()
+		t.link = nil
+	}
+}
+
+// gone ends the attempt because the call has ended.
+func (t *attempt) gone() { t.cancel(context.Cause(t.ctx)) }
+
+// cause is why the attempt was ended; nil = it was not.
+func (t *attempt) cause() error {
+	t.mu.Lock()
+	why := t.over
+	t.mu.Unlock()
+	if why != nil {
+		return why
+	}
+	return context.Cause(t.ctx)
+}
+
+// until is the time that is set at present; zero = none.
+func (t *attempt) until() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.link == nil {
+		return time.Time{}
+	}
+	return t.link.until
 }
 
 // answered takes the head of the answer over.
@@ -78,11 +141,12 @@ func (t *attempt) answered(res *http.Response) error {
 		stripHopByHop(res.Header)
 	}
 	if !t.headed(t.x.endless(res)) {
-		return context.Cause(t.ctx)
+		return t.cause()
 	}
 	t.span.answered(res.StatusCode)
 	if res.Body == http.NoBody || res.Body == nil {
 		res.Body = http.NoBody
+		t.release()
 		t.close(call.OK)
 		return nil
 	}
@@ -94,23 +158,50 @@ func (t *attempt) answered(res *http.Response) error {
 func (t *attempt) headed(endless bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.stop == nil {
+		return t.headedOn(t.link, endless)
+	}
 	if !endless && t.timer != nil && t.whole {
 		return t.ctx.Err() == nil // one time covers both
 	}
 	if t.timer != nil && !t.timer.Stop() {
-		t.cancel(t.why) // it may be about to
+		t.cut(t.why) // it may be about to
 		return false
 	}
 	switch {
 	case endless && t.x.silent > 0:
-		t.endless, t.why = true, errSilent
-		t.x.touch()
-		t.arm(t.x.silent)
+		t.listen()
 	case !endless && !t.end.IsZero():
 		t.why = longpole.ErrDeadline
 		t.arm(time.Until(t.end))
 	}
 	return true
+}
+
+// headedOn is headed for a link.
+func (t *attempt) headedOn(w *link, endless bool) bool {
+	if w == nil {
+		return false
+	}
+	switch {
+	case !endless && t.whole:
+		return true
+	case !endless:
+		t.why = longpole.ErrDeadline
+		w.expire(t.end)
+		return true
+	case t.x.silent > 0:
+		t.listen()
+	}
+	w.expire(time.Time{})
+	return true
+}
+
+// listen begins the time that a stream may be silent.
+func (t *attempt) listen() {
+	t.endless, t.why = true, errSilent
+	t.x.touch()
+	t.arm(t.x.silent)
 }
 
 func (t *attempt) arm(d time.Duration) {
@@ -123,7 +214,7 @@ func (t *attempt) arm(d time.Duration) {
 
 // because adds to an error of the transport why we ended the attempt.
 func (t *attempt) because(err error) error {
-	if cause := context.Cause(t.ctx); cause != nil && !errors.Is(err, cause) {
+	if cause := t.cause(); cause != nil && !errors.Is(err, cause) {
 		return errors.Join(cause, err)
 	}
 	return err
@@ -189,10 +280,14 @@ func (t *attempt) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
+		t.release()
 		t.span.end(call.OK)
 	default:
+		if t.stop == nil {
+			err = t.failed(err)
+		}
 		err = t.because(err)
-		class := t.x.class(t.ctx, err)
+		class := t.x.class(t.cause(), err)
 		t.mu.Lock()
 		t.class = class
 		t.mu.Unlock()
@@ -203,7 +298,7 @@ func (t *attempt) Read(p []byte) (int, error) {
 
 // Close ends the span of an answer that was not read to its end: somebody left, or something broke.
 func (t *attempt) Close() error {
-	err := t.ReadCloser.Close()
+	err := t.discard(t.ReadCloser)
 	t.mu.Lock()
 	class := t.class
 	t.mu.Unlock()
@@ -211,10 +306,19 @@ func (t *attempt) Close() error {
 		class = call.Canceled
 	}
 	t.close(class)
-	if t.release != nil {
-		t.release()
+	if t.held != nil {
+		t.held()
 	}
 	return err
+}
+
+// discard closes a body of the Transport's. One on a link would be read to its end by that: the connection is closed instead.
+func (t *attempt) discard(body io.Closer) error {
+	if t.stop == nil {
+		t.drop()
+		return nil
+	}
+	return body.Close()
 }
 
 // close ends all that the attempt holds.
@@ -224,6 +328,12 @@ func (t *attempt) close(class call.Class) {
 		t.timer.Stop()
 	}
 	t.mu.Unlock()
-	t.cancel(nil)
+	if t.unwatch != nil {
+		t.unwatch()
+	}
+	t.drop()
+	if t.stop != nil {
+		t.stop(nil)
+	}
 	t.span.end(class)
 }

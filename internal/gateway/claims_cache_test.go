@@ -125,7 +125,7 @@ func TestWhatAClientNamesGrowsNothing(t *testing.T) {
 					t.Fatalf("call %d: %+v", i, got)
 				}
 			}
-			synctest.Wait()
+			time.Sleep(time.Minute) // a clock in a bubble lets go of timers that were stopped only when it moves
 			runtime.GC()
 			return heap()
 		}

@@ -9,7 +9,8 @@
 //     rewrites is rewritten once, for all attempts.
 //  4. longpole.Do runs the exchange under the arm's policy. Each attempt is a request of its own on the upstream's
 //     http.Transport, in the protocol that the upstream is set to; auto is HTTP/1.1, HTTP/2 where an https endpoint offers
-//     it, and HTTP/2 for gRPC wherever it goes.
+//     it, and HTTP/2 for gRPC wherever it goes. One over HTTP/1.1 in the clear whose request is in memory takes the
+//     endpoint's lane instead: the goroutine of the call writes and reads by itself, which costs a third less.
 //  5. The answer is streamed to the client, its trailers included, and flushed as it comes.
 //  6. One call.Record feeds the histograms, the arm's tally, and the spans.
 //
@@ -24,8 +25,8 @@
 // be tried again or hedged; all kept bodies together have Limits.ReplayTotal. A longer body is streamed to a single attempt,
 // which is repeated only when no connection was made. One of unknown length is streamed too, and kept as it passes, so that
 // the next attempt can begin with what the first has read; only where a hedge may want a copy it is read ahead. Nothing is
-// read ahead of a sender that may wait: gRPC, and Expect: 100-continue. Within one attempt the transport itself repeats such
-// a call when a kept connection turns out to be closed.
+// read ahead of a sender that may wait: gRPC, and Expect: 100-continue. Within one attempt a call goes to another connection
+// only when the endpoint has seen nothing of it on the first, or says that it did not look at it (HTTP/2).
 //
 // Streams: the policy's timeout covers the head of every answer, and the body of most. Server-sent events, gRPC, switched
 // connections, and routes with stream: true go on for as long as they move: Limits.StreamIdle of silence, both ways, ends

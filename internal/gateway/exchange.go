@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,47 +102,60 @@ func (x *exchange) try(ctx context.Context, a longpole.Attempt, as *asking) (*ht
 
 // attempt makes one at an endpoint of u. as changes its request; nil = it is the client's.
 func (x *exchange) attempt(ctx context.Context, a longpole.Attempt, u *upstream, to *endpoint, as *asking) (*http.Response, error) {
-	t := &attempt{x: x, end: a.Deadline}
+	cfg := u.cfg.Load()
+	t := &attempt{x: x, ctx: ctx, end: a.Deadline}
 	t.span.begin(&x.spans, a.Number, a.Hedge, to, x.in.Method)
-	t.watch(u.cfg.Load().Protocol == ProtocolH2C)
-	t.ctx, t.cancel = context.WithCancelCause(httptrace.WithClientTrace(ctx, &t.trace))
 	t.expectHead(a)
-	out, err := x.request(t.ctx, u, to, &t.span, a.Deadline)
-	if err != nil {
-		t.close(call.Server)
-		return nil, err
-	}
-	as.shape(out)
-	res, err := x.send(x.g.road(u).pools[x.mode], a.Endpoint, out)
+	x.request(&t.out, &t.url, cfg, to, &t.span, a.Deadline)
+	as.shape(&t.out)
+	res, err := t.make(a, u, cfg, to)
 	if err != nil {
 		err = t.because(err)
-		t.close(x.class(t.ctx, err))
+		t.close(x.class(t.cause(), err))
 		return nil, err
 	}
 	if err := t.answered(res); err != nil {
-		_ = res.Body.Close()
-		t.close(x.class(t.ctx, err))
+		_ = t.discard(res.Body)
+		t.close(x.class(t.cause(), err))
 		return nil, err
 	}
 	return res, nil
 }
 
-// request builds the request of one attempt. The target is put together from the escaped text, so that what the client
-// wrote arrives as it was.
-func (x *exchange) request(ctx context.Context, up *upstream, to *endpoint, span *attemptSpan, deadline time.Time) (*http.Request, error) {
-	body, err := x.body.open()
-	if err != nil {
+// make sends the request.
+func (t *attempt) make(a longpole.Attempt, u *upstream, cfg *upstreamConfig, to *endpoint) (*http.Response, error) {
+	if l := t.x.lane(cfg, to); l != nil {
+		t.unwatch = context.AfterFunc(t.ctx, t.gone)
+		return t.direct(l, to)
+	}
+	t.watch(cfg.Protocol == ProtocolH2C)
+	t.ctx, t.stop = context.WithCancelCause(httptrace.WithClientTrace(t.ctx, &t.trace))
+	t.expectTime()
+	out := t.out.WithContext(t.ctx)
+	if err := t.x.carry(out); err != nil {
 		return nil, err
 	}
-	u, host := x.place(to.url)
-	h := x.headers(span, deadline)
-	out := (&http.Request{
-		Method: x.in.Method, URL: u, Header: h, Host: host, Body: body, ContentLength: x.in.ContentLength,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}).WithContext(ctx)
-	if up.cfg.Load().RewriteHost && (x.target == nil || x.target.Host == x.in.Host) {
+	return t.x.send(t.x.g.road(u).pools[t.x.mode], a.Endpoint, out)
+}
+
+// request fills in the request of one attempt, less its body; u is for its URL. The target is put together from the escaped
+// text, so that what the client wrote arrives as it was.
+func (x *exchange) request(out *http.Request, u *url.URL, up *upstreamConfig, to *endpoint, span *attemptSpan, deadline time.Time) {
+	out.Method, out.URL, out.Header = x.in.Method, u, x.headers(span, deadline)
+	out.Proto, out.ProtoMajor, out.ProtoMinor = "HTTP/1.1", 1, 1
+	out.Host = x.place(u, to.url)
+	if up.RewriteHost && (x.target == nil || x.target.Host == x.in.Host) {
 		out.Host = to.url.Host
 	}
+}
+
+// carry gives the request of one attempt the body of the call.
+func (x *exchange) carry(out *http.Request) error {
+	body, err := x.body.open()
+	if err != nil {
+		return err
+	}
+	out.Body, out.ContentLength = body, x.in.ContentLength
 	if body == http.NoBody {
 		out.ContentLength = 0
 	} else if x.body.whole() {
@@ -157,7 +171,7 @@ func (x *exchange) request(ctx context.Context, up *upstream, to *endpoint, span
 		}
 		out.Body = &trailed{body, x.in, out.Trailer}
 	}
-	return out, nil
+	return nil
 }
 
 // headers are those of one attempt. Where attempts follow one another the first one needs no copy; a lock keeps that
@@ -218,7 +232,7 @@ func (x *exchange) Judge(res *http.Response, err error) call.Outcome {
 	var out call.Outcome
 	switch {
 	case err != nil:
-		out.Class = x.class(context.Background(), err)
+		out.Class = x.class(nil, err)
 	case x.mode == framed && res.StatusCode == http.StatusOK:
 		out, _ = grpcOutcome(res.Header)
 	default:
@@ -234,16 +248,16 @@ func (x *exchange) Judge(res *http.Response, err error) call.Outcome {
 	return out
 }
 
-// class is the kind of an attempt's error; ctx is the attempt's, where it is at hand.
-func (x *exchange) class(ctx context.Context, err error) call.Class {
+// class is the kind of an attempt's error; cause is why we ended the attempt, where that is known and so.
+func (x *exchange) class(cause, err error) call.Class {
 	var dial *dialError
 	var wait net.Error
 	switch {
 	case errors.Is(err, errRepeated):
 		return call.Server
-	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+	case errors.Is(cause, context.DeadlineExceeded):
 		return call.Timeout
-	case ctx.Err() != nil || errors.Is(err, context.Canceled):
+	case cause != nil || errors.Is(err, context.Canceled):
 		return call.Canceled
 	case x.body.fault() != nil:
 		return call.Client
@@ -281,8 +295,8 @@ func (x *exchange) Hold(res *http.Response, release func()) *http.Response {
 		release()
 		return res
 	}
-	if t, ok := res.Body.(*attempt); ok && t.release == nil {
-		t.release = release
+	if t, ok := res.Body.(*attempt); ok && t.held == nil {
+		t.held = release
 		return res
 	}
 	res.Body = &heldBody{ReadCloser: res.Body, release: release}

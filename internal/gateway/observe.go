@@ -17,8 +17,8 @@ const (
 
 // counters are a stats.Tally that grows. They are safe for concurrent use.
 type counters struct {
-	latency                                                             stats.Histogram
-	calls, failed, timedOut, shed, attempts, hedges, retries, cacheHits atomic.Uint64
+	latency                                                                        stats.Histogram
+	calls, failed, timedOut, shed, attempts, hedges, hedgesWon, retries, cacheHits atomic.Uint64
 }
 
 func (c *counters) add(rec *call.Record) {
@@ -43,6 +43,9 @@ func (c *counters) add(rec *call.Record) {
 	for _, a := range rec.Kept() {
 		if a.Hedge {
 			hedges++
+			if a.Won {
+				c.hedgesWon.Add(1)
+			}
 		}
 	}
 	c.attempts.Add(uint64(rec.Count))
@@ -53,7 +56,7 @@ func (c *counters) add(rec *call.Record) {
 func (c *counters) tally() stats.Tally {
 	return stats.Tally{
 		Latency: c.latency.Snapshot(), Calls: c.calls.Load(), Failed: c.failed.Load(), TimedOut: c.timedOut.Load(), Shed: c.shed.Load(),
-		Attempts: c.attempts.Load(), Hedges: c.hedges.Load(), Retries: c.retries.Load(), CacheHits: c.cacheHits.Load(),
+		Attempts: c.attempts.Load(), Hedges: c.hedges.Load(), HedgesWon: c.hedgesWon.Load(), Retries: c.retries.Load(), CacheHits: c.cacheHits.Load(),
 	}
 }
 

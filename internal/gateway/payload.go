@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -96,7 +97,7 @@ func (v *visit) reject(res *http.Response, h http.Header, err error) {
 		v.send(refusal{http.StatusBadGateway, "answer_too_large", "the answer is larger than the route allows", 0})
 		return
 	}
-	if v.rec.Class = v.x.class(v.r.Context(), err); v.rec.Class == call.OK {
+	if v.rec.Class = v.x.class(context.Cause(v.r.Context()), err); v.rec.Class == call.OK {
 		v.rec.Class = call.Server
 	}
 	v.refuse(err, nil)

@@ -10,7 +10,8 @@ import (
 
 // sampler thins out the traces of a busy route: all of them while there are few, beyond that a share that does not
 // depend on how the call goes, so that quantiles of what is kept are those of the route. The share is that of the second
-// before. Calls of one trace are all kept or all not, wherever the share is the same. It is safe for concurrent use.
+// before, or a smaller one where this second has more calls already. Calls of one trace are all kept or all not, wherever
+// the share is the same. It is safe for concurrent use.
 type sampler struct {
 	second atomic.Int64  // unix time of the second that calls counts in
 	calls  atomic.Int64  // in it
@@ -25,7 +26,13 @@ func (s *sampler) keep(now time.Time, most int, traceID string) bool {
 		s.limit.Store(shareOf(most, n, second-last))
 	}
 	limit := s.limit.Load()
-	return limit == 0 || limit == math.MaxUint32 || lastBits(traceID) <= limit
+	if limit == 0 {
+		limit = math.MaxUint32
+	}
+	if n > int64(most) {
+		limit = min(limit, shareOf(most, n, 1)) // a rush is not waited out for a second
+	}
+	return limit == math.MaxUint32 || lastBits(traceID) <= limit
 }
 
 // shareOf is the limit for most of n calls in so many seconds.

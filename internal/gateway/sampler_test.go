@@ -36,6 +36,19 @@ func TestOfManyTracesAShareIsKept(t *testing.T) {
 	}
 }
 
+func TestARushIsNotKeptAsAWhole(t *testing.T) {
+	var s sampler
+	kept := 0
+	for range 20_000 { // within one second, after none
+		if s.keep(time.Unix(100, 0), 200, newID(2)) {
+			kept++
+		}
+	}
+	if kept < 800 || kept > 1500 { // 200 and 200 times the logarithm of 100
+		t.Errorf("%d of a second's 20000, want about 1120", kept)
+	}
+}
+
 func TestCallsOfOneTraceStayTogether(t *testing.T) {
 	var a, b sampler
 	for i := range 20_000 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/stats"
@@ -263,7 +264,7 @@ func (g *Gateway) Promote(route string) error {
 			l.shares.Store(newShares(weights))
 		}
 		if now.holdback != nil {
-			goes = append(goes[:len(goes):len(goes)], now.holdback.arms...)
+			goes = append(slices.Clip(goes), now.holdback.arms...)
 		}
 		return next, nil
 	})

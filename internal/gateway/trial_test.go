@@ -30,7 +30,7 @@ func TestAStickyCallerStaysInItsArm(t *testing.T) {
 		n := newNetwork()
 		n.serve(t, "a:1", ok("x"))
 		var spans collector
-		g := n.start(t, with("sticky: {header: X-User}", "{}", "http://a:1"), spans.add)
+		g := n.start(t, with("sticky: {header: X-User}", "{}", "http://a:1")+"tracing: {traces_per_second: 10000}\n", spans.add)
 		c := n.client(t)
 		must(t, g.Stage("all", longpole.Config{Timeout: time.Second}), g.Weight("all", 0.25))
 		const users, calls = 200, 4

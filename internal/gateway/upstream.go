@@ -54,6 +54,7 @@ type endpoint struct {
 	latency stats.Histogram
 	recent  *stats.Windowed
 	classes [call.Shed + 1]atomic.Uint64
+	lane    lane // in the clear
 }
 
 func newUpstream(name string) *upstream {

@@ -59,7 +59,6 @@ const benchmarked = 50_000
 
 func benchmarkDecode(b *testing.B, data []byte, decode func(*decoder, []byte) error) {
 	d := newDecoder(func(trace.Span) {})
-	d.chunk = 1024
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	for b.Loop() {

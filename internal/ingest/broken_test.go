@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/longpole/longpole/internal/trace"
 )
 
 func TestBrokenInputIsNamedWithItsPlace(t *testing.T) {
@@ -150,13 +154,49 @@ func TestCancelledReadingStops(t *testing.T) {
 	}
 }
 
-func TestSpansBeyondTheLimitAreDroppedAndCounted(t *testing.T) {
-	data := []byte(otlpJSON + strings.ReplaceAll(otlpJSON, "t1", "t2"))
-	in, err := Limits{Spans: 3}.ReadPaths(context.Background(), []string{"-"}, bytes.NewReader(data), nil)
+func TestAnInputThatDoesNotFitIsSampledByTrace(t *testing.T) {
+	var jsons, wire []byte
+	for i := range 3000 {
+		jsons = append(jsons, strings.ReplaceAll(oneLine(otlpJSON), "t1", fmt.Sprint("t", i))+"\n"...)
+		s := span(fmt.Sprintf("%032x", i+1), 1, 5)
+		s.ID = "01"
+		child := s
+		child.ID, child.Parent = "02", "01"
+		wire = append(wire, prefixed(false, EncodeOTLP([]trace.Span{s, child}))...)
+	}
+	for name, data := range map[string][]byte{"JSON": jsons, "protobuf": wire} {
+		for limits, most := range map[Limits]int{{Spans: 400}: 400, {Bytes: 300_000}: 1200} {
+			in, err := limits.ReadPaths(context.Background(), []string{"-"}, bytes.NewReader(data), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			weight := 0.0
+			for _, tr := range in.Traces {
+				weight += weightOf(tr)
+				if len(tr.Spans) != 2 {
+					t.Errorf("%s: a trace of %d spans", name, len(tr.Spans))
+				}
+			}
+			s := in.Stats
+			if s.Spans > most || s.Spans < most/5 || s.Spans+s.DroppedSpans != 6000 || s.Traces+s.SampledTraces != 3000 || weight < 2000 || weight > 4000 || len(in.Warnings) != 1 {
+				t.Errorf("%s, %+v: %+v, weight %v, %q", name, limits, s, weight, in.Warnings)
+			}
+		}
+	}
+}
+
+func TestOneTraceThatDoesNotFitIsCut(t *testing.T) {
+	var data []byte
+	for i := range 20_000 {
+		s := span("01", i+1, 5)
+		s.ID = fmt.Sprintf("%016x", i+1)
+		data = append(data, prefixed(true, EncodeOTLP([]trace.Span{s}))...)
+	}
+	in, err := Limits{Spans: 1000}.ReadPaths(context.Background(), []string{"-"}, bytes.NewReader(data), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if in.Stats.Spans != 3 || in.Stats.DroppedSpans != 1 || len(in.Warnings) != 1 || in.Warnings[0] != "1 spans beyond the first 3 were dropped" {
+	if in.Stats.Spans != 250 || in.Stats.DroppedSpans != 19_750 || in.Stats.Traces != 1 || !strings.Contains(in.Warnings[0], "19750 spans of traces that are too long") {
 		t.Errorf("%+v %q", in.Stats, in.Warnings)
 	}
 }
@@ -199,13 +239,49 @@ func TestALongLineIsNotHeld(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for _, start := range []string{`{"resourceSpans":[{"schemaUrl":"`, `{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"`, `{"x":"\u0041`} {
-		_, err := ReadPaths(context.Background(), []string{"-"}, &endless{start, 16 << 20}, nil)
+		_, err := ReadPaths(context.Background(), []string{"-"}, &endless{start, 8 << 20}, nil)
 		if err == nil || !strings.Contains(err.Error(), "it is cut") {
 			t.Errorf("got %v", err)
 		}
 	}
 	runtime.ReadMemStats(&after)
 	if used := after.TotalAlloc - before.TotalAlloc; used > 4<<20 {
-		t.Errorf("%d bytes allocated for lines of 16 MiB", used)
+		t.Errorf("%d bytes allocated for lines of 8 MiB", used)
+	}
+}
+
+func TestADeepTraceIsReadWhole(t *testing.T) {
+	spans := make([]trace.Span, 72_000)
+	for i := range spans {
+		spans[i] = trace.Span{TraceID: "01", ID: fmt.Sprintf("%016x", i+1), Service: "s", Name: "n", Start: int64(i), End: 1 << 20}
+		if i > 0 {
+			spans[i].Parent = spans[i-1].ID
+		}
+	}
+	var data []byte
+	for part := range slices.Chunk(spans, 500) {
+		data = append(data, prefixed(false, EncodeOTLP(part))...)
+	}
+	in, err := readBytes(data)
+	if err != nil || len(in.Traces) != 1 || len(in.Traces[0].Spans) != len(spans) || len(in.Warnings) != 0 {
+		t.Errorf("%+v %v", in.Stats, err)
+	}
+}
+
+// What is behind a fault is not read, what was before it is kept, whichever worker met it.
+func TestTheOrderOfFaultsDoesNotDependOnTheWorkers(t *testing.T) {
+	dir := t.TempDir()
+	good := benchmarkMessage(500)
+	bad := append(bytes.Clone(good), 0x0b)
+	data := prefixed(false, good, good, good, bad, good, bad)
+	if err := os.WriteFile(filepath.Join(dir, "a.bin"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("a.bin: left out: OTLP protobuf: byte %d: a field has a wire type that is not in use; the 2000 spans before that are kept", 3*(len(good)+4))
+	for workers := range 5 {
+		in, err := Limits{Workers: workers}.ReadPaths(t.Context(), []string{dir}, nil, nil)
+		if err != nil || in.Stats.Spans != 2000 || len(in.Warnings) != 1 || !strings.HasSuffix(in.Warnings[0], want) {
+			t.Errorf("%d workers: %+v %q %v", workers, in.Stats, in.Warnings, err)
+		}
 	}
 }

@@ -1,5 +1,5 @@
 // Package ingest turns telemetry into traces: files on the way in for a diagnosis,
-// and live OpenTelemetry data for a running gateway.
+// and live data for a running gateway.
 //
 // # Files
 //
@@ -14,12 +14,20 @@
 //
 // each plain, gzip or zstd. Everything is decoded as it streams by: no document, line or
 // archive is ever held as a whole, only the spans taken from it, and of a protobuf
-// stream one message at a time.
+// stream a few messages at a time, on as many goroutines as there are processors.
 //
 // # Live
 //
-// A [Receiver] answers OTLP over HTTP and gRPC and hands the spans to a function, in
-// most programs the Add of an [Assembler], which joins them to traces in bounded memory.
+// A [Receiver] answers OTLP over HTTP and gRPC (spans, log records and metrics), Jaeger's gRPC and Zipkin's HTTP, and hands what it
+// took to functions: spans and logs in most programs to an [Assembler], which joins them to traces in bounded memory;
+// metrics as [Point] values to whoever wants them.
+//
+// # What is kept when there is too much
+//
+// Files beyond [Limits] and live traces beyond [AssemblerConfig] are sampled by whole traces: the slow and the failed of
+// every route stay before the others, of these a uniform share, and every trace that is kept has its weight, so that
+// weighted percentiles stay true. What a trace's ID and the seed are decides, so that a sample can be repeated.
+// Whatever was dropped is counted by its reason.
 //
 // # What is kept of a span
 //

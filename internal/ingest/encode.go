@@ -48,16 +48,9 @@ func EncodeOTLP(spans []trace.Span) []byte {
 	return w.out
 }
 
-// A writer appends protobuf fields. easyproto's marshaler keeps 11 KB a span for the
-// tree it builds before it writes; putting the lengths in afterwards needs nothing.
+// A writer appends protobuf fields. A marshaler that builds a tree before it writes keeps 11 KB a span for it; putting
+// the lengths in afterwards needs nothing.
 type writer struct{ out []byte }
-
-// The wire types in use.
-const (
-	wireVarint  = 0
-	wireFixed64 = 1
-	wireBytes   = 2
-)
 
 // message appends a message that body writes. Its length is put in front once it is known.
 func (w *writer) message(field int, body func()) {
@@ -159,4 +152,10 @@ func rawID(b []byte, id string) []byte {
 	h.Write([]byte(id))
 	copy(b, h.Sum(nil))
 	return b
+}
+
+// WireTraceID is the identifier that a trace has after [EncodeOTLP] and [DecodeOTLP]: 32 hexadecimal digits.
+func WireTraceID(id string) string {
+	var b [16]byte
+	return hex.EncodeToString(rawID(b[:], id))
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/longpole/longpole/internal/trace"
@@ -136,3 +137,68 @@ func isASCII(b []byte) bool {
 type oneByte struct{ r io.Reader }
 
 func (o oneByte) Read(p []byte) (int, error) { return o.r.Read(p[:min(len(p), 1)]) }
+
+// fuzzReceiver gives data to a receiver in both encodings and returns what it took.
+func fuzzReceiver(t *testing.T, p protocol, data []byte) *all {
+	t.Helper()
+	var a all
+	r := NewReceiver(a.sinks())
+	for _, isJSON := range []bool{false, true} {
+		if isJSON && p == jaegerTraces {
+			continue
+		}
+		_, _ = r.accept(p, data, isJSON)
+	}
+	for _, s := range a.spans {
+		checkSpans(t, s)
+	}
+	if got := r.Received()[p].Accepted; got != uint64(len(a.spans)+len(a.logs)+len(a.points)) {
+		t.Fatalf("%d were counted, %d arrived", got, len(a.spans)+len(a.logs)+len(a.points))
+	}
+	return &a
+}
+
+func FuzzLogs(f *testing.F) {
+	message, _ := proto.Marshal(logRequest())
+	f.Add(message)
+	f.Add(logJSON(f, false))
+	f.Add(logJSON(f, true))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, l := range fuzzReceiver(t, otlpLogs, data).logs {
+			if len(l.Body) > maxLogBody || len(l.Exception) > maxText || max(len(l.TraceID), len(l.SpanID)) > maxID || l.Time < 0 || l.Service == "" || l.Severity < trace.SeverityWarn && l.Exception == "" {
+				t.Fatalf("%+v", l)
+			}
+		}
+	})
+}
+
+func FuzzPoints(f *testing.F) {
+	message, _ := proto.Marshal(metricRequest())
+	f.Add(message)
+	for _, snake := range []bool{false, true} {
+		b, _ := protojson.MarshalOptions{UseProtoNames: snake}.Marshal(metricRequest())
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, p := range fuzzReceiver(t, otlpMetrics, data).points {
+			h := p.Histogram
+			if p.Name == "" || p.Time < 0 || (h != nil) != (p.Kind >= Histogram) || p.Kind > ExponentialHistogram || len(p.Attributes) > 2*maxAttributes {
+				t.Fatalf("%+v", p)
+			}
+			if h != nil && (max(len(h.Counts), len(h.Positive), len(h.Negative)) > maxBuckets+1 || len(h.Counts) > 0 && len(h.Counts) != len(h.Bounds)+1) {
+				t.Fatalf("%+v", h)
+			}
+		}
+	})
+}
+
+func FuzzJaegerBatch(f *testing.F) {
+	f.Add(jaegerRequest())
+	f.Fuzz(func(t *testing.T, data []byte) { fuzzReceiver(t, jaegerTraces, data) })
+}
+
+func FuzzZipkin(f *testing.F) {
+	f.Add(zipkinRequest())
+	f.Add([]byte(zipkinJSON))
+	f.Fuzz(func(t *testing.T, data []byte) { fuzzReceiver(t, zipkinTraces, data) })
+}

@@ -3,18 +3,14 @@ package ingest
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
+	"hash/maphash"
 	"math"
+	"slices"
 	"strconv"
-
-	"github.com/VictoriaMetrics/easyproto"
 
 	"github.com/longpole/longpole/internal/trace"
 )
-
-// errWire is a field that has another type than OTLP gives it.
-var errWire = errors.New("a field has the wrong type")
 
 // DecodeOTLP decodes one TracesData or ExportTraceServiceRequest and gives each valid
 // span to emit. The spans share no memory with message. On an error, spans before the fault may have
@@ -28,161 +24,196 @@ func DecodeOTLP(message []byte, emit func(trace.Span)) error {
 	return nil
 }
 
-func (d *decoder) otlp(message []byte) error {
-	return fields(message, func(f *easyproto.FieldContext) error {
-		if f.FieldNum != 1 {
-			return nil
-		}
-		data, ok := f.MessageData()
-		if !ok {
-			return errWire
-		}
-		return d.resourceSpans(data)
-	})
-}
+func (d *decoder) otlp(message []byte) error { return messages(message, 1, d.resourceSpans) }
 
-// fields gives the fields of a message to each, which must not keep f.
-func fields(message []byte, each func(f *easyproto.FieldContext) error) error {
-	var f easyproto.FieldContext
-	for len(message) > 0 {
-		rest, err := f.NextField(message)
-		if err != nil {
-			return err
-		}
-		if f.FieldNum == 0 {
-			return errors.New("field number 0 is not allowed")
-		}
-		if err := each(&f); err != nil {
-			return err
-		}
-		message = rest
-	}
-	return nil
-}
-
-// resourceSpans decodes one ResourceSpans. The resource is looked for first, since it
-// may stand behind its spans.
+// resourceSpans decodes one ResourceSpans.
 func (d *decoder) resourceSpans(message []byte) error {
-	m := d.mark()
-	defer d.drop(m)
-	var r resource
-	err := fields(message, func(f *easyproto.FieldContext) error {
-		if f.FieldNum != 1 {
-			return nil
-		}
-		data, ok := f.MessageData()
-		if !ok {
-			return errWire
-		}
-		return d.attributesOf(data, 1)
-	})
+	r, err := d.resourceOf(message)
 	if err != nil {
 		return err
 	}
-	r.attributes = d.takeAttributes(m.pool)
-	r.describe()
-	err = fields(message, func(f *easyproto.FieldContext) error {
-		if f.FieldNum != 2 && f.FieldNum != 1000 { // 1000 was instrumentation_library_spans
+	return fields(message, func(f *field) error {
+		if f.number != 2 && f.number != 1000 { // 1000 was instrumentation_library_spans
 			return nil
 		}
-		data, ok := f.MessageData()
-		if !ok {
+		if f.kind != wireBytes {
 			return errWire
 		}
-		return d.scopeSpans(data, &r)
+		return d.scopeSpans(f.data, r)
 	})
-	return err
+}
+
+// resourceOf decodes the resource of a ResourceSpans, ResourceLogs or ResourceMetrics. It is looked for first, since
+// it may stand behind what it describes.
+func (d *decoder) resourceOf(message []byte) (*resource, error) {
+	m := d.mark()
+	defer d.drop(m)
+	err := messages(message, 1, func(data []byte) error { return d.attributesOf(data, 1) })
+	if err != nil {
+		return nil, err
+	}
+	r := &resource{attributes: d.takeAttributes(m.pool)}
+	r.describe()
+	r.keys = keyBits(r.attributes)
+	r.bytes = attributeBytes(r.attributes)
+	return r, nil
 }
 
 func (d *decoder) scopeSpans(message []byte, r *resource) error {
-	var f easyproto.FieldContext
+	var f field
 	for len(message) > 0 {
-		rest, err := f.NextField(message)
+		rest, err := f.next(message)
 		if err != nil {
 			return err
 		}
 		message = rest
-		if f.FieldNum != 2 {
+		if f.number != 2 {
 			continue
 		}
-		data, ok := f.MessageData()
-		if !ok {
+		if f.kind != wireBytes {
 			return errWire
 		}
-		h := held{from: len(d.pool)}
-		if err := d.span(data, &h); err != nil {
+		if err := d.span(f.data, r); err != nil {
 			return err
 		}
-		h.to = len(d.pool)
-		d.settle(&h, r)
-		d.pool = d.pool[:h.from]
 	}
 	return nil
 }
 
-// attributesOf decodes the KeyValues in the field of message with the given number.
-func (d *decoder) attributesOf(message []byte, number uint32) error {
+// attributesOf adds the KeyValues in the field of message with the given number to the pool.
+func (d *decoder) attributesOf(message []byte, number int32) error {
 	from := len(d.pool)
-	return fields(message, func(f *easyproto.FieldContext) error {
-		if f.FieldNum != number {
+	return messages(message, number, func(data []byte) error {
+		if len(d.pool)-from >= maxAttributes {
+			d.counts.CutText++
 			return nil
 		}
-		return d.attribute(f, from)
+		key, value, err := d.pair(data)
+		if err != nil || len(key) == 0 {
+			return err
+		}
+		d.attributeNamed(from, d.text(key), value)
+		return nil
 	})
 }
 
-func (d *decoder) span(message []byte, h *held) error {
-	var f easyproto.FieldContext
-	link := ""
+// A wireSpan is a span on its way out of protobuf. Its attributes go to the end of the arena at once.
+type wireSpan struct {
+	trace.Span
+	from int // of its attributes in the arena
+	keys uint64
+	link string // the span ID of a link that says follows_from
+	bad  bool
+
+	bytes int // of its own attributes
+}
+
+// span decodes one span and emits it.
+func (d *decoder) span(message []byte, r *resource) error {
+	if !d.another() {
+		return nil
+	}
+	s := wireSpan{from: len(d.arena)}
+	var f field
 	for len(message) > 0 {
-		rest, err := f.NextField(message)
+		rest, err := f.next(message)
 		if err != nil {
+			d.arena = d.arena[:s.from]
 			return err
 		}
 		message = rest
-		if err := d.spanField(&f, h, &link); err != nil {
+		if err := d.spanField(&f, &s); err != nil {
+			d.arena = d.arena[:s.from]
 			return err
 		}
 	}
-	h.span.FollowsFrom = link != "" && link == h.span.Parent
+	if s.bad || s.TraceID == "" || s.ID == "" || max(len(s.TraceID), len(s.ID), len(s.Parent)) > maxID {
+		d.counts.Invalid++
+		d.arena = d.arena[:s.from]
+		return nil
+	}
+	s.FollowsFrom = s.link != "" && s.link == s.Parent
+	s.Service, s.Host = r.service, r.host
+	s.Attributes = d.complete(&s, r)
+	d.size += spanFixed + int64(s.bytes+len(s.Name)) + r.bytes
+	d.emit(s.Span)
 	return nil
 }
 
-func (d *decoder) spanField(f *easyproto.FieldContext, h *held, link *string) error {
+// complete appends the attributes of the resource to those of s, where s has none of that key.
+func (d *decoder) complete(s *wireSpan, r *resource) []trace.Attribute {
+	if len(d.arena) == s.from {
+		return slices.Clip(r.attributes)
+	}
+	d.reserve(s, len(r.attributes))
+	own := d.arena[s.from:]
+	if s.keys&r.keys == 0 {
+		d.arena = append(d.arena, r.attributes...)
+	} else {
+		for i := range r.attributes {
+			a := &r.attributes[i]
+			if s.keys&keyBit(a.Key) == 0 || !has(own, a.Key) {
+				d.arena = append(d.arena, *a)
+			}
+		}
+	}
+	return d.arena[s.from:len(d.arena):len(d.arena)]
+}
+
+func has(list []trace.Attribute, key string) bool {
+	for i := range list {
+		if list[i].Key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// reserve makes room for n attributes more, behind those of s.
+func (d *decoder) reserve(s *wireSpan, n int) {
+	if cap(d.arena)-len(d.arena) >= n {
+		return
+	}
+	own := d.arena[s.from:]
+	d.arena = append(make([]trace.Attribute, 0, max(arenaSize, len(own)+n)), own...)
+	s.from = 0
+}
+
+func (d *decoder) spanField(f *field, s *wireSpan) error {
 	ok := true
-	switch s := &h.span; f.FieldNum {
+	switch f.number {
 	case 1:
-		s.TraceID, ok = d.wireID(f)
+		s.TraceID, ok = d.traceID(f)
 	case 2:
-		s.ID, ok = d.wireID(f)
+		s.ID, ok = d.spanID(f)
 	case 4:
-		s.Parent, ok = d.wireID(f)
+		s.Parent, ok = d.spanID(f)
 	case 5:
-		var b []byte
-		b, ok = f.Bytes()
-		s.Name = d.text(b)
+		if ok = f.kind == wireBytes; ok {
+			s.Name = d.name(f.data)
+		}
 	case 6:
-		var n int32
-		n, ok = f.Enum()
-		if n > 0 && n <= int32(trace.Consumer) {
+		var n uint64
+		if n, ok = f.varint(); n <= uint64(trace.Consumer) {
 			s.Kind = trace.Kind(n)
 		}
 	case 7:
-		s.Start, ok = wireNanos(f, h)
+		s.Start, ok = s.nanos(f)
 	case 8:
-		s.End, ok = wireNanos(f, h)
+		s.End, ok = s.nanos(f)
 	case 9:
-		return d.attribute(f, h.from)
+		if ok = f.kind == wireBytes; ok {
+			return d.attribute(f.data, s)
+		}
 	case 13:
 		id, err := d.link(f)
 		if id != "" {
-			*link = id
+			s.link = id
 		}
 		return err
 	case 15:
-		var status []byte
-		if status, ok = f.MessageData(); ok {
-			code, _, err := easyproto.GetEnum(status, 3)
+		if ok = f.kind == wireBytes; ok {
+			code, err := number(f.data, 3)
 			s.Failed = code == 2
 			return err
 		}
@@ -193,38 +224,77 @@ func (d *decoder) spanField(f *easyproto.FieldContext, h *held, link *string) er
 	return nil
 }
 
-func wireNanos(f *easyproto.FieldContext, h *held) (int64, bool) {
-	n, ok := f.Fixed64()
-	if n > math.MaxInt64 {
-		h.bad = true
+// number finds a varint field of message; 0 when it has none.
+func number(message []byte, want int32) (n uint64, err error) {
+	err = fields(message, func(f *field) error {
+		if f.number == want {
+			if f.kind != wireVarint {
+				return errWire
+			}
+			n = f.n
+		}
+		return nil
+	})
+	return n, err
+}
+
+// name keeps the name of a span, and finds the shape that spans of that name have.
+func (d *decoder) name(b []byte) string {
+	if len(b) == 0 || len(b) > maxShared {
+		return d.text(b)
 	}
-	return int64(n), ok
+	hash := maphash.Bytes(d.texts.seed, b)
+	d.shape = &d.shapes[hash>>16%maxShapes]
+	return d.texts.find(hash, b)
+}
+
+func (s *wireSpan) nanos(f *field) (int64, bool) {
+	if f.n > math.MaxInt64 {
+		s.bad = true
+	}
+	return int64(f.n), f.kind == wireFixed64
+}
+
+func (d *decoder) traceID(f *field) (string, bool) {
+	if f.kind == wireBytes && len(f.data) == 16 {
+		return d.ids.trace(f.data), true
+	}
+	return d.wireID(f)
+}
+
+func (d *decoder) spanID(f *field) (string, bool) {
+	if f.kind == wireBytes && len(f.data) == 8 {
+		return d.ids.span(f.data), true
+	}
+	return d.wireID(f)
 }
 
 // wireID returns an identifier in hex; "" when all its bytes are zero.
-func (d *decoder) wireID(f *easyproto.FieldContext) (string, bool) {
-	b, ok := f.Bytes()
+func (d *decoder) wireID(f *field) (string, bool) {
+	b, ok := f.bytes()
+	if !ok {
+		return "", false
+	}
 	if len(b) > maxID/2 {
-		b = b[:maxID/2+1] // too long; settle counts it
+		b = b[:maxID/2+1] // too long; it will be counted
 	}
 	var text [maxID + 2]byte
 	t := text[:hex.Encode(text[:], b)]
 	for _, c := range b {
 		if c != 0 {
-			return d.id(t), ok
+			return d.id(t), true
 		}
 	}
-	return "", ok
+	return "", true
 }
 
 // link returns the span ID of a link that says follows_from.
-func (d *decoder) link(f *easyproto.FieldContext) (string, error) {
-	data, ok := f.MessageData()
-	if !ok {
+func (d *decoder) link(f *field) (string, error) {
+	if f.kind != wireBytes {
 		return "", errWire
 	}
 	from := len(d.pool)
-	if err := d.attributesOf(data, 4); err != nil {
+	if err := d.attributesOf(f.data, 4); err != nil {
 		return "", err
 	}
 	follows := find(d.pool[from:], refType) == followsFrom
@@ -232,50 +302,96 @@ func (d *decoder) link(f *easyproto.FieldContext) (string, error) {
 	if !follows {
 		return "", nil
 	}
-	id, _, err := easyproto.GetBytes(data, 2)
-	return hex.EncodeToString(id[:min(len(id), maxID)]), err
+	id := ""
+	err := messages(f.data, 2, func(data []byte) error {
+		id = hex.EncodeToString(data[:min(len(data), maxID)])
+		return nil
+	})
+	return id, err
 }
 
-// attribute decodes one KeyValue.
-func (d *decoder) attribute(f *easyproto.FieldContext, from int) error {
-	data, ok := f.MessageData()
-	if !ok {
-		return errWire
-	}
-	if len(d.pool)-from >= maxAttributes {
+// attribute decodes one KeyValue of s.
+func (d *decoder) attribute(data []byte, s *wireSpan) error {
+	at := len(d.arena) - s.from
+	if at >= maxAttributes {
 		d.counts.CutText++
 		return nil
 	}
-	var key []byte
-	d.scratch = d.scratch[:0]
+	key, value, err := d.pair(data)
+	if err != nil || len(key) == 0 {
+		return err
+	}
+	d.reserve(s, 1)
+	var a trace.Attribute
+	if at < shapeSize {
+		last := &d.shape.attributes[at]
+		if last.Key != string(key) {
+			last.Key = d.text(key)
+		}
+		if last.Value != string(value) {
+			last.Value = d.text(value)
+		}
+		a = *last
+	} else {
+		a = trace.Attribute{Key: d.text(key), Value: d.text(value)}
+	}
+	s.keys |= keyBit(a.Key)
+	s.bytes += attributeFixed + len(a.Value) + max(len(a.Key)-usualKey, 0)
+	d.arena = append(d.arena, a)
+	return nil
+}
+
+// pair returns the key and the text of the value of a KeyValue; no key means that there is nothing to keep. Both last
+// until the next call.
+func (d *decoder) pair(data []byte) (key, value []byte, err error) {
+	if key, value, ok := plainPair(data); ok {
+		return key, value, nil
+	}
+	var kv field
 	some := false
-	var kv easyproto.FieldContext
+	value = d.scratch[:0]
 	for len(data) > 0 {
-		rest, err := kv.NextField(data)
+		rest, err := kv.next(data)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		data = rest
-		switch kv.FieldNum {
-		case 1:
-			if key, ok = kv.Bytes(); !ok {
-				return errWire
-			}
-		case 2:
-			value, ok := kv.MessageData()
-			if !ok {
-				return errWire
-			}
-			some = true
-			if d.scratch, err = appendValue(d.scratch[:0], value, 0); err != nil {
-				return err
-			}
+		if kv.number != 1 && kv.number != 2 {
+			continue
+		}
+		if kv.kind != wireBytes {
+			return nil, nil, errWire
+		}
+		if kv.number == 1 {
+			key = kv.data
+			continue
+		}
+		some = true
+		if value, err = appendValue(value[:0], kv.data, 0); err != nil {
+			return nil, nil, err
 		}
 	}
-	if some && len(key) > 0 {
-		d.attributeNamed(from, d.text(key), d.scratch)
+	d.scratch = value[:0]
+	if !some {
+		return nil, nil, nil
 	}
-	return nil
+	return key, value, nil
+}
+
+// plainPair is pair for what nearly all KeyValues are: a short key and then a short text, and nothing else.
+func plainPair(b []byte) (key, value []byte, ok bool) {
+	if len(b) < 6 || b[0] != 1<<3|wireBytes || b[1] >= 0x80 {
+		return nil, nil, false
+	}
+	n := int(b[1])
+	if len(b) < n+6 {
+		return nil, nil, false
+	}
+	key, b = b[2:n+2], b[n+2:]
+	if b[0] != 2<<3|wireBytes || b[2] != 1<<3|wireBytes || int(b[1]) != len(b)-2 || int(b[3]) != len(b)-4 || b[1] >= 0x80 {
+		return nil, nil, false
+	}
+	return key, b[4:], true
 }
 
 // appendValue appends the text of an AnyValue; inside another value (depth > 0), strings are quoted.
@@ -283,68 +399,55 @@ func appendValue(t, value []byte, depth int) ([]byte, error) {
 	if depth > maxDepth {
 		return t, fmt.Errorf("an attribute is nested deeper than %d", maxDepth)
 	}
-	var f easyproto.FieldContext
+	var f field
 	for len(value) > 0 {
-		rest, err := f.NextField(value)
+		rest, err := f.next(value)
 		if err != nil {
 			return t, err
 		}
 		value = rest
-		ok := true
-		switch f.FieldNum {
+		if f.number < 1 || f.number > 7 {
+			continue
+		}
+		if f.kind != valueKinds[f.number] {
+			return t, errWire
+		}
+		switch f.number {
 		case 1:
-			var b []byte
-			b, ok = f.Bytes()
-			t = appendText(t, b[:min(len(b), maxText+8)], depth > 0)
+			t = appendText(t, f.data[:min(len(f.data), maxText+8)], depth > 0)
 		case 2:
-			var b bool
-			b, ok = f.Bool()
-			t = strconv.AppendBool(t, b)
+			t = strconv.AppendBool(t, f.n != 0)
 		case 3:
-			var n int64
-			n, ok = f.Int64()
-			t = strconv.AppendInt(t, n, 10)
+			t = strconv.AppendInt(t, int64(f.n), 10)
 		case 4:
-			var x float64
-			x, ok = f.Double()
-			t = strconv.AppendFloat(t, x, 'g', -1, 64)
+			t = strconv.AppendFloat(t, math.Float64frombits(f.n), 'g', -1, 64)
 		case 5, 6:
 			t, err = appendList(t, &f, depth+1)
 		case 7:
-			var b []byte
-			b, ok = f.Bytes()
-			t = base64.StdEncoding.AppendEncode(t, b[:min(len(b), maxText)])
+			t = base64.StdEncoding.AppendEncode(t, f.data[:min(len(f.data), maxText)])
 		}
 		if err != nil {
 			return t, err
-		}
-		if !ok {
-			return t, errWire
 		}
 		t = bounded(t)
 	}
 	return t, nil
 }
 
+// valueKinds are the wire types of the fields of an AnyValue.
+var valueKinds = [...]uint8{1: wireBytes, 2: wireVarint, 3: wireVarint, 4: wireFixed64, 5: wireBytes, 6: wireBytes, 7: wireBytes}
+
 // appendList appends an ArrayValue (field 5) or a KeyValueList (field 6).
-func appendList(t []byte, f *easyproto.FieldContext, depth int) ([]byte, error) {
-	list, ok := f.MessageData()
-	if !ok {
-		return t, errWire
-	}
-	pairs := f.FieldNum == 6
+func appendList(t []byte, f *field, depth int) ([]byte, error) {
+	pairs := f.number == 6
 	opening, closing := byte('['), byte(']')
 	if pairs {
 		opening, closing = '{', '}'
 	}
 	t = append(t, opening)
-	err := fields(list, func(e *easyproto.FieldContext) error {
-		if e.FieldNum != 1 || len(t) > maxText {
+	err := messages(f.data, 1, func(value []byte) (err error) {
+		if len(t) > maxText {
 			return nil
-		}
-		value, ok := e.MessageData()
-		if !ok {
-			return errWire
 		}
 		t = comma(t, opening)
 		if pairs {
@@ -354,7 +457,6 @@ func appendList(t []byte, f *easyproto.FieldContext, depth int) ([]byte, error) 
 			}
 			t, value = append(appendText(t, key, true), ':'), v
 		}
-		var err error
 		t, err = appendValue(t, value, depth)
 		return err
 	})
@@ -362,16 +464,17 @@ func appendList(t []byte, f *easyproto.FieldContext, depth int) ([]byte, error) 
 }
 
 func keyAndValue(message []byte) (key, value []byte, err error) {
-	err = fields(message, func(f *easyproto.FieldContext) error {
-		ok := true
-		switch f.FieldNum {
-		case 1:
-			key, ok = f.Bytes()
-		case 2:
-			value, ok = f.MessageData()
+	err = fields(message, func(f *field) error {
+		if f.number != 1 && f.number != 2 {
+			return nil
 		}
-		if !ok {
+		if f.kind != wireBytes {
 			return errWire
+		}
+		if f.number == 1 {
+			key = f.data
+		} else {
+			value = f.data
 		}
 		return nil
 	})

@@ -269,7 +269,6 @@ func TestIDsThatAreNotHexKeepTheirReferences(t *testing.T) {
 func TestProtobufDecodingHardlyAllocates(t *testing.T) {
 	message := benchmarkMessage(1000)
 	d := newDecoder(func(trace.Span) {})
-	d.chunk = 1024
 	n := testing.AllocsPerRun(5, func() {
 		if err := d.otlp(message); err != nil {
 			t.Fatal(err)

@@ -24,38 +24,75 @@ func DecodeOTLPJSON(document []byte, emit func(trace.Span)) error {
 }
 
 func (d *decoder) otlpJSON(data []byte) error {
-	j := document{decoder: d, scan: newScanner(bytes.NewReader(data))}
-	defer d.drop(mark{})
-	j.export()
-	d.counts.CutText += j.scan.cutTexts
-	if err := j.scan.err; err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("byte %d: %w", j.scan.offset(), err)
-	}
-	return nil
+	return d.document(data, func(j *document, key []byte) {
+		switch string(key) {
+		case "resourceSpans", "resource_spans":
+			j.otlpResources()
+		default:
+			j.scan.skip()
+		}
+	})
 }
 
-// export takes one document and checks that nothing follows it.
-func (j *document) export() {
+// document decodes one JSON object, whose members each takes, and checks that nothing follows it.
+func (d *decoder) document(data []byte, each func(j *document, key []byte)) error {
+	j := document{decoder: d, scan: newScanner(bytes.NewReader(data))}
+	defer d.drop(mark{})
 	s := j.scan
 	if s.token() != '{' {
 		if errors.Is(s.err, io.EOF) {
 			s.err = errCut
 		}
-		s.fault("an object with resourceSpans")
-		return
-	}
-	s.open('{')
-	for s.next('}') {
-		switch string(s.key()) {
-		case "resourceSpans", "resource_spans":
-			j.otlpResources()
-		default:
-			s.skip()
+		s.fault("an object with resourceSpans, resourceLogs or resourceMetrics")
+	} else {
+		s.object(func(key []byte) { each(&j, key) })
+		if s.err == nil && s.token() != 0 {
+			s.fault("the end of the document")
 		}
 	}
-	if s.err == nil && s.token() != 0 {
-		s.fault("the end of the document")
+	d.counts.CutText += s.cutTexts
+	if s.err != nil && !errors.Is(s.err, io.EOF) {
+		return fmt.Errorf("byte %d: %w", s.offset(), s.err)
 	}
+	return nil
+}
+
+// resourceJSON takes an element of resourceSpans, resourceLogs or resourceMetrics. Members other than the resource go
+// to member, which says whether it took them. The resource may stand behind what it describes.
+func (j *document) resourceJSON(member func(key []byte) bool) *resource {
+	var r resource
+	j.scan.object(func(key []byte) {
+		if string(key) == "resource" {
+			j.scan.object(func(key []byte) {
+				if string(key) == "attributes" {
+					from := len(j.pool)
+					j.otlpAttributes(from)
+					r.attributes = j.takeAttributes(from)
+					return
+				}
+				j.scan.skip()
+			})
+			return
+		}
+		if !member(key) {
+			j.scan.skip()
+		}
+	})
+	r.describe()
+	return &r
+}
+
+// scopes takes a list of scopes, and each element of their list of that name, in either spelling.
+func (j *document) scopes(camel, snake string, each func()) {
+	j.scan.array(func() {
+		j.scan.object(func(key []byte) {
+			if string(key) == camel || string(key) == snake {
+				j.scan.array(each)
+				return
+			}
+			j.scan.skip()
+		})
+	})
 }
 
 // array steps into an array; null counts as an empty one.
@@ -88,46 +125,28 @@ func (s *scanner) object(each func(key []byte)) {
 
 func (j *document) otlpResources() { j.scan.array(j.otlpResource) }
 
-// otlpResource takes one element of resourceSpans. The resource may stand behind its spans.
+// otlpResource takes one element of resourceSpans.
 func (j *document) otlpResource() {
-	var r resource
 	m := j.mark()
-	j.scan.object(func(key []byte) {
+	r := j.resourceJSON(func(key []byte) bool {
 		switch string(key) {
-		case "resource":
-			j.scan.object(func(key []byte) {
-				if string(key) == "attributes" {
-					from := len(j.pool)
-					j.otlpAttributes(from)
-					r.attributes = j.takeAttributes(from)
-					return
-				}
-				j.scan.skip()
-			})
 		case "scopeSpans", "scope_spans", "instrumentationLibrarySpans", "instrumentation_library_spans":
-			j.scan.array(j.otlpScope)
-		default:
-			j.scan.skip()
+			j.scopes("spans", "spans", j.otlpSpan)
+			return true
 		}
+		return false
 	})
 	if j.scan.err == nil {
-		r.describe()
-		j.flush(m, &r)
+		j.flush(m, r)
 	}
 	j.drop(m)
 }
 
-func (j *document) otlpScope() {
-	j.scan.object(func(key []byte) {
-		if string(key) == "spans" {
-			j.scan.array(j.otlpSpan)
-			return
-		}
-		j.scan.skip()
-	})
-}
-
 func (j *document) otlpSpan() {
+	if !j.another() {
+		j.scan.skip()
+		return
+	}
 	h := held{from: len(j.pool)}
 	link := ""
 	j.scan.object(func(key []byte) { j.otlpSpanMember(&h, &link, key) })

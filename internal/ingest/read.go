@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/longpole/longpole/internal/trace"
 )
@@ -18,10 +19,13 @@ var ErrNoSpans = errors.New("no spans found")
 
 const accepted = "OTLP (JSON, JSON lines, protobuf), Jaeger JSON and Zipkin v2 JSON are accepted, plain, gzip or zstd"
 
-// Limits bounds what ReadPaths takes in. The zero value means the defaults.
+// Limits bounds what ReadPaths takes in. The zero value means the defaults. An input with more spans than fit is
+// sampled trace by trace, and each trace that is kept has its weight: the slow and the failed stay before the others.
 type Limits struct {
 	MessageBytes int64 // of one protobuf message; default 256 MiB. JSON needs no such limit: it is never held
-	Spans        int   // of all files; further ones are counted and dropped; default 5 million, which take about 6 GB
+	Spans        int   // kept of all files; default 5 million
+	Bytes        int64 // of memory that the spans take, estimated; default 1 GiB
+	Workers      int   // goroutines that decode protobuf; default as many as Go uses processors
 }
 
 func (l Limits) withDefaults() Limits {
@@ -30,6 +34,12 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Spans <= 0 {
 		l.Spans = 5_000_000
+	}
+	if l.Bytes <= 0 {
+		l.Bytes = 1 << 30
+	}
+	if l.Workers <= 0 {
+		l.Workers = runtime.GOMAXPROCS(0)
 	}
 	return l
 }
@@ -40,21 +50,21 @@ func (l Limits) withDefaults() Limits {
 // Spans of a trace that have no attributes of their own share one list of attributes:
 // it must not be changed in place.
 type Input struct {
-	Traces   []trace.Trace
+	Traces   []trace.Trace // a span that was exported twice is there twice: the diagnosis keeps one
 	Stats    Stats
 	Warnings []string // of files left out, lines left out, limits reached; at most 100
 }
 
 // Stats counts what was read.
 type Stats struct {
-	Files          int `json:"files"` // in which spans were found
-	Traces         int `json:"traces"`
-	Spans          int `json:"spans"`           // in Traces
-	DuplicateSpans int `json:"duplicate_spans"` // equal in ID, times, name, service and parent to one that is kept; left out
-	InvalidSpans   int `json:"invalid_spans"`   // without trace ID, span ID or readable times; left out
-	DroppedSpans   int `json:"dropped_spans"`   // beyond Limits.Spans
-	BadLines       int `json:"bad_lines"`       // lines of JSON-lines files that are no JSON; left out
-	CutValues      int `json:"cut_values"`      // attributes and texts shortened or left out
+	Files         int `json:"files"` // in which spans were found
+	Traces        int `json:"traces"`
+	Spans         int `json:"spans"`          // in Traces
+	InvalidSpans  int `json:"invalid_spans"`  // without trace ID, span ID or readable times; left out
+	DroppedSpans  int `json:"dropped_spans"`  // did not fit into Limits: of sampled traces, or too many in one
+	SampledTraces int `json:"sampled_traces"` // left out of Traces, for which others carry weight
+	BadLines      int `json:"bad_lines"`      // lines of JSON-lines files that are no JSON; left out
+	CutValues     int `json:"cut_values"`     // attributes and texts shortened or left out
 }
 
 // Progress is how far ReadPaths is. Bytes are as they stand in the files, compressed or not.
@@ -80,9 +90,11 @@ func ReadPaths(ctx context.Context, paths []string, stdin io.Reader, progress fu
 // read of it before the fault is kept. Bad lines in JSON lines are left out with a warning
 // everywhere. When nothing was found at all, the error wraps ErrNoSpans.
 func (l Limits) ReadPaths(ctx context.Context, paths []string, stdin io.Reader, progress func(Progress)) (Input, error) {
-	r := &reader{ctx: ctx, limits: l.withDefaults(), progress: progress, index: make(map[string]int)}
+	l = l.withDefaults()
+	r := &reader{ctx: ctx, limits: l, progress: progress, gathered: newGatherer(l)}
 	r.decoder = newDecoder(r.add)
-	r.decoder.chunk = 1024
+	r.pipeline = newPipeline(l.Workers, r.take)
+	defer r.pipeline.close()
 	files, err := r.list(paths)
 	if err != nil {
 		return Input{}, err
@@ -165,7 +177,12 @@ type reader struct {
 	at       Progress
 	reported int64 // bytes at the last report
 	decoder  *decoder
-	index    map[string]int // trace ID to its place in input.Traces
+	pipeline *pipeline
+	gathered *gatherer
+	chunk    []trace.Span // decoded and not yet gathered
+	counts   counts       // of what the pipeline decoded
+	spans    int          // so far
+	fault    error        // of the pipeline in this file
 	input    Input
 	unsaid   int // warnings beyond the most that are kept
 }
@@ -183,7 +200,7 @@ func (r *reader) warn(format string, args ...any) {
 func (r *reader) report() {
 	r.reported = r.at.Bytes
 	if r.progress != nil {
-		r.at.Spans = r.input.Stats.Spans
+		r.at.Spans = r.spans
 		r.progress(r.at)
 	}
 }
@@ -206,23 +223,53 @@ func (c countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// add puts a span into its trace.
+// chunkSpans is how many spans are gathered at a time.
+const chunkSpans = 512
+
+// add takes a span of the reader's own decoder.
 func (r *reader) add(s trace.Span) {
-	if r.input.Stats.Spans >= r.limits.Spans {
-		r.input.Stats.DroppedSpans++
+	if r.chunk == nil {
+		r.chunk = make([]trace.Span, 0, chunkSpans)
+	}
+	r.chunk = append(r.chunk, s)
+	r.spans++
+	if len(r.chunk) == chunkSpans {
+		r.gather()
+	}
+}
+
+func (r *reader) gather() {
+	r.gathered.add(r.chunk, r.decoder.size)
+	r.chunk, r.decoder.size = nil, 0
+}
+
+// take takes a batch from the pipeline, unless the file was faulty before it.
+func (r *reader) take(b *batch) {
+	if r.fault != nil {
 		return
 	}
-	r.input.Stats.Spans++
-	i, ok := r.index[s.TraceID]
-	if !ok {
-		i = len(r.input.Traces)
-		r.index[s.TraceID] = i
-		r.input.Traces = append(r.input.Traces, trace.Trace{ID: s.TraceID})
-	}
-	t := &r.input.Traces[i]
-	s.TraceID = t.ID
-	t.Spans = append(t.Spans, s)
+	r.gather()
+	r.gathered.add(b.spans, b.bytes)
+	r.spans += len(b.spans)
+	r.counts.Invalid += b.counts.Invalid
+	r.counts.CutText += b.counts.CutText
+	r.fault = b.err
 }
+
+// whole reads one file to its end, or to its first fault.
+func (r *reader) whole(from io.Reader, f file) error {
+	r.fault = nil
+	err := r.stream(countingReader{r, from}, f)
+	r.pipeline.flush()
+	r.gather()
+	r.decoder.drop(mark{})
+	if r.fault != nil {
+		return r.fault
+	}
+	return err
+}
+
+func (r *reader) invalid() int { return r.decoder.counts.Invalid + r.counts.Invalid }
 
 // read reads one file.
 func (r *reader) read(f file, stdin io.Reader) error {
@@ -238,11 +285,9 @@ func (r *reader) read(f file, stdin io.Reader) error {
 	if from == nil {
 		return errors.New("there is no standard input")
 	}
-	before := r.input.Stats.Spans + r.input.Stats.DroppedSpans
-	invalid := r.decoder.counts.Invalid
-	err := r.stream(countingReader{r, from}, f)
-	r.decoder.drop(mark{})
-	found := r.input.Stats.Spans + r.input.Stats.DroppedSpans - before
+	before, invalid := r.spans, r.invalid()
+	err := r.whole(from, f)
+	found := r.spans - before
 	if found > 0 {
 		r.input.Stats.Files++
 	}
@@ -253,7 +298,7 @@ func (r *reader) read(f file, stdin io.Reader) error {
 		return err
 	}
 	if found == 0 {
-		if invalid = r.decoder.counts.Invalid - invalid; invalid > 0 {
+		if invalid = r.invalid() - invalid; invalid > 0 {
 			if invalid == 1 {
 				return fmt.Errorf("%w: 1 span has no trace ID, no span ID or no readable times", ErrNoSpans)
 			}
@@ -264,22 +309,22 @@ func (r *reader) read(f file, stdin io.Reader) error {
 	return nil
 }
 
-// finish removes duplicates and closes the accounts.
+// finish closes the accounts.
 func (r *reader) finish(paths []string) (Input, error) {
 	in := &r.input
-	in.Stats.InvalidSpans = r.decoder.counts.Invalid
-	in.Stats.CutValues = r.decoder.counts.CutText
+	in.Stats.InvalidSpans = r.invalid()
+	in.Stats.CutValues = r.decoder.counts.CutText + r.counts.CutText
+	in.Traces = r.gathered.finish(r.limits.Workers)
 	in.Stats.Traces = len(in.Traces)
-	var seen map[string]int
-	for i := range in.Traces {
-		var dropped int
-		if seen, dropped = dedupe(&in.Traces[i], seen); dropped > 0 {
-			in.Stats.DuplicateSpans += dropped
-			in.Stats.Spans -= dropped
-		}
+	d := r.gathered.dropped
+	in.Stats.DroppedSpans = int(d.Spans + d.LateSpans + d.TraceSpans)
+	in.Stats.SampledTraces = int(d.Traces)
+	in.Stats.Spans = r.spans - in.Stats.DroppedSpans
+	if d.Traces > 0 {
+		r.warn("the input takes more than %d MiB: %d of %d traces are kept, the slow and the failed before the others, and each stands for those like it that are not", r.limits.Bytes>>20, in.Stats.Traces, in.Stats.Traces+int(d.Traces))
 	}
-	if in.Stats.DroppedSpans > 0 {
-		r.warn("%d spans beyond the first %d were dropped", in.Stats.DroppedSpans, r.limits.Spans)
+	if d.TraceSpans > 0 {
+		r.warn("%d spans of traces that are too long were dropped", d.TraceSpans)
 	}
 	if in.Stats.InvalidSpans > 0 {
 		r.warn("%d spans without trace ID, span ID or readable times were left out", in.Stats.InvalidSpans)
@@ -296,34 +341,6 @@ func (r *reader) finish(paths []string) (Input, error) {
 		return Input{}, fmt.Errorf("ingest: %w in %q: %s", ErrNoSpans, paths, in.Warnings[0])
 	}
 	return Input{}, fmt.Errorf("ingest: %w in %q; %s", ErrNoSpans, paths, accepted)
-}
-
-// dedupe removes spans that were exported twice: equal in all that places them. Spans
-// that share an ID and differ are kept, for the diagnosis to judge. seen is scratch.
-func dedupe(t *trace.Trace, seen map[string]int) (map[string]int, int) {
-	if seen == nil || len(seen) > 4096 {
-		seen = make(map[string]int, len(t.Spans))
-	}
-	clear(seen)
-	kept := t.Spans[:0]
-	for _, s := range t.Spans {
-		i, ok := seen[s.ID]
-		if ok && same(&kept[i], &s) {
-			continue
-		}
-		if !ok {
-			seen[s.ID] = len(kept)
-		}
-		kept = append(kept, s)
-	}
-	dropped := len(t.Spans) - len(kept)
-	clear(t.Spans[len(kept):])
-	t.Spans = kept
-	return seen, dropped
-}
-
-func same(a, b *trace.Span) bool {
-	return a.Start == b.Start && a.End == b.End && a.Kind == b.Kind && a.Parent == b.Parent && a.Service == b.Service && a.Name == b.Name
 }
 
 // looksLikeText reports whether a file that starts with b may be text: it holds no control

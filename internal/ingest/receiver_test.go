@@ -80,7 +80,7 @@ func TestHTTPTakesBothEncodingsInEveryCompression(t *testing.T) {
 		{mediaJSON, "gzip", gzipped(t, []byte(otlpJSON))},
 	} {
 		var s sink
-		w := post(t, NewReceiver(s.take).HTTP(), c.media, c.coding, c.body)
+		w := post(t, NewReceiver(Sinks{Spans: s.take}).HTTP(), c.media, c.coding, c.body)
 		if w.Code != http.StatusOK || len(s.spans) != 2 {
 			t.Errorf("%s %s: %d %s, %d spans", c.media, c.coding, w.Code, w.Body, len(s.spans))
 		}
@@ -119,7 +119,7 @@ func TestRejectedSpansAreAPartialSuccess(t *testing.T) {
 		mediaJSON:  strings.Replace(otlpJSON, `"spans":[`, `"spans":[{"traceId":"without span ID"},`, 1),
 	} {
 		s := sink{rejects: 1}
-		w := post(t, NewReceiver(s.take).HTTP(), media, "", []byte(body))
+		w := post(t, NewReceiver(Sinks{Spans: s.take}).HTTP(), media, "", []byte(body))
 		want := int64(1 + strings.Count(body, "without")) // invalid ones count too
 		if got := answerOf(t, w).GetPartialSuccess(); w.Code != http.StatusOK || got.GetRejectedSpans() != want || got.GetErrorMessage() == "" {
 			t.Errorf("%s: %d %v", media, w.Code, got)
@@ -154,7 +154,7 @@ func TestHTTPRefusalsCarryAStatus(t *testing.T) {
 		"full, JSON":     {mediaJSON, "", []byte(otlpJSON), Full, 429, codes.ResourceExhausted},
 	} {
 		s := sink{rejects: c.rejects}
-		w := post(t, NewReceiver(s.take).HTTP(), c.media, c.coding, c.body)
+		w := post(t, NewReceiver(Sinks{Spans: s.take}).HTTP(), c.media, c.coding, c.body)
 		got := grpcstatus.New(codes.OK, "").Proto()
 		unmarshal(t, w, got)
 		if w.Code != c.status || codes.Code(got.Code) != c.code || got.Message == "" || len(s.spans) != 0 {
@@ -165,22 +165,22 @@ func TestHTTPRefusalsCarryAStatus(t *testing.T) {
 		}
 	}
 	w := httptest.NewRecorder()
-	NewReceiver(nil).HTTP().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/traces", nil))
+	NewReceiver(Sinks{Spans: new(sink).take}).HTTP().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/traces", nil))
 	if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "POST" {
 		t.Errorf("GET: %d %v", w.Code, w.Header())
 	}
 }
 
 func TestAReceiverWithoutFreeSlotsIsFull(t *testing.T) {
-	r := NewReceiver(new(sink).take)
-	for range maxDecoding {
+	r := NewReceiver(Sinks{Spans: new(sink).take})
+	for range maxOpen {
 		r.enter()
 	}
 	message, _ := proto.Marshal(request(t))
 	if w := post(t, r.HTTP(), mediaProto, "", message); w.Code != http.StatusTooManyRequests {
 		t.Errorf("HTTP: %d", w.Code)
 	}
-	if _, err := export(r, context.Background(), nil, nil); grpcstatus.Code(err) != codes.ResourceExhausted {
+	if _, err := r.call(context.Background(), otlpTraces, "", nil, nil); grpcstatus.Code(err) != codes.ResourceExhausted {
 		t.Errorf("gRPC: %v", err)
 	}
 	r.leave()
@@ -192,6 +192,12 @@ func TestAReceiverWithoutFreeSlotsIsFull(t *testing.T) {
 // client serves r over an in-memory connection and returns the official client.
 func client(t *testing.T, r *Receiver, options ...grpc.ServerOption) collectorpb.TraceServiceClient {
 	t.Helper()
+	return collectorpb.NewTraceServiceClient(dial(t, r, options...))
+}
+
+// dial serves r over an in-memory connection.
+func dial(t *testing.T, r *Receiver, options ...grpc.ServerOption) *grpc.ClientConn {
+	t.Helper()
 	listener := bufconn.Listen(1 << 20)
 	server := r.GRPC(options...)
 	go func() { _ = server.Serve(listener) }()
@@ -202,12 +208,12 @@ func client(t *testing.T, r *Receiver, options ...grpc.ServerOption) collectorpb
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(); server.Stop() })
-	return collectorpb.NewTraceServiceClient(conn)
+	return conn
 }
 
 func TestGRPCTakesTheOfficialClient(t *testing.T) {
 	var s sink
-	c := client(t, NewReceiver(s.take))
+	c := client(t, NewReceiver(Sinks{Spans: s.take}))
 	for _, options := range [][]grpc.CallOption{nil, {grpc.UseCompressor(gzip.Name)}} {
 		answer, err := c.Export(t.Context(), request(t), options...)
 		if err != nil || answer.GetPartialSuccess() != nil {
@@ -221,7 +227,7 @@ func TestGRPCTakesTheOfficialClient(t *testing.T) {
 
 func TestGRPCSaysWhatItDoesNotTake(t *testing.T) {
 	s := sink{rejects: 2}
-	c := client(t, NewReceiver(s.take))
+	c := client(t, NewReceiver(Sinks{Spans: s.take}))
 	if answer, err := c.Export(t.Context(), request(t)); err != nil || answer.GetPartialSuccess().GetRejectedSpans() != 2 {
 		t.Errorf("%v %v", answer, err)
 	}
@@ -241,7 +247,7 @@ func TestGRPCSaysWhatItDoesNotTake(t *testing.T) {
 func TestGRPCInterceptorsSeeTheCall(t *testing.T) {
 	var s sink
 	method := ""
-	c := client(t, NewReceiver(s.take), grpc.UnaryInterceptor(func(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	c := client(t, NewReceiver(Sinks{Spans: s.take}), grpc.UnaryInterceptor(func(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		method = info.FullMethod
 		return next(ctx, request)
 	}))

@@ -22,6 +22,7 @@ var hostKeys = [...]string{"host.id", "host.name", "k8s.pod.uid", "k8s.pod.name"
 type counts struct {
 	Invalid int // spans without IDs or readable times
 	CutText int // attributes or values dropped or shortened
+	Excess  int // spans, log records or points beyond decoder.most
 }
 
 // resource is what the spans of one process have in common.
@@ -29,6 +30,8 @@ type resource struct {
 	service    string
 	host       string
 	attributes []trace.Attribute
+	keys       uint64 // see keyBits
+	bytes      int64  // of the attributes, as spanBytes has it
 }
 
 // describe takes service and host from the attributes.
@@ -69,16 +72,23 @@ type held struct {
 type decoder struct {
 	emit    func(trace.Span)
 	counts  counts
-	chunk   int // attributes allocated at a time; 0 = as many as a span has
-	arena   []trace.Attribute
+	most    int               // spans, log records or points taken of one message; 0 = all
+	taken   int               // of them
+	size    int64             // estimated memory of the spans emitted; see spanBytes
+	arena   []trace.Attribute // of the spans emitted, and of the one being decoded
 	held    []held
 	pool    []trace.Attribute // attributes of the held spans
-	names   interner
+	texts   interner
+	ids     identifiers
+	shapes  [maxShapes]shape
+	shape   *shape // of the span being decoded
 	scratch []byte // for attribute values
 }
 
 func newDecoder(emit func(trace.Span)) *decoder {
-	return &decoder{emit: emit, names: interner{seed: maphash.MakeSeed()}}
+	d := &decoder{emit: emit, texts: interner{seed: maphash.MakeSeed()}}
+	d.shape = &d.shapes[0]
+	return d
 }
 
 // decoders spares every live message the memory of an interner.
@@ -86,8 +96,19 @@ var decoders = sync.Pool{New: func() any { return newDecoder(nil) }}
 
 func borrow(emit func(trace.Span)) *decoder {
 	d := decoders.Get().(*decoder)
-	d.emit, d.counts = emit, counts{}
+	d.emit, d.counts, d.most, d.taken, d.size = emit, counts{}, 0, 0, 0
 	return d
+}
+
+// another reports whether one more span, record or point may be taken. A few bytes on the wire become some hundred in
+// memory, so that a bound on the bytes is not enough.
+func (d *decoder) another() bool {
+	if d.most > 0 && d.taken >= d.most {
+		d.counts.Excess++
+		return false
+	}
+	d.taken++
+	return true
 }
 
 func giveBack(d *decoder) {
@@ -105,7 +126,7 @@ func (d *decoder) text(b []byte) string {
 		d.counts.CutText++
 		b = shortened(b)
 	}
-	return d.names.keep(b)
+	return d.texts.keep(b)
 }
 
 // id keeps an identifier as it is spelled.
@@ -113,7 +134,7 @@ func (d *decoder) id(b []byte) string {
 	if len(b) > maxID {
 		return string(b[:maxID+1]) // too long; settle counts it
 	}
-	return d.names.keep(b)
+	return d.texts.keep(b)
 }
 
 // attributeNamed adds one to the span or resource whose first attribute stands at from in pool.
@@ -154,8 +175,12 @@ func (d *decoder) settle(h *held, r *resource) {
 	}
 	s.Service, s.Host = r.service, r.host
 	s.Attributes = d.join(d.pool[h.from:h.to], r.attributes)
+	d.size += spanBytes(s)
 	d.emit(*s)
 }
+
+// arenaSize is the attributes allocated at a time: as much as fits the allocator's largest class of small objects.
+const arenaSize = 1024
 
 // join copies own and then those of the resource whose key own has not. A span with
 // no attributes of its own shares the list of its resource.
@@ -164,25 +189,38 @@ func (d *decoder) join(own, common []trace.Attribute) []trace.Attribute {
 		return slices.Clip(common)
 	}
 	n := len(own) + len(common)
-	var list []trace.Attribute
-	if d.chunk == 0 {
-		list = make([]trace.Attribute, 0, n)
-	} else {
-		if cap(d.arena)-len(d.arena) < n {
-			d.arena = make([]trace.Attribute, 0, max(d.chunk, n))
-		}
-		list = d.arena[len(d.arena):len(d.arena):cap(d.arena)]
+	if cap(d.arena)-len(d.arena) < n {
+		d.arena = make([]trace.Attribute, 0, max(arenaSize, n))
 	}
-	list = append(list, own...)
+	from := len(d.arena)
+	d.arena = append(d.arena, own...)
 	for _, a := range common {
 		if !slices.ContainsFunc(own, func(o trace.Attribute) bool { return o.Key == a.Key }) {
-			list = append(list, a)
+			d.arena = append(d.arena, a)
 		}
 	}
-	if d.chunk != 0 {
-		d.arena = d.arena[:len(d.arena)+len(list)]
+	return slices.Clip(d.arena[from:])
+}
+
+// What memory a span takes without its texts: itself and its identifiers, and an attribute's two strings. Keys of a
+// usual length are taken as shared.
+const (
+	spanFixed      = 224
+	attributeFixed = 32
+	usualKey       = 40
+)
+
+// spanBytes estimates the memory of a span.
+func spanBytes(s *trace.Span) int64 {
+	return spanFixed + int64(len(s.Name)) + attributeBytes(s.Attributes)
+}
+
+func attributeBytes(list []trace.Attribute) int64 {
+	n := 0
+	for i := range list {
+		n += attributeFixed + len(list[i].Value) + max(len(list[i].Key)-usualKey, 0)
 	}
-	return slices.Clip(list)
+	return int64(n)
 }
 
 // takeAttributes removes and returns the attributes added since from.
@@ -214,25 +252,4 @@ func zeros(id string) bool {
 		}
 	}
 	return true
-}
-
-// An interner makes equal strings share their memory. It is a direct-mapped cache: a
-// string may push out another, so its size is fixed whatever the input holds.
-type interner struct {
-	seed  maphash.Seed
-	slots [8192]string
-}
-
-func (n *interner) keep(b []byte) string {
-	if len(b) == 0 {
-		return ""
-	}
-	if len(b) > 128 {
-		return string(b) // long texts seldom come again
-	}
-	slot := &n.slots[maphash.Bytes(n.seed, b)%uint64(len(n.slots))]
-	if *slot != string(b) {
-		*slot = string(b)
-	}
-	return *slot
 }

@@ -168,12 +168,11 @@ type wire struct {
 	*reader
 	in     *bufio.Reader
 	offset int64
-	buf    bytes.Buffer
 	zstd   *zstd.Decoder
 }
 
-// fault says where a stream is broken.
-func (w *wire) fault(at int64, err error) error {
+// place says where a stream is broken.
+func (w *wire) place(at int64, err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errors.New("the input ends inside a message: it is cut")
 	}
@@ -208,15 +207,25 @@ func (w *wire) varint() (int64, error) {
 	return 0, errors.New("a number is longer than 63 bits")
 }
 
-// message reads n bytes. The buffer grows with what is there, not with what n claims.
-func (w *wire) message(n int64) ([]byte, error) {
+// message reads n bytes, which stood after their length, to the pipeline. Its buffer grows with what is there, not with
+// what n claims.
+func (w *wire) message(n, at int64, whole bool) error {
 	if n > w.limits.MessageBytes {
-		return nil, fmt.Errorf("a message of %d bytes is longer than the limit of %d", n, w.limits.MessageBytes)
+		return fmt.Errorf("a message of %d bytes is longer than the limit of %d", n, w.limits.MessageBytes)
 	}
-	w.buf.Reset()
-	got, err := io.CopyN(&w.buf, w.in, n)
+	b := w.pipeline.open()
+	from := b.data.Len()
+	got, err := io.CopyN(&b.data, w.in, n)
 	w.offset += got
-	return w.buf.Bytes(), err
+	if err == nil && whole && bytes.HasPrefix(b.data.Bytes()[from:], zstdMagic) {
+		err = w.decompress(b, from)
+	}
+	if err != nil {
+		b.data.Truncate(from)
+		return err
+	}
+	w.pipeline.message(at, whole)
+	return w.fault
 }
 
 // single decodes one message, one ResourceSpans at a time.
@@ -228,16 +237,16 @@ func (w *wire) single() error {
 			return nil
 		}
 		if err != nil {
-			return w.fault(at, err)
+			return w.place(at, err)
 		}
-		if err := w.field(tag); err != nil {
-			return w.fault(at, err)
+		if err := w.field(tag, at); err != nil {
+			return w.place(at, err)
 		}
 	}
 }
 
 // field takes the field after its tag.
-func (w *wire) field(tag int64) error {
+func (w *wire) field(tag, at int64) error {
 	size := int64(0)
 	var err error
 	switch {
@@ -265,11 +274,7 @@ func (w *wire) field(tag int64) error {
 		w.offset += n
 		return err
 	}
-	message, err := w.message(size)
-	if err != nil {
-		return err
-	}
-	return w.decoder.resourceSpans(message)
+	return w.message(size, at, false)
 }
 
 // prefixed decodes messages that stand after their lengths.
@@ -281,38 +286,28 @@ func (w *wire) prefixed(length func() (int64, error)) error {
 			return nil
 		}
 		if err != nil {
-			return w.fault(at, err)
+			return w.place(at, err)
 		}
-		message, err := w.message(n)
-		if err == nil && bytes.HasPrefix(message, zstdMagic) {
-			message, err = w.decompress(message)
-		}
-		if err != nil {
-			return w.fault(at, err)
-		}
-		if firstByte(message) == '{' && looksLikeText(message) {
-			err = w.decoder.otlpJSON(message)
-		} else {
-			err = w.decoder.otlp(message)
-		}
-		if err != nil {
-			return w.fault(at, err)
+		if err := w.message(n, at, true); err != nil {
+			return w.place(at, err)
 		}
 	}
 }
 
 // decompress unpacks a message that the Collector's file exporter compressed by itself.
-func (w *wire) decompress(message []byte) ([]byte, error) {
+func (w *wire) decompress(b *batch, from int) error {
 	if w.zstd == nil {
 		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(w.limits.MessageBytes)))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		w.zstd = z
 	}
-	plain, err := w.zstd.DecodeAll(message, nil)
+	plain, err := w.zstd.DecodeAll(b.data.Bytes()[from:], nil)
 	if err != nil {
-		return nil, layerError("zstd", err)
+		return layerError("zstd", err)
 	}
-	return plain, nil
+	b.data.Truncate(from)
+	b.data.Write(plain)
+	return nil
 }

@@ -72,9 +72,9 @@ func (j *document) zipkinMember(z *zipkinSpan, m mark, key []byte) {
 	}
 }
 
-func (j *document) zipkinPeer(m mark, key, value string) {
+func (d *decoder) zipkinPeer(m mark, key, value string) {
 	if value != "" {
-		j.attributeNamed(m.pool, key, []byte(value))
+		d.attributeNamed(m.pool, key, []byte(value))
 	}
 }
 

@@ -13,28 +13,6 @@ import (
 	"github.com/longpole/longpole/internal/evidence"
 )
 
-// PostgresStatement is what a database says of one statement.
-type PostgresStatement struct {
-	Text       string                    `json:"text"`         // as it was planned: place holders of drivers are $n
-	Generic    bool                      `json:"generic_plan"` // planned for unknown values; with known ones the plan may be another
-	Plan       *evidence.Plan            `json:"plan,omitempty"`
-	Matches    []evidence.Match          `json:"matches,omitempty"` // in pg_stat_statements
-	Stats      []evidence.StatementStat  `json:"stats,omitempty"`   // of the matches, since the statistics began; one for each user
-	SeqScans   []evidence.SeqScan        `json:"seq_scans,omitempty"`
-	Indexes    []evidence.IndexCandidate `json:"index_candidates,omitempty"`
-	Tables     []evidence.Table          `json:"tables,omitempty"`
-	Rows       *RowEstimate              `json:"rows,omitempty"`
-	Confidence float64                   `json:"confidence"` // 0..1, that all this is about the span's statement
-	Gaps       []evidence.Gap            `json:"gaps,omitempty"`
-}
-
-// RowEstimate compares what the planner expects of the whole statement with what it gave on average.
-type RowEstimate struct {
-	Estimated float64 `json:"estimated"`
-	Observed  float64 `json:"observed"` // rows per call of pg_stat_statements, over all values and all time
-	Factor    float64 `json:"factor"`   // how far they are apart, 1 and up
-}
-
 // smallTable is the number of rows below which an index does not pay.
 const smallTable = 500
 
@@ -44,7 +22,7 @@ const smallTable = 500
 //
 // Planning runs no part of the statement, but the planner itself may call functions that are marked immutable or stable with constant
 // arguments, as it does for every client.
-func (p *Postgres) Statement(ctx context.Context, sql string) (out PostgresStatement, err error) {
+func (p *Postgres) Statement(ctx context.Context, sql string) (out evidence.PostgresStatement, err error) {
 	s, err := evidence.ParseStatement(sql)
 	if err != nil {
 		return out, err
@@ -136,7 +114,7 @@ func (x explainer) explain(ctx context.Context) (plan *evidence.Plan, err error)
 }
 
 // plan explains the statement; what the server refuses for the statement's own sake is a Gap.
-func (x explainer) plan(ctx context.Context, out *PostgresStatement) error {
+func (x explainer) plan(ctx context.Context, out *evidence.PostgresStatement) error {
 	plan, err := x.explain(ctx)
 	switch why := refused(err); {
 	case err == nil:
@@ -181,7 +159,7 @@ func refused(err error) string {
 }
 
 // match finds the statement's statistics: by the id that the server gives, else by its text.
-func (x explainer) match(ctx context.Context, sql string, out *PostgresStatement) error {
+func (x explainer) match(ctx context.Context, sql string, out *evidence.PostgresStatement) error {
 	if x.p.facts.Statements == "" {
 		out.Gaps = append(out.Gaps, evidence.Gap{What: "statistics of the statement", Why: "pg_stat_statements is not installed in this database"})
 		return nil
@@ -220,7 +198,7 @@ func (x explainer) match(ctx context.Context, sql string, out *PostgresStatement
 	if len(out.Matches) == 0 && len(list.Gaps) == 0 {
 		out.Gaps = append(out.Gaps, evidence.Gap{What: "statistics of the statement", Why: "pg_stat_statements holds none with this text: it has not run to its end since, or was pushed out"})
 	}
-	out.estimate()
+	out.Estimate()
 	return nil
 }
 
@@ -239,21 +217,6 @@ func (x explainer) allTexts(ctx context.Context, list []evidence.StatementStat) 
 	return list, err
 }
 
-// estimate compares the rows of the plan with those of the statistics.
-func (out *PostgresStatement) estimate() {
-	var calls, rows float64
-	for _, s := range out.Stats {
-		calls += s.Calls
-		rows += s.Rows
-	}
-	if out.Plan == nil || calls == 0 {
-		return
-	}
-	e := RowEstimate{Estimated: out.Plan.Result(), Observed: rows / calls}
-	e.Factor = evidence.Factor(e.Estimated, e.Observed)
-	out.Rows = &e
-}
-
 const tablesSQL = `select n.nspname::text, c.relname::text, c.reltuples::float8, coalesce(s.n_live_tup, 0)::float8, coalesce(s.n_dead_tup, 0)::float8,
 	coalesce(s.n_mod_since_analyze, 0)::float8, greatest(s.last_analyze, s.last_autoanalyze), greatest(s.last_vacuum, s.last_autovacuum),
 	coalesce(s.seq_scan, 0)::float8, coalesce(s.seq_tup_read, 0)::float8, coalesce(s.idx_scan, 0)::float8,
@@ -265,7 +228,7 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace left join pg_stat_
 where (n.nspname::text, c.relname::text) in (select * from unnest($1::text[], $2::text[])) order by 1, 2`
 
 // tables reads the statistics of the plan's tables.
-func (x explainer) tables(ctx context.Context, out *PostgresStatement) error {
+func (x explainer) tables(ctx context.Context, out *evidence.PostgresStatement) error {
 	const most = 100
 	var schemas, names []string
 	for n := range out.Plan.All() {
@@ -306,7 +269,7 @@ func table(r pgx.Rows) (t evidence.Table, err error) {
 }
 
 // indexes asks hypopg what each candidate would do.
-func (x explainer) indexes(ctx context.Context, out *PostgresStatement) error {
+func (x explainer) indexes(ctx context.Context, out *evidence.PostgresStatement) error {
 	small := map[string]bool{}
 	for _, t := range out.Tables {
 		if max(t.Rows, t.Live) < smallTable {

@@ -37,6 +37,7 @@ func gunzip(data []byte, limit int64) ([]byte, error) {
 // defaults given at each field.
 type MetricsConfig struct {
 	Service string            `yaml:"service"`   // name in the traces
+	Instance string           `yaml:"instance"`  // its host, pod or instance ID in the traces; default not told
 	URLs    []string          `yaml:"urls"`      // one or several pages, read as one; each in the Prometheus text format or OpenMetrics
 	Match   map[string]string `yaml:"match"`     // labels that a sample must have, where it has such a label: those of one container on a page of many, as container: shop; up to 8
 	Timeout time.Duration     `yaml:"timeout"`   // of all of them; 10ms..1m; default 5s

@@ -15,6 +15,7 @@ import (
 
 // PostgresConfig bounds what is asked of a PostgreSQL server (13 or later). The zero value means the defaults given at each field.
 type PostgresConfig struct {
+	Name          string        `yaml:"name"`           // what reports call it; default host:port/database of the DSN
 	DSN           string        `yaml:"dsn"`            // for DialPostgres: postgres://user@host:port/database; the standard PG variables fill what it leaves out
 	SearchPath    string        `yaml:"search_path"`    // of the application, so that its statements name the same tables; default that of the user
 	Timeout       time.Duration `yaml:"timeout"`        // of one look, connecting too; 100ms..1m; default 5s
@@ -77,7 +78,7 @@ type Postgres struct {
 
 	turn  chan struct{} // held by the look that uses conn
 	conn  *pgx.Conn
-	facts PostgresFacts
+	facts evidence.PostgresServer
 }
 
 // NewPostgres makes a collector; nothing is dialled before the first look.
@@ -109,23 +110,6 @@ func (p *Postgres) drop() {
 	p.conn = nil
 }
 
-// PostgresFacts is what the server and the user of the probe are.
-type PostgresFacts struct {
-	Version      int            `json:"version"` // as server_version_num: 150018
-	User         string         `json:"user"`
-	Database     string         `json:"database"`
-	DatabaseOID  uint32         `json:"database_oid"`
-	ReadAllStats bool           `json:"read_all_stats"` // the user sees what others do: pg_monitor, pg_read_all_stats or superuser
-	Replica      bool           `json:"replica"`
-	MaxConns     int            `json:"max_connections"`
-	Reserved     int            `json:"reserved_connections"`
-	QueryChars   int            `json:"track_activity_query_size"`
-	IOTiming     bool           `json:"track_io_timing"`
-	Statements   string         `json:"pg_stat_statements_schema,omitempty"` // "" = not installed in this database
-	Hypopg       string         `json:"hypopg_schema,omitempty"`
-	Gaps         []evidence.Gap `json:"gaps,omitempty"` // what this user and this server cannot show, and how they could
-}
-
 const factsSQL = `select current_setting('server_version_num')::int, current_user::text, current_database()::text,
 	(select oid from pg_database where datname = current_database()),
 	pg_has_role(current_user, 'pg_read_all_stats', 'usage'), pg_is_in_recovery(), current_setting('max_connections')::int,
@@ -134,7 +118,7 @@ const factsSQL = `select current_setting('server_version_num')::int, current_use
 	coalesce((select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'), ''),
 	coalesce((select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'hypopg'), '')`
 
-func readFacts(ctx context.Context, tx pgx.Tx) (f PostgresFacts, err error) {
+func readFacts(ctx context.Context, tx pgx.Tx) (f evidence.PostgresServer, err error) {
 	err = tx.QueryRow(ctx, factsSQL, pgx.QueryExecModeExec).Scan(&f.Version, &f.User, &f.Database, &f.DatabaseOID, &f.ReadAllStats, &f.Replica, &f.MaxConns,
 		&f.Reserved, &f.QueryChars, &f.IOTiming, &f.Statements, &f.Hypopg)
 	gap := func(missing bool, what, why string) {
@@ -151,7 +135,7 @@ func readFacts(ctx context.Context, tx pgx.Tx) (f PostgresFacts, err error) {
 }
 
 // Facts reads what the server and the user of the probe are; asked again each time.
-func (p *Postgres) Facts(ctx context.Context) (f PostgresFacts, err error) {
+func (p *Postgres) Facts(ctx context.Context) (f evidence.PostgresServer, err error) {
 	err = p.look(ctx, "facts", func(ctx context.Context) error {
 		return p.read(ctx, func(tx pgx.Tx) error {
 			f, err = readFacts(ctx, tx)

@@ -32,7 +32,10 @@ const (
 // ProfilesConfig is where a process shows its profiles. URL is mandatory; the rest has the defaults given at each field.
 type ProfilesConfig struct {
 	Service string        `yaml:"service"`   // name in the traces
+	Instance string       `yaml:"instance"`  // its host, pod or instance ID in the traces; default not told
 	URL     string        `yaml:"url"`       // of net/http/pprof: http://host:port/debug/pprof
+	Kinds   []string      `yaml:"kinds"`     // cpu, heap, allocs, mutex, block, goroutine; default cpu, mutex, block
+	Healthy string        `yaml:"healthy"`   // file of a CPU profile of healthy times to compare with; default none
 	Seconds int           `yaml:"seconds"`   // of a CPU profile; 1..60; default 10
 	Timeout time.Duration `yaml:"timeout"`   // of a fetch, beyond Seconds; 100ms..1m; default 10s
 	MaxSize int64         `yaml:"max_bytes"` // of a profile as sent, and of sixteen times as much unpacked; 64KiB..64MiB; default 8MiB
@@ -41,6 +44,9 @@ type ProfilesConfig struct {
 
 // WithDefaults fills what is zero.
 func (c ProfilesConfig) WithDefaults() ProfilesConfig {
+	if len(c.Kinds) == 0 {
+		c.Kinds = []string{"cpu", "mutex", "block"}
+	}
 	setDefault(&c.Seconds, 10)
 	setDefault(&c.Timeout, 10*time.Second)
 	setDefault(&c.MaxSize, 8<<20)
@@ -54,6 +60,10 @@ func (c ProfilesConfig) WithDefaults() ProfilesConfig {
 func (c ProfilesConfig) Validate() error {
 	var f setting.Faults
 	checkURL(&f, c.URL)
+	for i, k := range c.Kinds {
+		_, ok := kinds[k]
+		f.Check(ok, fmt.Sprintf("kinds[%d]", i), k, strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))
+	}
 	within(&f, "seconds", c.Seconds, 1, 60, "1..60")
 	within(&f, "timeout", c.Timeout, 100*time.Millisecond, time.Minute, "100ms..1m")
 	within(&f, "max_bytes", c.MaxSize, 64<<10, 64<<20, "64KiB..64MiB")

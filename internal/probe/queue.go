@@ -14,6 +14,7 @@ import (
 
 // QueueConfig bounds what is asked of a JetStream server. The zero value means the defaults given at each field.
 type QueueConfig struct {
+	URL       string        `yaml:"url"`       // nats://user:password@host:port; several, separated by commas, are one cluster
 	Subject   string        `yaml:"subject"`   // only streams that take this subject; "" = all
 	Timeout   time.Duration `yaml:"timeout"`   // of one look; 10ms..1m; default 5s
 	Streams   int           `yaml:"streams"`   // read at most; 1..1000; default 100

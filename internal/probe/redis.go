@@ -14,9 +14,13 @@ import (
 
 // RedisConfig bounds what is asked of one Redis server (6 or later, Valkey too). The zero value means the defaults given at each field.
 type RedisConfig struct {
-	Timeout time.Duration `yaml:"timeout"` // of one look; 10ms..1m; default 1s
-	Slow    int           `yaml:"slow"`    // entries of SLOWLOG read; 1..1000; default 128
-	Budget  Budget        `yaml:"budget"`
+	Name     string        `yaml:"name"`     // what reports call it; default the address
+	Address  string        `yaml:"address"`  // host:port
+	Username string        `yaml:"username"` // default none
+	Password string        `yaml:"password"` // default none; ${NAME} is not replaced
+	Timeout  time.Duration `yaml:"timeout"`  // of one look; 10ms..1m; default 1s
+	Slow     int           `yaml:"slow"`     // entries of SLOWLOG read; 1..1000; default 128
+	Budget   Budget        `yaml:"budget"`
 }
 
 // WithDefaults fills what is zero.

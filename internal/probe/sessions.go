@@ -8,14 +8,6 @@ import (
 	"github.com/longpole/longpole/internal/evidence"
 )
 
-// PostgresSessions is who is connected to a server, and who waits for whom.
-type PostgresSessions struct {
-	Facts    PostgresFacts        `json:"facts"`
-	Sessions evidence.Sessions    `json:"sessions"`
-	Chains   []evidence.LockChain `json:"chains,omitempty"`
-	Gaps     []evidence.Gap       `json:"gaps,omitempty"`
-}
-
 // The type of other users' sessions is hidden from those who are not pg_monitor; a session with a database and a user is a client's.
 const sessionsSQL = `with locks as materialized (
 	select pid, locktype, mode, granted, relation, database, %waitstart% as waitstart from pg_locks where not granted or locktype = 'tuple')
@@ -39,7 +31,7 @@ union all select 'database ' || d.datname, d.datconnlimit, count(a.pid)::int fro
 
 // Sessions reads who is connected and who waits for whom. It asks even a server under load, once within Budget.MinInterval: this is when
 // it matters. A server without a free connection gives Sessions.Refused and no error. Our own session is left out.
-func (p *Postgres) Sessions(ctx context.Context) (out PostgresSessions, err error) {
+func (p *Postgres) Sessions(ctx context.Context) (out evidence.PostgresSessions, err error) {
 	err = p.look(ctx, "sessions", func(ctx context.Context) error {
 		return p.read(ctx, func(tx pgx.Tx) error {
 			out.Facts = p.facts
@@ -71,7 +63,7 @@ func (p *Postgres) Sessions(ctx context.Context) (out PostgresSessions, err erro
 	return out, err
 }
 
-func sessionGaps(f PostgresFacts, cut bool) []evidence.Gap {
+func sessionGaps(f evidence.PostgresServer, cut bool) []evidence.Gap {
 	gaps := []evidence.Gap{{What: "pools", Why: "the server sees connections, not who waits in a client's pool for one; see the metrics of the client"}}
 	if !f.ReadAllStats {
 		gaps = append(gaps, evidence.Gap{What: "states and queries of other users", Why: "the user " + f.User + " is not pg_monitor; who blocks whom is told all the same"})

@@ -111,18 +111,6 @@ func (p *Postgres) texts(ctx context.Context, tx pgx.Tx, ids []int64, limit int)
 	return out, err
 }
 
-// PostgresIndexes is what the indexes of a database do.
-type PostgresIndexes struct {
-	Since       time.Time             `json:"since"` // of the statistics; zero = since the database was made
-	Count       int                   `json:"count"`
-	Unused      []evidence.Index      `json:"unused,omitempty"`
-	Duplicates  []evidence.Duplicate  `json:"duplicates,omitempty"`
-	Invalid     []evidence.Index      `json:"invalid,omitempty"`
-	ForeignKeys []evidence.ForeignKey `json:"foreign_keys_without_index,omitempty"`
-	Gaps        []evidence.Gap        `json:"gaps,omitempty"`
-	Replica     bool                  `json:"replica,omitempty"`
-}
-
 // pg_get_indexdef waits for those who hold the table, so it is asked only for expressions.
 const indexesSQL = `with columns as (
 	select i.indexrelid, k, k > i.indnkeyatts as include, case when i.indkey[k-1] = 0 then pg_get_indexdef(i.indexrelid, k, true) else quote_ident(a.attname) end as col,
@@ -147,7 +135,7 @@ where k.contype = 'f' and k.conparentid = 0 and not exists (select from pg_index
 
 // Indexes reads which indexes nobody uses, which are needless, which are broken, and which foreign keys have none. Sizes are those of the
 // last VACUUM or ANALYZE, so that no table is opened.
-func (p *Postgres) Indexes(ctx context.Context) (out PostgresIndexes, err error) {
+func (p *Postgres) Indexes(ctx context.Context) (out evidence.PostgresIndexes, err error) {
 	const limit = 20_000
 	err = p.look(ctx, "indexes", func(ctx context.Context) error {
 		return p.read(ctx, func(tx pgx.Tx) error {
@@ -176,14 +164,14 @@ func (p *Postgres) Indexes(ctx context.Context) (out PostgresIndexes, err error)
 			if since != nil {
 				out.Since = *since
 			}
-			out.sort(list, cut, p.facts.Replica)
+			sortIndexes(&out, list, cut, p.facts.Replica)
 			return nil
 		})
 	})
 	return out, err
 }
 
-func (x *PostgresIndexes) sort(list []evidence.Index, cut, replica bool) {
+func sortIndexes(x *evidence.PostgresIndexes, list []evidence.Index, cut, replica bool) {
 	x.Count, x.Replica = len(list), replica
 	x.Unused, x.Duplicates = evidence.UnusedIndexes(list), evidence.DuplicateIndexes(list)
 	for _, i := range list {

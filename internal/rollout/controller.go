@@ -16,6 +16,7 @@ import (
 
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/conf"
+	"github.com/longpole/longpole/internal/staging"
 )
 
 // Errors of a Controller, for errors.Is.
@@ -28,6 +29,8 @@ var (
 	ErrState   = errors.New("rollout: it is not in the state for that")
 	ErrBlocked = errors.New("rollout: nothing may be tried on the route now")
 	ErrJournal = errors.New("rollout: the journal cannot be written")
+	// ErrUnverified is a change that another environment must have verified first.
+	ErrUnverified = errors.New("rollout: the change was not verified")
 )
 
 const (
@@ -57,27 +60,33 @@ type Status struct {
 	Goal    string `json:"goal"`
 	Target  string `json:"target"`
 	// SliceMS, WarmupMS and MaxDurationMS are the pace.
-	SliceMS       float64         `json:"slice_ms"`
-	WarmupMS      float64         `json:"warmup_ms"`
-	MaxDurationMS float64         `json:"max_duration_ms"`
-	Reason        string          `json:"reason"`            // as given by who asked for it
-	Outcome       string          `json:"outcome,omitempty"` // why it ended or is ending
-	Ending        Phase           `json:"ending,omitempty"`  // the phase that follows once the Target does what it was told
-	Started       time.Time       `json:"started"`
-	Ended         time.Time       `json:"ended,omitzero"`
-	Plan          string          `json:"plan,omitempty"` // what the rollout is able to see at the traffic of its warm-up
-	Judgement     Judgement       `json:"judgement"`
-	Predicted     *Quantiles      `json:"predicted_ms,omitempty"`
-	Measured      Quantiles       `json:"measured_ms"` // of the candidate since the warm-up
-	Baseline      Quantiles       `json:"baseline_ms"` // of the cohort beside it
-	Change        json.RawMessage `json:"change,omitempty"`
-	Journal       []Event         `json:"journal"`
-	Dropped       int             `json:"journal_dropped,omitempty"` // lines in the middle that did not fit
-	Blocked       string          `json:"blocked,omitempty"`         // why it gets no more calls now, as that the route's budget of errors burns
-	Restarts      int             `json:"restarts,omitempty"`        // times that the program ended in the middle of it
-	Weights       map[string]int  `json:"weights,omitempty"`         // of the route's versions before a version was promoted
-	Undone        time.Time       `json:"undone,omitzero"`           // when a promotion was taken back
-	UndoReason    string          `json:"undo_reason,omitempty"`
+	SliceMS        float64         `json:"slice_ms"`
+	WarmupMS       float64         `json:"warmup_ms"`
+	MaxDurationMS  float64         `json:"max_duration_ms"`
+	Reason         string          `json:"reason"`            // as given by who asked for it
+	Outcome        string          `json:"outcome,omitempty"` // why it ended or is ending
+	Ending         Phase           `json:"ending,omitempty"`  // the phase that follows once the Target does what it was told
+	Started        time.Time       `json:"started"`
+	Ended          time.Time       `json:"ended,omitzero"`
+	Plan           string          `json:"plan,omitempty"` // what the rollout is able to see at the traffic of its warm-up
+	Judgement      Judgement       `json:"judgement"`
+	Predicted      *Quantiles      `json:"predicted_ms,omitempty"`
+	Measured       Quantiles       `json:"measured_ms"` // of the candidate since the warm-up
+	Baseline       Quantiles       `json:"baseline_ms"` // of the cohort beside it
+	Change         json.RawMessage `json:"change,omitempty"`
+	Journal        []Event         `json:"journal"`
+	Dropped        int             `json:"journal_dropped,omitempty"` // lines in the middle that did not fit
+	Blocked        string          `json:"blocked,omitempty"`         // why it gets no more calls now, as that the route's budget of errors burns
+	Restarts       int             `json:"restarts,omitempty"`        // times that the program ended in the middle of it
+	Weights        map[string]int  `json:"weights,omitempty"`         // of the route's versions before a version was promoted
+	Undone         time.Time       `json:"undone,omitzero"`           // when a promotion was taken back
+	UndoReason     string          `json:"undo_reason,omitempty"`
+	Hash           string          `json:"hash"`                 // of the change's content, by staging.Hash
+	Override       bool            `json:"override,omitempty"`   // it began without the record that was required
+	Weak           bool            `json:"weak,omitempty"`       // its record proves little: every step took twice the evidence
+	Hypothesis     *Hypothesis     `json:"hypothesis,omitempty"` // nil = not said
+	Holdback       float64         `json:"holdback,omitempty"`   // share of the calls that keeps the old policy after a promotion
+	AttemptsFactor float64         `json:"attempts_factor"`      // attempts per call that the candidate may make, over the baseline's
 }
 
 // Controller runs rollouts against a Target, one at a time for each route.
@@ -95,6 +104,7 @@ type Controller struct {
 	next   int
 	closed bool
 	frozen map[string]string // by route, "" = all: why nothing may be tried
+	killed map[string]Killed // by route, "" = all
 
 	unwritten atomic.Uint64
 }
@@ -105,6 +115,8 @@ type run struct {
 	id     string
 	spec   Spec
 	change json.RawMessage
+	hash   string        // of its content
+	proof  string        // that let it begin
 	ended  chan struct{} // closed when the phase is final
 	driven bool          // by a goroutine; guarded by Controller.mu
 
@@ -123,9 +135,20 @@ type run struct {
 // Options is what a Controller works with.
 type Options struct {
 	Target  Target
-	Log     *slog.Logger                       // nil = nothing is logged
-	Journal Journal                            // nil = nothing outlives the process
-	Gate    func(route string) (reason string) // says why nothing on the route may get more calls, as while its error budget burns; "" = it may. nil = always. It must not block
+	Log     *slog.Logger // nil = nothing is logged
+	Journal Journal      // nil = nothing outlives the process
+	// Verified says how another environment that must have verified the change did so; an error that wraps ErrUnverified
+	// when it did not, or when that cannot be told. nil = nothing is required. It may wait; Start waits for it.
+	Verified func(spec Spec, hash string) (Verification, error)
+	// Ended is told of each rollout that has ended, and must not call the Controller. nil = nobody is.
+	Ended func(Status)
+	Gate  func(route string) (reason string) // says why nothing on the route may get more calls, as while its error budget burns; "" = it may. nil = always. It must not block
+}
+
+// Verification is the record that lets a rollout begin.
+type Verification struct {
+	Text string // who verified it, when, and what that is worth, for the journal; "" = nothing is required
+	Weak bool   // it proves little
 }
 
 // NewController makes a Controller that does nothing before Run. What a journal holds, Restore brings back.
@@ -133,7 +156,7 @@ func NewController(o Options) *Controller {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Controller{o: o, wake: make(chan struct{}, 1), quit: make(chan struct{}), frozen: map[string]string{}}
+	return &Controller{o: o, wake: make(chan struct{}, 1), quit: make(chan struct{}), frozen: map[string]string{}, killed: map[string]Killed{}}
 }
 
 // gate says why nothing on the route may get more calls.
@@ -146,8 +169,8 @@ func (c *Controller) gate(route string) string {
 
 // Start asks for a rollout and returns its id. It errs with the faults of spec, with ErrBusy while another rollout of
 // the route is under way, with ErrStale when spec.Change.From is given and no longer in force, with ErrClosed after
-// the end of Run, with ErrBlocked while the Gate or a kill switch says so, with ErrJournal when it could not be written
-// down, or with the Target's error for an unknown route.
+// the end of Run, with ErrBlocked while the Gate or a kill switch says so, with ErrUnverified when another environment
+// must have verified the change and has not, with ErrJournal when it could not be written down, or with the Target's error for an unknown route.
 func (c *Controller) Start(spec Spec) (id string, err error) {
 	if err := spec.Validate(); err != nil {
 		return "", err
@@ -162,10 +185,15 @@ func (c *Controller) Start(spec Spec) (id string, err error) {
 	if spec.Seed == 0 {
 		spec.Seed = rand.Uint64()
 	}
+	spec, proof, err := c.verified(spec)
+	if err != nil {
+		return "", err
+	}
 	r, err := c.newRun(spec, time.Now())
 	if err != nil {
 		return "", err
 	}
+	r.proof = proof
 	if err := c.admit(r); err != nil {
 		return "", err
 	}
@@ -182,7 +210,33 @@ func (c *Controller) newRun(spec Spec, started time.Time) (*run, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rollout: describe the change: %w", err)
 	}
-	return &run{c: c, spec: spec, change: change, ended: make(chan struct{}), st: pending(spec), started: started}, nil
+	hash, err := staging.Hash(spec.Change.Route, spec.Version, spec.Change.To.Safe())
+	if err != nil {
+		return nil, err
+	}
+	return &run{c: c, spec: spec, change: change, hash: hash, ended: make(chan struct{}), st: pending(spec), started: started}, nil
+}
+
+// verified asks whether the change may begin here, and makes spec as careful as the answer demands.
+func (c *Controller) verified(spec Spec) (_ Spec, proof string, err error) {
+	if c.o.Verified == nil {
+		return spec, "", nil
+	}
+	hash, err := staging.Hash(spec.Change.Route, spec.Version, spec.Change.To.Safe())
+	if err != nil {
+		return spec, "", err
+	}
+	v, err := c.o.Verified(spec, hash)
+	switch {
+	case err != nil && spec.Override:
+		c.o.Log.Warn("rollout of a change that was not verified", "route", spec.Change.Route, "hash", hash, "reason", spec.Reason, "missing", err.Error())
+		return spec.weakened(), fmt.Sprintf("overridden, with the care that a weak record asks for: %v", err), nil
+	case err != nil:
+		return spec, "", err
+	case v.Weak:
+		spec = spec.weakened()
+	}
+	return spec, v.Text, nil
 }
 
 // from is the policy in force, which must be the one that the change names.
@@ -220,6 +274,9 @@ func (c *Controller) admit(r *run) error {
 	}
 	c.next++
 	r.note("asked for: " + reasonOr(r.spec.Reason))
+	if r.proof != "" {
+		r.note(r.proof)
+	}
 	c.forget()
 	c.all = append(c.all, r)
 	return nil

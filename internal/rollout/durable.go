@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -118,7 +119,7 @@ func (c *Controller) Restore(entries []Entry) (doubts []string) {
 		}
 	}
 	for _, e := range killed {
-		if err := c.kill(e.Route, e.Parts, e.Reason); err != nil {
+		if err := c.kill(e.At, e.Route, e.Parts, e.Reason); err != nil {
 			doubt("what was switched off on route %q: %v", e.Route, err)
 		}
 	}
@@ -360,20 +361,25 @@ const Rollouts = "rollouts"
 // route. It is written down, so that a restart does not switch them on. The Target's error, or ErrJournal; what was
 // switched off is off all the same then.
 func (c *Controller) Kill(route string, parts []string, reason string) error {
-	if err := c.kill(route, parts, reason); err != nil {
+	if err := c.kill(time.Now(), route, parts, reason); err != nil {
 		return err
 	}
 	c.o.Log.Warn("switched off by hand", "route", route, "parts", parts, "reason", reason)
 	return c.write(Entry{Kind: entryKilled, Route: route, Parts: parts, Reason: reason})
 }
 
-func (c *Controller) kill(route string, parts []string, reason string) error {
+func (c *Controller) kill(at time.Time, route string, parts []string, reason string) error {
 	rest := slices.DeleteFunc(slices.Clone(parts), func(p string) bool { return p == Rollouts })
 	if err := c.o.Target.Kill(route, rest...); err != nil {
 		return err
 	}
 	freeze := len(rest) < len(parts) || slices.Contains(parts, "all")
 	c.mu.Lock()
+	if len(parts) > 0 {
+		c.killed[route] = Killed{Parts: slices.Clone(parts), Reason: reason, Since: at}
+	} else {
+		delete(c.killed, route)
+	}
 	if freeze {
 		c.frozen[route] = reasonOr(reason)
 	} else {
@@ -394,13 +400,23 @@ func (c *Controller) kill(route string, parts []string, reason string) error {
 	return errors.Join(errs...)
 }
 
+// Killed is what was switched off by hand on a route.
+type Killed struct {
+	Parts  []string  `json:"parts"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+}
+
+// Killed is what is switched off by hand, by route; "" is every route.
+func (c *Controller) Killed() map[string]Killed {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.killed)
+}
+
 // Frozen is why no rollout begins, by route; "" is every route.
 func (c *Controller) Frozen() map[string]string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := make(map[string]string, len(c.frozen))
-	for route, reason := range c.frozen {
-		all[route] = reason
-	}
-	return all
+	return maps.Clone(c.frozen)
 }

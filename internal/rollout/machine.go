@@ -211,7 +211,7 @@ func warmUp(spec Spec, st state, now time.Time, overdue bool) (state, []command)
 func decide(spec Spec, st state, overdue bool) (state, []command) {
 	verdict := st.judge.Verdict()
 	reached := verdict == Improved || verdict == NoWorse && spec.Goal == GoalNoWorse
-	settled := st.slices >= leastStepSlices && enoughCalls(st.last.since(st.entered))
+	settled := st.slices >= spec.evidence()*leastStepSlices && enoughCalls(spec, st.last.since(st.entered))
 	lastStep := st.at == len(spec.Steps)-1
 	if st.paused != (verdict == Environment) {
 		st.paused = !st.paused
@@ -284,7 +284,7 @@ func takeTurns(spec Spec, st state, now time.Time, s sample, overdue bool) (stat
 		return end(st, RolledBack, "the candidate failed more than a tenth of the calls of its turns, far more than the baseline")
 	case verdict == Invalid:
 		return end(st, InconclusiveEnd, st.sentence())
-	case st.slices >= leastStepSlices && st.gate == "" && (verdict == Improved || verdict == NoWorse && spec.Goal == GoalNoWorse):
+	case st.slices >= spec.evidence()*leastStepSlices && st.gate == "" && (verdict == Improved || verdict == NoWorse && spec.Goal == GoalNoWorse):
 		return end(st, Promoted, st.sentence())
 	case overdue:
 		return expire(spec, st)
@@ -325,8 +325,8 @@ func resume(spec Spec, st state, now time.Time, reason string) (state, []command
 	return st, []command{{do: weigh, weight: st.weight}}
 }
 
-func enoughCalls(s sample) bool {
-	return s.baseline.Calls >= leastStepCalls && s.candidate.Calls >= leastStepCalls
+func enoughCalls(spec Spec, s sample) bool {
+	return min(s.baseline.Calls, s.candidate.Calls) >= uint64(spec.evidence())*leastStepCalls
 }
 
 func climb(spec Spec, st state) (state, []command) {

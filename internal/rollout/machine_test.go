@@ -377,7 +377,7 @@ func TestAStepIsNotLeftBeforeItsRiskIsKnown(t *testing.T) {
 		return 300
 	}
 	busy, quiet, bold := climbedAt(0.002, 2000), climbedAt(0.002, 100), climbedAt(1, 100)
-	if !(busy < quiet) || !(bold < quiet) {
+	if busy >= quiet || bold >= quiet {
 		t.Errorf("the third step is reached after %d slices of a busy route, %d of a quiet one, %d of a quiet one whose owner risks all", busy, quiet, bold)
 	}
 }

@@ -129,6 +129,9 @@ func (r *run) settle() {
 		s := r.build()
 		r.final = &s
 		r.c.ended(r, s)
+		if r.c.o.Ended != nil {
+			r.c.o.Ended(s)
+		}
 		r.st = state{phase: r.st.phase}
 		close(r.ended)
 	}
@@ -172,6 +175,14 @@ func (r *run) build() Status {
 		Judgement: st.judge.Judgement(seen.baseline, seen.candidate),
 		Measured:  QuantilesOf(seen.candidate.Latency), Baseline: QuantilesOf(seen.baseline.Latency),
 		Journal: append([]Event(nil), r.journal...), Dropped: r.dropped,
+	}
+	s.Hash, s.Override, s.Weak, s.AttemptsFactor = r.hash, r.spec.Override, r.spec.Weak, r.spec.AttemptsFactor
+	if r.spec.Hypothesis != (Hypothesis{}) {
+		h := r.spec.Hypothesis
+		s.Hypothesis = &h
+	}
+	if h := r.spec.Holdback; h != nil && r.spec.Version == "" {
+		s.Holdback = *h
 	}
 	if !st.began.IsZero() {
 		s.Step = st.at + 1

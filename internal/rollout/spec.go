@@ -44,6 +44,43 @@ type Spec struct {
 	Seed           uint64          `yaml:"seed"`            // of the order of turns; default one by chance
 	Predicted      Quantiles       `yaml:"predicted"`       // of the candidate's latency; zero = no prediction
 	Reason         string          `yaml:"reason"`          // free text for the journal
+	Hypothesis     Hypothesis      `yaml:"hypothesis"`      // what it was asked for because of; zero = not said
+	Override       bool            `yaml:"override"`        // true = begin without the record of the environment that must have verified it; takes a reason, and stands in the journal
+	Weak           bool            `yaml:"weak"`            // set by Start when that record proves little: the first step is at most 1 %, and each takes twice the evidence
+}
+
+// Hypothesis is what a rollout is expected to do, and why, so that reviews can tell whether it did.
+type Hypothesis struct {
+	Code    string    `yaml:"code" json:"code,omitempty"`       // of the finding, as LP103
+	Kind    string    `yaml:"kind" json:"kind,omitempty"`       // of its action, as hedge
+	Segment string    `yaml:"segment" json:"segment,omitempty"` // that it is to cut, as downstream
+	Summary string    `yaml:"summary" json:"summary,omitempty"` // of the finding
+	Cost    string    `yaml:"cost" json:"cost,omitempty"`       // that was accepted
+	Share   float64   `yaml:"share" json:"share_p99,omitempty"` // of the p99 critical path that the finding had
+	Low     Quantiles `yaml:"low" json:"low_ms,omitzero"`       // of the predicted latency's 90 % interval; zero = none
+	High    Quantiles `yaml:"high" json:"high_ms,omitzero"`
+}
+
+const (
+	weakFirstStep = 0.01 // at most, for a change whose record proves little
+	weakEvidence  = 2    // times as much of it is taken at each step
+)
+
+// weakened is s for a change whose record proves little.
+func (s Spec) weakened() Spec {
+	s.Weak = true
+	if s.Steps[0] > weakFirstStep {
+		s.Steps = append([]float64{weakFirstStep}, s.Steps...)
+	}
+	return s
+}
+
+// evidence is how many times the least evidence a step takes.
+func (s Spec) evidence() int {
+	if s.Weak {
+		return weakEvidence
+	}
+	return 1
 }
 
 // WithDefaults spells out the defaults. It shares Steps with s when they are set.
@@ -107,10 +144,14 @@ func (s Spec) Validate() error {
 	f.Check(s.MaxDuration > s.Warmup && s.MaxDuration <= 7*24*time.Hour, "max_duration", s.MaxDuration, "longer than warmup, at most 168h")
 	f.Check(s.OnInconclusive == Rollback || s.OnInconclusive == Promote, "on_inconclusive", s.OnInconclusive, "rollback or promote")
 	f.Check(s.AttemptsFactor >= 1 && s.AttemptsFactor <= 10, "attempts_factor", s.AttemptsFactor, "1..10")
+	f.Check(!s.Override || s.Reason != "", "override", s.Override, "a reason with it")
 	p := s.Predicted
 	f.Check(p.P50 >= 0 && p.P95 >= p.P50 && p.P99 >= p.P95 || p.P95 == 0 || p.P99 == 0, "predicted", p, "percentiles that do not fall")
 	return f.Err()
 }
+
+// maxSteps bounds a ramp; a weak record adds one more.
+const maxSteps = 20
 
 func ascending(steps []float64) bool {
 	last := 0.0
@@ -120,5 +161,5 @@ func ascending(steps []float64) bool {
 		}
 		last = s
 	}
-	return len(steps) <= 20
+	return len(steps) <= maxSteps
 }

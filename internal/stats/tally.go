@@ -12,6 +12,7 @@ type Tally struct {
 	Shed      uint64 // calls that a policy refused
 	Attempts  uint64 // sent to the dependency: first ones, retries and hedges
 	Hedges    uint64
+	HedgesWon uint64 // of Hedges: those whose answer was the call's
 	Retries   uint64
 	CacheHits uint64 // answered without waiting for the dependency
 
@@ -39,6 +40,7 @@ func (t Tally) Sub(earlier Tally) Tally {
 		Shed:        since(t.Shed, earlier.Shed),
 		Attempts:    since(t.Attempts, earlier.Attempts),
 		Hedges:      since(t.Hedges, earlier.Hedges),
+		HedgesWon:   since(t.HedgesWon, earlier.HedgesWon),
 		Retries:     since(t.Retries, earlier.Retries),
 		CacheHits:   since(t.CacheHits, earlier.CacheHits),
 		CPU:         since(t.CPU, earlier.CPU),
@@ -57,6 +59,7 @@ func (t Tally) Merge(o Tally) Tally {
 		Shed:        t.Shed + o.Shed,
 		Attempts:    t.Attempts + o.Attempts,
 		Hedges:      t.Hedges + o.Hedges,
+		HedgesWon:   t.HedgesWon + o.HedgesWon,
 		Retries:     t.Retries + o.Retries,
 		CacheHits:   t.CacheHits + o.CacheHits,
 		CPU:         t.CPU + o.CPU,

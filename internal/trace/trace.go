@@ -65,20 +65,71 @@ func (s *Span) Duration() time.Duration { return time.Duration(s.End - s.Start) 
 // Attr returns the value of the first of keys that the span carries, or "".
 // Name the current semantic convention first and the older spellings after it.
 func (s *Span) Attr(keys ...string) string {
+	// One walk for all keys; most attributes are ruled out by the length of their own.
+	var lengths uint64
 	for _, k := range keys {
-		for i := range s.Attributes {
-			if s.Attributes[i].Key == k {
-				return s.Attributes[i].Value
+		lengths |= 1 << (len(k) & 63)
+	}
+	best, value := len(keys), ""
+	for i := range s.Attributes {
+		a := &s.Attributes[i]
+		if lengths>>(len(a.Key)&63)&1 == 0 {
+			continue
+		}
+		for k, key := range keys[:best] {
+			if a.Key == key {
+				best, value = k, a.Value
+				break
 			}
 		}
+		if best == 0 {
+			break
+		}
 	}
-	return ""
+	return value
 }
 
 // Trace is the spans that share a trace ID, in no particular order.
 type Trace struct {
 	ID    string
 	Spans []Span
+	// Weight is how many traces this one stands for: 1 over the probability with which it was kept. 0 means 1,
+	// which is what a trace has that was never sampled. Never below 0, never NaN.
+	Weight float64
+	Logs   []Log // what was logged while it ran, in the order of arrival; nil = nothing is known
+}
+
+// Log is one log record that was written within a trace.
+type Log struct {
+	TraceID   string // as the spans spell it
+	SpanID    string // "" = of the trace, not of one span
+	Time      int64  // ns since the Unix epoch; when it was seen, if not when it was written; 0 = unknown
+	Severity  Severity
+	Service   string
+	Body      string // at most 1 KiB of its text
+	Exception string // the type of the exception that it reports (exception.type); "" = none
+}
+
+// Severity is how bad a log record is, as OpenTelemetry numbers it: 1..4 trace, 5..8 debug, 9..12 info, 13..16 warn,
+// 17..20 error, 21..24 fatal; 0 = unknown.
+type Severity uint8
+
+// The lowest severities of their ranges.
+const (
+	SeverityTrace Severity = 1
+	SeverityDebug Severity = 5
+	SeverityInfo  Severity = 9
+	SeverityWarn  Severity = 13
+	SeverityError Severity = 17
+	SeverityFatal Severity = 21
+)
+
+// String is the name of the range: "warn" for 13 to 16.
+func (s Severity) String() string {
+	if s == 0 || s > 24 {
+		return "unknown"
+	}
+	return [...]string{"trace", "debug", "info", "warn", "error", "fatal"}[(s-1)/4]
 }
 
 // Segment is the part of a distributed system that a piece of time belongs to.

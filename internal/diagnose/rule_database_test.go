@@ -1,0 +1,80 @@
+package diagnose
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/longpole/longpole/internal/evidence"
+)
+
+const ordersQuery = "SELECT * FROM orders WHERE customer_id = $1"
+
+// query is a request that runs a statement which takes took ms.
+func query(took float64, text, more string) string {
+	return fmt.Sprintf("list 0ms %.3fms service=shop kind=server\n  orders 2ms %.3fms kind=client db.system.name=postgresql db.query.text=%q %s", took+5, took+2, text, more)
+}
+
+func slowQuery(long float64) func(d dice, i int) string {
+	return func(d dice, i int) string {
+		if i%20 == 7 {
+			return query(d.near(long), ordersQuery, "")
+		}
+		return query(d.near(5), ordersQuery, "")
+	}
+}
+
+func alwaysSlow(d dice, _ int) string { return query(d.near(120), ordersQuery, "") }
+
+// asked is what a server says of a statement that takes mean ms.
+func asked(mean float64, more evidence.PostgresStatement) evidence.Facts {
+	more.Text = "SELECT * FROM orders WHERE customer_id = $1"
+	more.Stats = []evidence.StatementStat{{QueryID: 42, Calls: 100, TotalMS: 100 * mean, Rows: 1000}}
+	more.Matches = []evidence.Match{{QueryID: 42, By: "server", Confidence: 1}}
+	return evidence.Facts{Postgres: []evidence.PostgresFacts{{Name: "orders-db", Asked: []evidence.PostgresStatement{more}}}}
+}
+
+func TestDatabase(t *testing.T) {
+	scan := []evidence.SeqScan{{Schema: "public", Relation: "orders", Filter: "(customer_id = $1)", Share: 0.98, Cost: 9000}}
+	index := []evidence.IndexCandidate{{Schema: "public", Table: "orders", Columns: []string{"customer_id"}, Tested: true, Used: true, CostBefore: 9000, CostAfter: 12}}
+	checkClass(t, "LP109", "database", []classCase{
+		{name: "now and then", text: slowQuery(250), service: "shop", variant: "slow_query", verdict: Likely, says: "SELECT * FROM orders"},
+		{name: "always", text: alwaysSlow, service: "shop", variant: "slow_query"},
+		{name: "old names of attributes, no kind", text: func(d dice, _ int) string {
+			return fmt.Sprintf("list 0ms 200ms service=shop\n  query 2ms %.3fms db.type=sql db.statement=%q", d.near(120), "SELECT * FROM a WHERE id = ?")
+		}, service: "shop"},
+		{
+			name: "confirmed: an index is missing", text: alwaysSlow, service: "shop", variant: "missing_index", verdict: Confirmed, says: "ON public.orders (customer_id)",
+			facts: asked(110, evidence.PostgresStatement{SeqScans: scan, Indexes: index}),
+		},
+		{
+			name: "confirmed: the planner is wrong about the rows", text: alwaysSlow, service: "shop", variant: "bad_plan", verdict: Confirmed, says: "expects 1 rows",
+			facts: asked(110, evidence.PostgresStatement{Rows: &evidence.RowEstimate{Estimated: 1, Observed: 5000, Factor: 5000}}),
+		},
+		{
+			name: "confirmed: the server takes that long", text: alwaysSlow, service: "shop", variant: "slow_query", verdict: Confirmed, says: "takes 110.0 ms for it",
+			facts: asked(110, evidence.PostgresStatement{}),
+		},
+		{
+			name: "found by its fingerprint among the dearest", text: alwaysSlow, service: "shop", verdict: Confirmed,
+			facts: evidence.Facts{Postgres: []evidence.PostgresFacts{{Top: []evidence.StatementStat{{QueryID: 7, Text: "select * from orders where customer_id = $1", Calls: 10, TotalMS: 1100}}}}},
+		},
+		{
+			name: "refuted: the server is done in no time", text: alwaysSlow, says: "LP105 unknown shop",
+			facts: asked(0.4, evidence.PostgresStatement{}),
+		},
+		{name: "near miss: queries that vary as healthy ones do", text: func(d dice, _ int) string { return query(d.near(8), ordersQuery, "") }},
+		{name: "near miss: slow at times, and no matter", text: func(d dice, i int) string {
+			return fmt.Sprintf("list 0ms 900ms service=shop kind=server\n  orders 2ms %.3fms kind=client db.system.name=postgresql", d.near(5)+30*float64(i%20/19))
+		}},
+	})
+}
+
+func TestMissingIndexIsInTheDetail(t *testing.T) {
+	c := classCase{text: alwaysSlow, n: 50}
+	scan := []evidence.SeqScan{{Relation: "orders", Share: 0.98}}
+	index := []evidence.IndexCandidate{{Schema: "public", Table: "orders", Columns: []string{"customer_id"}, Tested: true, Used: true, CostBefore: 100, CostAfter: 5}}
+	f := Run(c.traces(t), Options{Facts: asked(110, evidence.PostgresStatement{SeqScans: scan, Indexes: index})}).Routes[0].Findings[0]
+	if f.Detail.Index != "CREATE INDEX CONCURRENTLY ON public.orders (customer_id)" || f.Detail.IndexGain != 0.95 || f.Detail.QueryID != 42 || f.Detail.Tables[0] != "orders" {
+		t.Errorf("%+v", f.Detail)
+	}
+}

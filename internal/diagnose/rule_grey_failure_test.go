@@ -1,0 +1,44 @@
+package diagnose
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestGreyFailure(t *testing.T) {
+	on := func(host int, took float64, mark string) string {
+		return fmt.Sprintf("page 0ms %.3fms service=shop kind=server\n  GET 1ms %.3fms kind=client server.address=10.0.0.%d %s\n    price 1.2ms %.3fms service=pricing kind=server %s", took+4, took+1, host, mark, took+0.8, mark)
+	}
+	checkClass(t, "LP122", "grey_failure", []classCase{
+		{name: "one of three endpoints fails, fast", text: func(d dice, i int) string {
+			if i%3 == 1 && i%2 == 0 {
+				return on(1, 2, "failed http.response.status_code=500")
+			}
+			return on(i%3, d.near(30), "")
+		}, service: "pricing", says: "endpoint 10.0.0.1"},
+		{name: "all of it fails, fast", text: func(d dice, i int) string {
+			if i%4 == 0 {
+				return "page 0ms 20ms service=shop kind=server\n  POST 1ms 2ms kind=client peer.service=rates failed"
+			}
+			return asks(d.near(30), "")
+		}, service: "rates", says: "and fast"},
+		{name: "near miss: errors as seldom as everywhere", text: func(d dice, i int) string {
+			if i%100 == 1 {
+				return on(i%3, 2, "failed")
+			}
+			return on(i%3, d.near(30), "")
+		}},
+		{name: "near miss: what fails takes as long", text: func(d dice, i int) string {
+			if i%3 == 1 {
+				return on(1, d.near(30), "failed")
+			}
+			return on(i%3, d.near(30), "")
+		}},
+		{name: "near miss: it refuses, as it has too much to do", text: func(d dice, i int) string {
+			if i%4 == 1 {
+				return on(1, 2, "failed http.response.status_code=503")
+			}
+			return on(i%3, d.near(30), "")
+		}},
+	})
+}

@@ -1,0 +1,76 @@
+package diagnose
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/longpole/longpole/internal/evidence"
+)
+
+// bursts sends 10 requests at once every second 20, else one a 100 ms. Workers take them in turn, work ms each.
+func bursts(workers int, work float64) (at func(d dice, i int) time.Duration, wait func(d dice, i int) float64) {
+	at = func(_ dice, i int) time.Duration {
+		round, k := i/40, i%40
+		if k < 30 {
+			return time.Duration(round)*10*time.Second + time.Duration(k)*100*time.Millisecond
+		}
+		return time.Duration(round)*10*time.Second + 5*time.Second + time.Duration(k-30)*time.Millisecond
+	}
+	wait = func(_ dice, i int) float64 {
+		if k := i % 40; k >= 30 {
+			return float64((k-30)/workers) * work
+		}
+		return 0
+	}
+	return at, wait
+}
+
+func TestQueueing(t *testing.T) {
+	at, wait := bursts(1, 40)
+	busy := func(d dice, i int) string { return page(wait(d, i)+d.near(20), "") }
+	door := func(d dice, i int) string { // the wait is before the server's span begins
+		way := wait(d, i)
+		return fmt.Sprintf("page 0ms %.3fms service=shop kind=server\n  call 1ms %.3fms kind=client\n    price %.3fms %.3fms service=pricing kind=server", way+24, way+23, way+1.5, way+22)
+	}
+	mail := func(wait func(i int) float64) func(d dice, i int) string {
+		return func(d dice, i int) string {
+			w := wait(i)
+			return fmt.Sprintf("buy 0ms 30ms service=shop kind=server\n  \"mails publish\" 10ms 12ms kind=producer messaging.destination.name=mails\n    \"mails process\" %.3fms %.3fms service=mailer kind=consumer", w+12, w+12+d.near(50))
+		}
+	}
+	grows := func(i int) float64 { return float64(i) * 100 }
+	checkClass(t, "LP107", "queueing", []classCase{
+		{name: "bursts wait inside the service", text: busy, at: at, service: "pricing", variant: "arrival", says: "requests were in work there"},
+		{name: "bursts wait at its door", text: door, at: at, service: "pricing", variant: "arrival"},
+		{
+			name: "confirmed: ready work waits for a processor", text: busy, at: at, service: "pricing", verdict: Confirmed, says: "50 ms for a processor",
+			facts: ofService("pricing", evidence.RuntimeStats{SchedP99: new(0.05)}),
+		},
+		{
+			name: "doubted: the processors were idle", text: busy, at: at, service: "pricing", verdict: Likely, says: "a worker, a lock or a connection",
+			facts: ofService("pricing", evidence.RuntimeStats{CPU: new(0.2), Procs: new(4.0)}),
+		},
+		{name: "a backlog of messages", text: mail(grows), service: "mailer", variant: "message", says: "more comes in than is worked off"},
+		{
+			name: "confirmed: the broker's backlog grows", text: mail(grows), service: "mailer", verdict: Confirmed, says: "10.0 messages a second come in and 5.0",
+			facts: evidence.Facts{Queues: []evidence.QueueStats{{Stream: "MAILS", Arrival: 10, Service: 5, Utilisation: 2, Known: true, Pending: 900}}},
+		},
+		{
+			name: "confirmed: nobody works", text: mail(grows), service: "mailer", verdict: Confirmed, says: "nobody works on mails",
+			facts: evidence.Facts{Queues: []evidence.QueueStats{{Stream: "mails", NoWorkers: true, Pending: 10}}},
+		},
+		{
+			name: "refuted: workers are idle", text: mail(func(int) float64 { return 2000 }), service: "mailer", verdict: Suspected, says: "held back elsewhere",
+			facts: evidence.Facts{Queues: []evidence.QueueStats{{Stream: "mails", Waiting: 3}}},
+		},
+		{name: "near miss: slow at times, but not when more is in work", text: func(d dice, i int) string {
+			if i%40 == 3 {
+				return page(400, "")
+			}
+			return page(d.near(20), "")
+		}, at: at},
+		{name: "near miss: bursts, and workers for all", text: func(d dice, i int) string { return page(d.near(20), "") }, at: at},
+		{name: "near miss: messages wait no longer than usual", text: mail(func(i int) float64 { return float64(i % 50) })},
+	})
+}

@@ -1,0 +1,32 @@
+package diagnose
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestSyncWork(t *testing.T) {
+	// after is the time from the end of the call to the answer.
+	last := func(callee, name string, after float64, mark string) func(d dice, i int) string {
+		return func(d dice, i int) string {
+			took, mark := d.near(30), mark
+			if i%10 > 0 {
+				mark = ""
+			}
+			return fmt.Sprintf("buy 0ms %.3fms service=shop kind=server\n  save 1ms 20ms kind=client db.system.name=postgresql\n  call 24ms %.3fms kind=client %s\n    \"%s\" 24.5ms %.3fms service=%s kind=server", 24+took+after, 24+took, mark, name, 23.5+took, callee)
+		}
+	}
+	checkClass(t, "LP125", "sync_work", []classCase{
+		{name: "an email before the answer", text: last("emailservice", "SendOrderConfirmation", 0.5, ""), service: "shop", says: "its name tells"},
+		{name: "an audit that may fail", text: last("backend", "AuditTrail/Write", 0.5, "failed"), service: "shop", says: "failed and the answer did not"},
+		{name: "a message is published", text: func(d dice, _ int) string {
+			took := d.near(30)
+			return fmt.Sprintf("buy 0ms %.3fms service=shop kind=server\n  save 1ms 20ms kind=client db.system.name=postgresql\n  \"orders publish\" 24ms %.3fms kind=producer messaging.system=kafka messaging.destination.name=order-events", 24.5+took, 24+took)
+		}, service: "shop"},
+		{name: "near miss: the result is used", text: last("emailservice", "Validate", 20, "")},
+		{name: "near miss: work that the answer needs", text: last("pricing", "Quote", 0.5, "")},
+		{name: "near miss: it takes no time", text: func(d dice, _ int) string {
+			return "buy 0ms 100ms service=shop kind=server\n  save 1ms 90ms kind=client db.system.name=postgresql\n  call 98ms 99ms kind=client peer.service=email"
+		}},
+	})
+}

@@ -1,0 +1,200 @@
+package diagnose
+
+import (
+	"math"
+	"slices"
+
+	"github.com/longpole/longpole/internal/trace"
+)
+
+// world is all traces of a run, for the rules that ask what else went on: another route's requests keep a service busy, too.
+// What it tells is worked out when it is first asked for.
+type world struct {
+	trees     []*Tree
+	services  map[string]*load
+	targets   map[target]*load
+	processes map[spot]*life // see lives
+	from, to  int64          // when the first request began and the last one ended
+}
+
+// target is the calls that one service makes of another, or of a store.
+type target struct{ from, to string }
+
+// load is when requests were in work.
+type load struct{ starts, ends []int64 }
+
+func (l *load) add(s *trace.Span) {
+	l.starts, l.ends = append(l.starts, s.Start), append(l.ends, s.End)
+}
+
+func (l *load) sort() {
+	slices.Sort(l.starts)
+	slices.Sort(l.ends)
+}
+
+// at is how many requests had begun before now and not ended.
+func (l *load) at(now int64) int {
+	if l == nil {
+		return 0
+	}
+	begun, _ := slices.BinarySearch(l.starts, now)
+	ended, _ := slices.BinarySearch(l.ends, now+1)
+	return max(0, begun-ended)
+}
+
+// most is the largest number of requests in work at one time.
+func (l *load) most() (most int) {
+	if l == nil {
+		return 0
+	}
+	now, ended := 0, 0
+	for _, start := range l.starts {
+		for ended < len(l.ends) && l.ends[ended] <= start {
+			ended++
+			now--
+		}
+		now++
+		most = max(most, now)
+	}
+	return most
+}
+
+// span is the time from the first start to the last end, ns; 0 = there is none.
+func (l *load) span() int64 {
+	if l == nil || len(l.starts) == 0 {
+		return 0
+	}
+	return l.ends[len(l.ends)-1] - l.starts[0]
+}
+
+// service is when the requests that a service serves were in work; nil = it serves none.
+func (w *world) service(name string) *load {
+	if w.services == nil {
+		w.services = make(map[string]*load)
+		for _, t := range w.trees {
+			for i := range t.Spans {
+				if s := &t.Spans[i]; entry(t, i) && s.Kind != trace.Client {
+					loadOf(w.services, s.Service).add(s)
+				}
+			}
+		}
+		for _, l := range w.services {
+			l.sort()
+		}
+	}
+	return w.services[name]
+}
+
+// calls is when a service's calls of a target were in work. Calls of other services are named by the callee, those of stores by
+// the segment.
+func (w *world) calls(from, to string) *load {
+	if w.targets == nil {
+		w.targets = make(map[target]*load)
+		for _, t := range w.trees {
+			for i := range t.Spans {
+				if to := calledFrom(t, i); to != "" {
+					loadOf(w.targets, target{t.Spans[i].Service, to}).add(&t.Spans[i])
+				}
+			}
+		}
+		for _, l := range w.targets {
+			l.sort()
+		}
+	}
+	return w.targets[target{from, to}]
+}
+
+// calledFrom names what span i calls, for [world.calls]; "" = it is no call.
+func calledFrom(t *Tree, i int) string {
+	served, ok := calls(t, i)
+	if served >= 0 {
+		return t.Spans[served].Service
+	}
+	switch at := locate(t, i); {
+	case at.segment == trace.SegDatabase || at.segment == trace.SegCache:
+		return string(at.segment)
+	case ok:
+		return at.service
+	}
+	return ""
+}
+
+func loadOf[K comparable](m map[K]*load, key K) *load {
+	l := m[key]
+	if l == nil {
+		l = &load{}
+		m[key] = l
+	}
+	return l
+}
+
+// crowd compares how many others were in work when long and when short works began.
+type crowd struct {
+	long, short float64 // means
+	z           float64 // standard errors by which the long ones rank higher (Mann-Whitney, normal approximation with ties)
+}
+
+// The crowd that makes waiting the likely reason.
+const (
+	crowdSigma  = 5.0
+	crowdFactor = 2.0
+	crowdMore   = 2.0 // requests
+)
+
+// crowded reports whether the long ones came when clearly more was in work.
+func (c crowd) crowded() bool {
+	return c.z >= crowdSigma && c.long >= crowdFactor*c.short && c.long >= c.short+crowdMore
+}
+
+// crowdOf ranks the numbers of both groups together.
+//
+// Source: H. B. Mann, D. R. Whitney, On a Test of Whether one of Two Random Variables is Stochastically Larger than the Other, 1947.
+func crowdOf(long, short []int) (c crowd) {
+	if len(long) == 0 || len(short) == 0 {
+		return c
+	}
+	counts := make(map[int][2]int)
+	for _, n := range long {
+		x := counts[n]
+		x[0]++
+		counts[n] = x
+		c.long += float64(n)
+	}
+	for _, n := range short {
+		x := counts[n]
+		x[1]++
+		counts[n] = x
+		c.short += float64(n)
+	}
+	a, b := float64(len(long)), float64(len(short))
+	c.long, c.short = c.long/a, c.short/b
+	ranks, before, ties := 0.0, 0.0, 0.0
+	for _, n := range ordered(counts) {
+		x := counts[n]
+		same := float64(x[0] + x[1])
+		ranks += float64(x[0]) * (before + (same+1)/2)
+		before += same
+		ties += same*same*same - same
+	}
+	all := a + b
+	variance := a * b / 12 * ((all + 1) - ties/(all*(all-1)))
+	if variance > 0 {
+		c.z = (ranks - a*(a+1)/2 - a*b/2) / math.Sqrt(variance)
+	}
+	return c
+}
+
+// crowdAt compares the load l when the long works of s began with that when the others did. Where works are always long there
+// are no others, and the crowd is empty.
+func (v *view) crowdAt(s *suspect, l *load) crowd {
+	var long, short []int
+	for _, w := range s.works {
+		_, span := v.span(w)
+		if n := l.at(span.Start); s.long(w) {
+			long = append(long, n)
+		} else {
+			short = append(short, n)
+		}
+	}
+	return crowdOf(long, short)
+}

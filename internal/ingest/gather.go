@@ -1,0 +1,261 @@
+package ingest
+
+import (
+	"sync"
+
+	"github.com/longpole/longpole/internal/trace"
+)
+
+// A gatherer joins the spans of files to traces, in the order in which the traces first appear. Spans stay in the
+// chunks they were decoded to until the end, and are then put in their places once. When they are too many, it
+// samples; see sampler. It is not safe for concurrent use.
+type gatherer struct {
+	limits  Limits
+	index   map[string]int32
+	traces  []gathered
+	chunks  []chunk
+	last    int32 // the trace of the last span
+	spans   int   // in chunks
+	bytes   int64
+	arrived int64 // spans so far, a clock of a kind
+
+	sampler *sampler // nil until there was no room
+	kept    []*assembly
+	gone    remembered
+	dropped Dropped
+}
+
+// gathered is a trace of which spans are in the chunks.
+type gathered struct {
+	id     string
+	spans  int32
+	bytes  int64
+	latest int64 // when its last span arrived
+}
+
+// A chunk is spans as they were decoded, and the number of the trace of each.
+type chunk struct {
+	spans  []trace.Span
+	traces []int32
+}
+
+func newGatherer(l Limits) *gatherer {
+	return &gatherer{limits: l, index: make(map[string]int32), last: -1, gone: remembered{limit: 1 << 20}}
+}
+
+// add takes a chunk of spans, which takes bytes of memory.
+func (g *gatherer) add(spans []trace.Span, bytes int64) {
+	if len(spans) == 0 {
+		return
+	}
+	c := chunk{spans, make([]int32, len(spans))}
+	share := bytes / int64(len(spans))
+	for i := range spans {
+		n := g.number(spans[i].TraceID)
+		c.traces[i] = n
+		t := &g.traces[n]
+		t.spans++
+		t.bytes += share
+		t.latest = g.arrived + int64(i)
+	}
+	g.arrived += int64(len(spans))
+	g.chunks = append(g.chunks, c)
+	g.spans += len(spans)
+	g.bytes += bytes
+	if held, room := g.held(), g.room(); held.spans > room.spans || held.bytes > room.bytes {
+		g.spill(false)
+	}
+}
+
+func (g *gatherer) number(id string) int32 {
+	if g.last >= 0 && g.traces[g.last].id == id {
+		return g.last
+	}
+	n, ok := g.index[id]
+	if !ok {
+		n = int32(len(g.traces))
+		g.index[id] = n
+		g.traces = append(g.traces, gathered{id: id})
+	}
+	g.last = n
+	return n
+}
+
+func (g *gatherer) held() usage {
+	u := usage{g.spans, g.bytes}
+	if g.sampler != nil {
+		u.spans += g.sampler.spans
+		u.bytes += g.sampler.bytes
+	}
+	return u
+}
+
+func (g *gatherer) room() usage { return usage{g.limits.Spans, g.limits.Bytes} }
+
+// spill moves the traces that seem whole to the sampler, which then keeps as many as take half of the room. A trace
+// of which a span came among the last eighth waits on, unless these are too many or this is the end.
+func (g *gatherer) spill(end bool) {
+	if g.sampler == nil {
+		g.sampler = newSampler(0)
+	}
+	young, room := g.arrived-int64(g.spans/8), usage{g.limits.Spans / 2, g.limits.Bytes / 2}
+	if end {
+		young, room = g.arrived, g.room()
+	}
+	placed, numbers := g.place(1)
+	known := make(map[string]*assembly, len(g.kept))
+	for _, t := range g.kept {
+		known[t.ID] = t
+	}
+	late := trace.Trace{}
+	for i := range placed {
+		t := &placed[i]
+		n := &numbers[i]
+		switch old := known[t.ID]; {
+		case old != nil:
+			g.join(old, t, n)
+		case g.gone.has(g.sampler.rank(t.ID)):
+			g.dropped.LateSpans += uint64(len(t.Spans))
+		case n.latest >= young && len(late.Spans)+len(t.Spans) <= g.limits.Spans/8:
+			late.Spans = append(late.Spans, t.Spans...)
+		default:
+			g.decide(t, n)
+		}
+	}
+	for (g.sampler.spans > room.spans || g.sampler.bytes > room.bytes) && g.sampler.thin(g.drop) {
+	}
+	g.keepOnly()
+	if len(late.Spans) > 0 {
+		bytes := int64(0)
+		for i := range late.Spans {
+			bytes += spanBytes(&late.Spans[i])
+		}
+		g.addQuietly(late.Spans, bytes)
+	}
+}
+
+// addQuietly is add without a spill: it takes back what waits on.
+func (g *gatherer) addQuietly(spans []trace.Span, bytes int64) {
+	room := g.limits
+	g.limits.Spans, g.limits.Bytes = 1<<62, 1<<62
+	g.add(spans, bytes)
+	g.limits = room
+}
+
+// join adds the spans of t to those of a trace that is kept.
+func (g *gatherer) join(old *assembly, t *trace.Trace, n *gathered) {
+	if room := max(g.limits.Spans/4-len(old.Spans), 0); len(t.Spans) > room || old.bytes > g.limits.Bytes/4 {
+		if old.bytes > g.limits.Bytes/4 {
+			room = 0
+		}
+		g.dropped.TraceSpans += uint64(len(t.Spans) - room)
+		t.Spans = t.Spans[:room]
+	}
+	if len(t.Spans) == 0 {
+		return
+	}
+	old.Spans = append(old.Spans, t.Spans...)
+	old.compact = false
+	old.bytes += n.bytes
+	g.sampler.grow(old, len(t.Spans), n.bytes)
+}
+
+// decide gives a trace to the sampler.
+func (g *gatherer) decide(t *trace.Trace, n *gathered) {
+	if most := max(g.limits.Spans/4, 1); len(t.Spans) > most {
+		g.dropped.TraceSpans += uint64(len(t.Spans) - most)
+		t.Spans = t.Spans[:most:most]
+	}
+	a := &assembly{Trace: *t, bytes: n.bytes, rank: g.sampler.rank(t.ID)}
+	if !g.sampler.decide(a) {
+		g.drop(a)
+		return
+	}
+	g.kept = append(g.kept, a)
+}
+
+func (g *gatherer) drop(t *assembly) {
+	g.dropped.Traces++
+	g.dropped.Spans += uint64(len(t.Spans))
+	g.gone.add(t.rank)
+}
+
+// keepOnly forgets the traces that the sampler has dropped, and gives the others memory of their own: what they were
+// decoded from must go.
+func (g *gatherer) keepOnly() {
+	kept := g.kept[:0]
+	for _, t := range g.kept {
+		if t.route == nil {
+			continue
+		}
+		g.sampler.pack.own(t)
+		kept = append(kept, t)
+	}
+	clear(g.kept[len(kept):])
+	g.kept = kept
+}
+
+// place empties the chunks into traces. It uses so many goroutines.
+func (g *gatherer) place(workers int) ([]trace.Trace, []gathered) {
+	numbers := g.traces
+	traces := make([]trace.Trace, len(numbers))
+	all := make([]trace.Span, g.spans)
+	next := make([]int, len(numbers))
+	at := 0
+	for i := range numbers {
+		next[i] = at
+		end := at + int(numbers[i].spans)
+		traces[i] = trace.Trace{ID: numbers[i].id, Spans: all[at:end:end]}
+		at = end
+	}
+	chunks := g.chunks
+	for i := range chunks { // the numbers of the traces become the places of the spans
+		for k, n := range chunks[i].traces {
+			chunks[i].traces[k] = int32(next[n])
+			next[n]++
+		}
+	}
+	parallel(workers, len(chunks), func(i int) {
+		c := &chunks[i]
+		for k := range c.spans {
+			all[c.traces[k]] = c.spans[k]
+		}
+		*c = chunk{}
+	})
+	g.index, g.traces, g.chunks, g.spans, g.bytes, g.last = make(map[string]int32), nil, nil, 0, 0, -1
+	return traces, numbers
+}
+
+// finish returns all traces.
+func (g *gatherer) finish(workers int) []trace.Trace {
+	if g.sampler == nil {
+		traces, _ := g.place(workers)
+		return traces
+	}
+	g.spill(true)
+	traces := make([]trace.Trace, len(g.kept))
+	for i, t := range g.kept {
+		t.Weight = t.weight()
+		traces[i] = t.Trace
+	}
+	return traces
+}
+
+// parallel calls each for 0..n-1 on so many goroutines.
+func parallel(workers, n int, each func(i int)) {
+	if workers = min(workers, n); workers < 2 {
+		for i := range n {
+			each(i)
+		}
+		return
+	}
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < n; i += workers {
+				each(i)
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,145 @@
+package ingest
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+
+	"github.com/longpole/longpole/internal/trace"
+)
+
+// A batch is protobuf messages on their way through a decoder on another goroutine.
+type batch struct {
+	data   bytes.Buffer
+	parts  []part
+	spans  []trace.Span
+	bytes  int64
+	counts counts
+	err    error
+	done   chan struct{}
+}
+
+// A part is one message in a batch: where it ends in its data, and where it stood in the file.
+type part struct {
+	end   int
+	at    int64
+	whole bool // a whole message, or a JSON document in the place of one; not one ResourceSpans
+}
+
+const batchBytes = 256 << 10
+
+// A pipeline decodes batches on goroutines of its own and gives them back in the order in which they came.
+type pipeline struct {
+	work    chan *batch
+	waiting []*batch // in order
+	wg      sync.WaitGroup
+	take    func(*batch)
+	current *batch
+	spare   []*batch
+	usual   int // spans of a batch
+}
+
+// newPipeline starts so many goroutines; the caller calls close. take gets the batches, from the goroutine that calls
+// the pipeline's methods.
+func newPipeline(workers int, take func(*batch)) *pipeline {
+	p := &pipeline{work: make(chan *batch, 2*workers), take: take}
+	for range workers {
+		p.wg.Go(func() {
+			d := newDecoder(nil)
+			for b := range p.work {
+				d.batch(b)
+				close(b.done)
+			}
+		})
+	}
+	return p
+}
+
+// batch decodes what is in b. At the first fault it stops.
+func (d *decoder) batch(b *batch) {
+	d.counts, d.size = counts{}, 0
+	d.emit = func(s trace.Span) { b.spans = append(b.spans, s) }
+	from := 0
+	for _, p := range b.parts {
+		message := b.data.Bytes()[from:p.end]
+		from = p.end
+		var err error
+		switch {
+		case !p.whole:
+			err = d.resourceSpans(message)
+		case firstByte(message) == '{' && looksLikeText(message):
+			err = d.otlpJSON(message)
+		default:
+			err = d.otlp(message)
+		}
+		if err != nil {
+			b.err = fmt.Errorf("OTLP protobuf: byte %d: %w", p.at, err)
+			break
+		}
+	}
+	d.drop(mark{})
+	b.counts, b.bytes = d.counts, d.size
+}
+
+// open returns the batch to write the next message to; the caller then calls message.
+func (p *pipeline) open() *batch {
+	if p.current == nil {
+		if n := len(p.spare); n > 0 {
+			p.current, p.spare = p.spare[n-1], p.spare[:n-1]
+		} else {
+			p.current = &batch{}
+		}
+	}
+	return p.current
+}
+
+// message ends one that was written to the current batch, and stood at that place in the file.
+func (p *pipeline) message(at int64, whole bool) {
+	b := p.current
+	b.parts = append(b.parts, part{end: b.data.Len(), at: at, whole: whole})
+	if b.data.Len() >= batchBytes {
+		p.send()
+	}
+}
+
+// send hands the current batch to a worker and takes back what is done, waiting for it when too many are under way.
+func (p *pipeline) send() {
+	b := p.current
+	if b == nil || len(b.parts) == 0 {
+		return
+	}
+	p.current = nil
+	b.done = make(chan struct{})
+	b.spans = make([]trace.Span, 0, p.usual)
+	p.waiting = append(p.waiting, b)
+	p.work <- b
+	for len(p.waiting) >= cap(p.work) {
+		p.receive()
+	}
+}
+
+func (p *pipeline) receive() {
+	b := p.waiting[0]
+	p.waiting = p.waiting[1:]
+	<-b.done
+	p.usual = max(len(b.spans)+len(b.spans)/16, p.usual*15/16)
+	p.take(b)
+	if b.data.Cap() <= 4*batchBytes {
+		b.data.Reset()
+		p.spare = append(p.spare, &batch{data: b.data, parts: b.parts[:0]})
+	}
+}
+
+// flush takes back all that is under way.
+func (p *pipeline) flush() {
+	p.send()
+	for len(p.waiting) > 0 {
+		p.receive()
+	}
+}
+
+// close ends the goroutines.
+func (p *pipeline) close() {
+	close(p.work)
+	p.wg.Wait()
+}
