@@ -3,11 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/longpole/longpole/internal/advise"
 	"github.com/longpole/longpole/internal/diagnose"
+	"github.com/longpole/longpole/internal/report"
 )
 
 const diagnoseLong = `Read traces, take the exact critical path of each, and say per route where the time goes, for typical and for slow
@@ -16,66 +18,79 @@ traffic, what the cause is, and what a cure would bring.
 PATH is a file, a folder (read with all below it) or - for standard input. The format is recognised by content: OTLP
 (JSON, JSON lines, protobuf), Jaeger JSON, Zipkin v2 JSON; plain, .gz or .zst.
 
-With --baseline, name healthy traffic of the same system: the culprits are the services that make the rest slower than it.`
+With --baseline, name healthy traffic of the same system: the culprits are the services that make the rest slower than it.
+With --facts, name what ` + "`longpole probe`" + ` read meanwhile from the systems behind: it confirms causes, or refutes them.`
+
+// diagnosis is what the flags of diagnose say.
+type diagnosis struct {
+	baseline []string
+	facts    string // file; "" = none
+	output   string
+	routes   int
+}
 
 func newDiagnose() *cobra.Command {
-	var baseline []string
-	var output string
-	var routes int
+	var d diagnosis
 	cmd := &cobra.Command{
-		Use:   "diagnose [--baseline PATH]... [-o text|json] PATH...",
+		Use:   "diagnose [--baseline PATH]... [--facts FILE] [-o text|json|html] PATH...",
 		Short: "Find the long pole in trace files",
 		Long:  diagnoseLong,
 		Example: `  longpole diagnose traces/
   longpole diagnose -o json spans.otlp.jsonl.gz | jq '.routes[0].findings'
-  longpole diagnose --baseline monday/ tuesday/`,
+  longpole diagnose --baseline monday/ tuesday/
+  longpole diagnose --facts facts.json -o html traces/ > report.html`,
 		Args: minArgs(1, "at least one trace file, folder or -"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output, "text", "json"); err != nil {
+			if err := checkOutput(d.output, "text", "json", "html"); err != nil {
 				return err
 			}
-			if routes < 0 {
-				return usagef("0 prints all routes", "--routes %d is negative", routes)
+			if d.routes < 0 {
+				return usagef("0 prints all routes", "--routes %d is negative", d.routes)
 			}
-			report, err := diagnoseFiles(cmd, args, baseline)
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				return writeJSON(cmd.OutOrStdout(), report)
-			}
-			return renderReport(cmd.OutOrStdout(), report, routes)
+			return d.run(cmd, args)
 		},
 	}
-	cmd.Flags().StringArrayVar(&baseline, "baseline", nil, "`PATH` of traces of healthy traffic to compare with; may be repeated")
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "`FORMAT`: text or json")
-	cmd.Flags().IntVar(&routes, "routes", 5, "print at most `N` routes as text; 0 = all")
+	cmd.Flags().StringArrayVar(&d.baseline, "baseline", nil, "`PATH` of traces of healthy traffic to compare with; may be repeated")
+	cmd.Flags().StringVar(&d.facts, "facts", "", "`FILE` of evidence from the systems behind, as `longpole probe -o json` writes it")
+	cmd.Flags().StringVarP(&d.output, "output", "o", "text", "`FORMAT`: text, json, or html for a page that needs nothing else")
+	cmd.Flags().IntVar(&d.routes, "routes", 5, "print at most `N` routes as text; 0 = all")
 	return cmd
 }
 
-func diagnoseFiles(cmd *cobra.Command, paths, baseline []string) (advise.Report, error) {
+func (d diagnosis) run(cmd *cobra.Command, paths []string) error {
+	facts, err := readFacts(d.facts)
+	if err != nil {
+		return err
+	}
 	suspect, err := readInput(cmd, paths)
 	if err != nil {
-		return advise.Report{}, err
+		return err
 	}
-	o := diagnose.Options{Files: suspect.Stats.Files}
-	if len(baseline) > 0 {
-		healthy, err := readInput(cmd, baseline)
+	o := diagnose.Options{Files: suspect.Stats.Files, Facts: facts}
+	if len(d.baseline) > 0 {
+		healthy, err := readInput(cmd, d.baseline)
 		if err != nil {
-			return advise.Report{}, err
+			return err
 		}
 		o.Baseline = healthy.Traces
 	}
-	report := advise.Run(suspect.Traces, o, nil)
-	report.Input.InvalidSpans += suspect.Stats.InvalidSpans
-	if len(report.Routes) == 0 {
-		return report, &failure{
+	r := advise.Run(suspect.Traces, o, nil)
+	r.Input.InvalidSpans += suspect.Stats.InvalidSpans
+	if len(r.Routes) == 0 {
+		return &failure{
 			code: exitError,
-			err:  fmt.Errorf("no usable trace: all spans of %s are invalid (%d)", count(len(suspect.Traces), "trace"), report.Input.InvalidSpans),
+			err:  fmt.Errorf("no usable trace: all spans of %s are invalid (%d)", count(len(suspect.Traces), "trace"), r.Input.InvalidSpans),
 			hint: unusableHint,
 		}
 	}
-	return report, nil
+	switch d.output {
+	case "json":
+		return writeJSON(cmd.OutOrStdout(), r)
+	case "html":
+		views := diagnose.Pictures(suspect.Traces, o, report.MaxRoutes)
+		return report.Write(cmd.OutOrStdout(), report.Page{Report: r, Pictures: views, Facts: facts, Made: time.Now(), Version: version})
+	}
+	return renderReport(cmd.OutOrStdout(), r, d.routes)
 }
 
 // unusableHint says what makes a span invalid once it could be read.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/longpole/longpole/call"
@@ -17,18 +19,29 @@ const (
 	tidyEvery = time.Minute
 )
 
-// keeper writes what the gateway measured to the store. A store that refuses costs its history, and nothing else: what could
-// not be written is written with the next step, as figures are cumulative.
+// keeper writes what the gateway measured to the store, and what live traces tell. A store that refuses costs its history,
+// and nothing else: what the gateway counts is cumulative and written with the next step, what traces told is lost and
+// counted.
 type keeper struct {
-	store  *store.Store
-	routes func() []gateway.RouteStatus
-	log    *slog.Logger
-	told   map[store.Series]stats.Tally // what the store has of each series
-	failed bool                         // the last write was refused; said once
+	store   *store.Store
+	routes  func() []gateway.RouteStatus
+	live    *recorder
+	tracing func() gateway.Tracing // as configured now
+	log     *slog.Logger
+	told    map[store.Series]stats.Tally // what the store has of each series
+	failed  bool                         // the last write was refused; said once
+	kept    atomic.Uint64                // traces written
+	thinned atomic.Uint64                // traces left out of the sample, for which others stand
+	lost    atomic.Uint64                // traces that could not be written
 }
 
-func newKeeper(s *store.Store, routes func() []gateway.RouteStatus, log *slog.Logger) *keeper {
-	return &keeper{store: s, routes: routes, log: log, told: map[store.Series]stats.Tally{}}
+func newKeeper(s *store.Store, routes func() []gateway.RouteStatus, live *recorder, tracing func() gateway.Tracing, log *slog.Logger) *keeper {
+	return &keeper{store: s, routes: routes, live: live, tracing: tracing, log: log, told: map[store.Series]stats.Tally{}}
+}
+
+// Kept counts what became of the traces that were whole: written, sampled out, or lost because the store refused.
+func (k *keeper) Kept() map[string]uint64 {
+	return map[string]uint64{"written": k.kept.Load(), "sampled_out": k.thinned.Load(), "lost": k.lost.Load()}
 }
 
 // Run writes until ctx ends, and once more then.
@@ -39,13 +52,13 @@ func (k *keeper) Run(ctx context.Context) error {
 	for {
 		select {
 		case now := <-step.C:
-			k.report(k.keep(ctx, now))
+			k.report(errors.Join(k.keep(ctx, now), k.traces(ctx, now)))
 		case now := <-tidy.C:
 			k.report(k.store.Tidy(ctx, now))
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			k.report(k.keep(last, time.Now()))
+			k.report(errors.Join(k.keep(last, time.Now()), k.traces(last, time.Now())))
 			return nil
 		}
 	}
@@ -87,5 +100,28 @@ func (k *keeper) keep(ctx context.Context, now time.Time) error {
 		}
 	}
 	k.told = next
+	return nil
+}
+
+// traces writes what came of live traces since the last time.
+func (k *keeper) traces(ctx context.Context, now time.Time) error {
+	p := &pace{ctx: ctx, began: time.Now()}
+	took := now.Sub(k.live.last)
+	rollups, whole := k.live.step(now, p.rest)
+	if len(whole) == 0 {
+		return nil
+	}
+	most := max(int(took.Seconds()*float64(k.tracing().KeptPerSecond)), 1)
+	sample := store.Thin(whole, most)
+	err := k.store.Add(ctx, rollups...)
+	if err == nil {
+		err = k.store.Keep(ctx, now, sample...)
+	}
+	if err != nil {
+		k.lost.Add(uint64(len(whole)))
+		return err
+	}
+	k.kept.Add(uint64(len(sample)))
+	k.thinned.Add(uint64(len(whole) - len(sample)))
 	return nil
 }

@@ -111,7 +111,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &failure{code: exitUsage, err: err, hint: fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 	})
-	root.AddCommand(newDemo(), newServe(), newDiagnose(), newCriticalPath(), newRollout(), newValidate(), newSchema(), newRoutes(), newTop(), newFault(), newKill(), newLoad(), newCompare(), newBench(), newJobs(), newVersion())
+	root.AddCommand(newDemo(), newServe(), newDiagnose(), newCriticalPath(), newRollout(), newValidate(), newSchema(), newRoutes(), newTop(), newFault(), newKill(), newLoad(), newCompare(), newProbe(), newWhatIf(), newBench(), newJobs(), newVersion())
 	root.SetHelpCommand(newHelp())
 	plainUsage(root)
 	return root

@@ -107,7 +107,7 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 	f.DurationVar(&q.Switchback, "switchback", 0, "let the arms take turns of this `LENGTH` instead of running side by side, for limits and whatever else both would feel")
 	f.DurationVar(&q.Washout, "washout", 0, "`TIME` at the beginning of a turn that is not judged (default 5s)")
 	f.Float64Var(&holdback, "holdback", 0, "`SHARE` of the calls that keeps the old policy after a promotion, 0 to 0.1 (default 0.01)")
-	f.StringVar(&q.Restart, "restart", "", "what becomes of it when the gateway restarts in the middle: resume or rollback (default resume)")
+	f.StringVar(&q.Restart, "restart", "", "`FATE` when the gateway restarts in the middle: resume or rollback (default resume)")
 	f.StringVar(&q.OnInconclusive, "on-inconclusive", "", "`END` when time is up without a verdict: rollback or promote (default rollback)")
 	f.StringVar(&q.Reason, "reason", "", "`TEXT` for the journal: why")
 	f.BoolVarP(&watch, "watch", "w", false, "watch it until it ends")

@@ -130,7 +130,7 @@ type Finding struct {
 // parentheses stands which findings may fill a field.
 type Detail struct {
 	Calls    float64       // calls of this kind per trace (LP101..LP104, LP112, LP113, LP121); leaves of one fan-out (LP121)
-	Callees  []string      // services called (LP101, LP102, LP112, LP113, LP118..LP121, LP125)
+	Callees  []string      // services called (LP101, LP102, LP107 message, LP112, LP113, LP115, LP118..LP123, LP125)
 	Endpoint string        // the slow or failing endpoint, instance or host (LP103, LP116, LP117, LP122, LP124)
 	Others   []string      // its healthy siblings, sorted (LP103, LP122)
 	Latency  time.Duration // p99 of the healthy siblings (LP103), mean of one call (LP101, LP102, LP104), p99 of what succeeds (LP118, LP119), typical time without the cause (all others)
@@ -153,8 +153,8 @@ type Detail struct {
 	ServiceRate float64       // what was worked off, per second; 0 = not told (LP107)
 	Workers     float64       // that can work at once: the most ever seen in work (LP107), size of the pool (LP111)
 	Utilisation float64       // of the workers or processors, 0 and up; 0 = not told (LP106, LP107, LP123)
-	Concurrency float64       // requests in work when the slow ones came; their mean (LP107, LP111, LP123)
-	Wait        time.Duration // mean wait of a slow request (LP107, LP110, LP111), length of a typical pause (LP117)
+	Concurrency float64       // requests in work when the slow ones came, their mean (LP107, LP111, LP123); reads at once (LP115 stampede)
+	Wait        time.Duration // mean wait of a slow request (LP107, LP110, LP111), work of one loser (LP113), length of a typical pause (LP117)
 	Pool        string        // name of the pool (LP111)
 	Attempts    float64       // tries of one call that is tried again (LP112), copies of a hedged call (LP113)
 	Failed      float64       // part of the calls that fail, 0..1 (LP112, LP118..LP120, LP122, LP123)

@@ -229,11 +229,15 @@ func (v *view) cacheFinding(key spot, x *lookups) (Finding, bool) {
 }
 
 func (v *view) cacheOf(key spot, x *lookups, to place, variant string, confidence float64, slow int64) Finding {
-	return Finding{
+	f := Finding{
 		Code: "LP115", Class: "cache_miss", Segment: trace.SegCache, Service: key.service, Operation: key.operation,
 		Verdict: Likely, Confidence: confidence, ShareP99: v.share(slow),
-		Detail: Detail{Variant: variant, HitRatio: 1 - x.missed/x.all, Keys: len(x.keys), Saved: v.perSlow(slow), Callees: []string{to.service}},
+		Detail: Detail{Variant: variant, HitRatio: 1 - x.missed/x.all, Keys: len(x.keys), Saved: v.perSlow(slow)},
 	}
+	if to.service != "" {
+		f.Detail.Callees = []string{to.service}
+	}
+	return f
 }
 
 // source is the target of most of the time in reads after lookups, and these reads.

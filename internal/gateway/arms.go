@@ -51,6 +51,7 @@ type arms struct {
 	baseline  []*arm // by version
 	candidate *trial // nil = no rollout
 	holdback  *trial // what was in force before the last promotion, still tried on a few calls; nil = none
+	halves    *trial // the baseline against itself; nil = none. Whatever changes the baseline or stages a candidate ends it
 }
 
 // each calls with for the arms of every kind, by version.

@@ -8,6 +8,11 @@ import (
 
 	"github.com/longpole/longpole/internal/conf"
 	"github.com/longpole/longpole/internal/offload"
+	probes "github.com/longpole/longpole/internal/probe" // probe is a function here
+	"github.com/longpole/longpole/internal/review"
+	"github.com/longpole/longpole/internal/scale"
+	"github.com/longpole/longpole/internal/slo"
+	"github.com/longpole/longpole/internal/staging"
 	"github.com/longpole/longpole/internal/store"
 	"github.com/longpole/longpole/setting"
 )
@@ -17,20 +22,30 @@ const Off = "off"
 
 // Config is the whole file. The zero value of a field means the default given there.
 type Config struct {
-	Listen    []Listener          `yaml:"listen"`    // where calls come in; default 127.0.0.1:8080
-	Admin     string              `yaml:"admin"`     // admin API, metrics and page; "off" disables; default 127.0.0.1:9901
-	Upstreams map[string]Upstream `yaml:"upstreams"` // by name
-	Routes    []Route             `yaml:"routes"`    // the first that matches a call takes it
-	OTLP      OTLP                `yaml:"otlp"`
-	Limits    Limits              `yaml:"limits"`
-	Trust     []string            `yaml:"trust"` // addresses, or ranges such as 10.0.0.0/8, of proxies whose X-Forwarded-For, -Host and -Proto, and whose word about priority and tenant, are believed; default nobody
-	Overload  Overload            `yaml:"overload"`
-	Tracing   Tracing             `yaml:"tracing"`
-	AccessLog AccessLog           `yaml:"access_log"`
-	Redis     *Redis              `yaml:"redis"`   // the second tier of the caches; nil = none
-	Record    *Record             `yaml:"record"`  // a share of the calls is kept in files, to be sent again; nil = none
-	Offload   offload.StoreConfig `yaml:"offload"` // where routes with offload keep their jobs
-	State     *store.Config       `yaml:"state"`   // where histograms, kept traces and journals outlive the process; nil = they do not
+	Listen      []Listener          `yaml:"listen"`    // where calls come in; default 127.0.0.1:8080
+	Admin       string              `yaml:"admin"`     // admin API, metrics and page; "off" disables; default 127.0.0.1:9901
+	Upstreams   map[string]Upstream `yaml:"upstreams"` // by name
+	Routes      []Route             `yaml:"routes"`    // the first that matches a call takes it
+	OTLP        OTLP                `yaml:"otlp"`
+	Limits      Limits              `yaml:"limits"`
+	Trust       []string            `yaml:"trust"` // addresses, or ranges such as 10.0.0.0/8, of proxies whose X-Forwarded-For, -Host and -Proto, and whose word about priority and tenant, are believed; default nobody
+	Overload    Overload            `yaml:"overload"`
+	Tracing     Tracing             `yaml:"tracing"`
+	AccessLog   AccessLog           `yaml:"access_log"`
+	Redis       *Redis              `yaml:"redis"`       // the second tier of the caches; nil = none
+	Record      *Record             `yaml:"record"`      // a share of the calls is kept in files, to be sent again; nil = none
+	Offload     offload.StoreConfig `yaml:"offload"`     // where routes with offload keep their jobs
+	State       *store.Config       `yaml:"state"`       // where histograms, kept traces and journals outlive the process; nil = they do not
+	Evidence    *probes.Config      `yaml:"evidence"`    // systems behind the services that are looked at for the diagnosis of live traffic, which only reads; nil = none
+	Zipkin      string              `yaml:"zipkin"`      // address that takes spans as Zipkin's HTTP API does, usually 127.0.0.1:9411; default off
+	Jaeger      string              `yaml:"jaeger"`      // address that takes spans as Jaeger's gRPC collector does, usually 127.0.0.1:14250; default off
+	SLOs        []slo.Objective     `yaml:"slos"`        // what is promised of routes; with an error budget and alerts each
+	Alerts      Alerts              `yaml:"alerts"`      // who is told
+	Scale       []scale.Config      `yaml:"scale"`       // workloads whose replicas are recommended
+	KEDA        string              `yaml:"keda"`        // address that tells Kubernetes the wanted replicas, as KEDA's external scaler, usually :9902; default off
+	Judge       Judge               `yaml:"judge"`       // how rollouts are judged
+	Environment staging.Config      `yaml:"environment"` // which of several environments this is, and which one must have verified a change first
+	Review      review.Config       `yaml:"review"`      // when the promoted changes are reviewed, and who is told
 }
 
 // OTLP is where telemetry of the services around is received; "off" disables one.
@@ -77,6 +92,8 @@ func (c Config) WithDefaults() Config {
 	c.AccessLog = c.AccessLog.WithDefaults()
 	c.Tracing = c.Tracing.WithDefaults()
 	c.Offload = c.Offload.WithDefaults()
+	c = c.withSignals()
+	c.Environment, c.Review = c.Environment.WithDefaults(), c.Review.WithDefaults()
 	if c.State != nil {
 		part := c.State.WithDefaults()
 		c.State = &part
@@ -84,6 +101,10 @@ func (c Config) WithDefaults() Config {
 	if c.Redis != nil {
 		part := c.Redis.WithDefaults()
 		c.Redis = &part
+	}
+	if c.Evidence != nil {
+		part := c.Evidence.WithDefaults()
+		c.Evidence = &part
 	}
 	c.Upstreams = maps.Clone(c.Upstreams)
 	for name, u := range c.Upstreams {
@@ -140,8 +161,14 @@ func (c Config) Validate() error {
 	f.Check(len(c.Routes) > 0, "routes", nil, "at least one route")
 	c.validateRoutes(&f)
 	c.validateOffload(&f)
+	c.validateSignals(&f)
+	f.Within("environment", c.Environment.Validate())
+	f.Within("review", c.Review.Validate())
 	if c.State != nil {
 		f.Within("state", c.State.Validate())
+	}
+	if c.Evidence != nil {
+		f.Within("evidence", c.Evidence.Validate())
 	}
 	return f.Err()
 }

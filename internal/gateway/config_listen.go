@@ -49,6 +49,9 @@ func (c Config) validateListeners(f *setting.Faults) {
 	check("admin", c.Admin)
 	check("otlp.grpc", c.OTLP.GRPC)
 	check("otlp.http", c.OTLP.HTTP)
+	check("zipkin", c.Zipkin)
+	check("jaeger", c.Jaeger)
+	check("keda", c.KEDA)
 }
 
 func portOK(port string) bool {

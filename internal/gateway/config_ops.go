@@ -58,16 +58,22 @@ func (a AccessLog) Validate() error {
 	return f.Err()
 }
 
-// Tracing bounds the traces that begin at the gateway. Of a route that has more calls a uniform share is kept, whatever
+// Tracing bounds the traces that begin at the gateway, and those that are kept of all. Of a route that has more calls a uniform share is kept, whatever
 // became of them, so that the diagnosis still sees the quantiles as they are, and upstreams are told of it. A trace that
 // comes in sampled is kept.
 type Tracing struct {
-	TracesPerSecond int `yaml:"traces_per_second"` // of each route; default 100
+	TracesPerSecond int   `yaml:"traces_per_second"` // of each route; default 100
+	HeldSpans       int   `yaml:"held_spans"`        // of all services, in memory for the live diagnosis; beyond it whole traces are sampled, the slow and the failed last; 1000..10000000; default 20000
+	HeldBytes       int64 `yaml:"held_bytes"`        // memory that they may take; 1MiB..64GiB; default 32MiB
+	KeptPerSecond   int   `yaml:"kept_per_second"`   // traces that are written to the state folder, the slow and the failed first; 1..10000; default 20
 }
 
 // WithDefaults fills what is zero.
 func (t Tracing) WithDefaults() Tracing {
 	setDefault(&t.TracesPerSecond, 100)
+	setDefault(&t.HeldSpans, 20_000)
+	setDefault(&t.HeldBytes, 32<<20)
+	setDefault(&t.KeptPerSecond, 20)
 	return t
 }
 
@@ -75,5 +81,8 @@ func (t Tracing) WithDefaults() Tracing {
 func (t Tracing) Validate() error {
 	var f setting.Faults
 	f.Check(t.TracesPerSecond >= 0 && t.TracesPerSecond <= 1_000_000, "traces_per_second", t.TracesPerSecond, "1..1000000")
+	f.Check(t.HeldSpans == 0 || t.HeldSpans >= 1000 && t.HeldSpans <= 10_000_000, "held_spans", t.HeldSpans, "1000..10000000")
+	f.Check(t.HeldBytes == 0 || t.HeldBytes >= 1<<20 && t.HeldBytes <= 64<<30, "held_bytes", t.HeldBytes, "1MiB..64GiB")
+	f.Check(t.KeptPerSecond >= 0 && t.KeptPerSecond <= 10_000, "kept_per_second", t.KeptPerSecond, "1..10000")
 	return f.Err()
 }

@@ -59,7 +59,12 @@ func sameAddresses(old *table, c *Config) error {
 	f.Check(old.cfg.Offload == c.Offload, "offload", c.Offload.Dir+c.Offload.URL, "the store that the gateway was started with; restart it to change it")
 	f.Check(reflect.DeepEqual(old.cfg.State, c.State), "state", c.State, "the store that the gateway was started with; restart it to change it")
 	f.Check(old.cfg.OTLP == c.OTLP, "otlp", c.OTLP, "the addresses that the gateway was started with; restart it to change them")
+	f.Check(old.cfg.Zipkin == c.Zipkin, "zipkin", c.Zipkin, old.cfg.Zipkin+"; restart to change it")
+	f.Check(old.cfg.Jaeger == c.Jaeger, "jaeger", c.Jaeger, old.cfg.Jaeger+"; restart to change it")
+	f.Check(old.cfg.KEDA == c.KEDA, "keda", c.KEDA, old.cfg.KEDA+"; restart to change it")
 	const fixed = "the value that the gateway was started with; restart it to change it"
+	f.Check(old.cfg.Tracing.HeldSpans == c.Tracing.HeldSpans, "tracing.held_spans", c.Tracing.HeldSpans, fixed)
+	f.Check(old.cfg.Tracing.HeldBytes == c.Tracing.HeldBytes, "tracing.held_bytes", c.Tracing.HeldBytes, fixed)
 	was, is := &old.cfg.Limits, &c.Limits
 	f.Check(was.HeaderBytes == is.HeaderBytes, "limits.header_bytes", is.HeaderBytes, fixed)
 	f.Check(was.Connections == is.Connections, "limits.connections", is.Connections, fixed)

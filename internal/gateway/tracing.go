@@ -111,7 +111,6 @@ func (a *attemptSpan) begin(s *spans, number int, hedge bool, to *endpoint, meth
 		TraceID: s.origin.trace, ID: string(a.id[:]), Parent: s.server, Kind: trace.Client,
 		Service: service, Name: method, Start: time.Now().UnixNano(), Host: s.host,
 		Attributes: []trace.Attribute{
-			{Key: "longpole.segment", Value: string(trace.SegGateway)},
 			{Key: "http.request.method", Value: method},
 			{Key: "server.address", Value: to.host},
 			{Key: "server.port", Value: to.port},

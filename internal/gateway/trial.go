@@ -83,7 +83,7 @@ func (v *visit) draw() {
 	}
 	a := l.arms.Load()
 	v.arm = a.baseline[i]
-	if a.candidate != nil || a.holdback != nil {
+	if a.candidate != nil || a.holdback != nil || a.halves != nil {
 		i = v.compare(a, i)
 	}
 	v.version = l.versions[i]
@@ -91,7 +91,7 @@ func (v *visit) draw() {
 
 // compare lets the call take part in one trial at most, the rollout's first.
 func (v *visit) compare(a *arms, i int) (version int) {
-	for _, t := range [...]*trial{a.candidate, a.holdback} {
+	for _, t := range [...]*trial{a.candidate, a.holdback, a.halves} {
 		if !t.live() {
 			continue
 		}

@@ -36,13 +36,13 @@ func gunzip(data []byte, limit int64) ([]byte, error) {
 // MetricsConfig is where a process, or the exporter of its host or container, shows its metrics. URLs is mandatory; the rest has the
 // defaults given at each field.
 type MetricsConfig struct {
-	Service string            `yaml:"service"`   // name in the traces
-	Instance string           `yaml:"instance"`  // its host, pod or instance ID in the traces; default not told
-	URLs    []string          `yaml:"urls"`      // one or several pages, read as one; each in the Prometheus text format or OpenMetrics
-	Match   map[string]string `yaml:"match"`     // labels that a sample must have, where it has such a label: those of one container on a page of many, as container: shop; up to 8
-	Timeout time.Duration     `yaml:"timeout"`   // of all of them; 10ms..1m; default 5s
-	MaxSize int64             `yaml:"max_bytes"` // of a page; 4KiB..64MiB; default 8MiB
-	Budget  Budget            `yaml:"budget"`
+	Service  string            `yaml:"service"`   // name in the traces
+	Instance string            `yaml:"instance"`  // its host, pod or instance ID in the traces; default not told
+	URLs     []string          `yaml:"urls"`      // one or several pages, read as one; each in the Prometheus text format or OpenMetrics
+	Match    map[string]string `yaml:"match"`     // labels that a sample must have, where it has such a label: those of one container on a page of many, as container: shop; up to 8
+	Timeout  time.Duration     `yaml:"timeout"`   // of all of them; 10ms..1m; default 5s
+	MaxSize  int64             `yaml:"max_bytes"` // of a page; 4KiB..64MiB; default 8MiB
+	Budget   Budget            `yaml:"budget"`
 }
 
 // WithDefaults fills what is zero.

@@ -31,15 +31,15 @@ const (
 
 // ProfilesConfig is where a process shows its profiles. URL is mandatory; the rest has the defaults given at each field.
 type ProfilesConfig struct {
-	Service string        `yaml:"service"`   // name in the traces
-	Instance string       `yaml:"instance"`  // its host, pod or instance ID in the traces; default not told
-	URL     string        `yaml:"url"`       // of net/http/pprof: http://host:port/debug/pprof
-	Kinds   []string      `yaml:"kinds"`     // cpu, heap, allocs, mutex, block, goroutine; default cpu, mutex, block
-	Healthy string        `yaml:"healthy"`   // file of a CPU profile of healthy times to compare with; default none
-	Seconds int           `yaml:"seconds"`   // of a CPU profile; 1..60; default 10
-	Timeout time.Duration `yaml:"timeout"`   // of a fetch, beyond Seconds; 100ms..1m; default 10s
-	MaxSize int64         `yaml:"max_bytes"` // of a profile as sent, and of sixteen times as much unpacked; 64KiB..64MiB; default 8MiB
-	Budget  Budget        `yaml:"budget"`    // per_hour counts the seconds of CPU profiles; default min_interval 1m, per_hour 5m
+	Service  string        `yaml:"service"`   // name in the traces
+	Instance string        `yaml:"instance"`  // its host, pod or instance ID in the traces; default not told
+	URL      string        `yaml:"url"`       // of net/http/pprof: http://host:port/debug/pprof
+	Kinds    []string      `yaml:"kinds"`     // cpu, heap, allocs, mutex, block, goroutine; default cpu, mutex, block
+	Healthy  string        `yaml:"healthy"`   // file of a CPU profile of healthy times to compare with; default none
+	Seconds  int           `yaml:"seconds"`   // of a CPU profile; 1..60; default 10
+	Timeout  time.Duration `yaml:"timeout"`   // of a fetch, beyond Seconds; 100ms..1m; default 10s
+	MaxSize  int64         `yaml:"max_bytes"` // of a profile as sent, and of sixteen times as much unpacked; 64KiB..64MiB; default 8MiB
+	Budget   Budget        `yaml:"budget"`    // per_hour counts the seconds of CPU profiles; default min_interval 1m, per_hour 5m
 }
 
 // WithDefaults fills what is zero.

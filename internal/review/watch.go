@@ -118,21 +118,23 @@ func (t *track) begin(now time.Time, p Promise, seen [2]stats.Tally) {
 // look takes a slice. What comes during the warm-up is not judged.
 func (t *track) look(now time.Time, p Promise, seen [2]stats.Tally, window time.Duration) {
 	promoted, heldBack := seen[0].Sub(t.last[0]), seen[1].Sub(t.last[1])
+	t.last = seen
 	if !t.warm {
-		t.last = seen
 		if now.Sub(t.began) >= warmUp && t.judge.Freeze(seen[1].Sub(t.base[1])) {
 			t.warm, t.base = true, seen
 		}
-		t.settle(now, p, now.Sub(t.began) >= longestWindow*window)
-		return
+	} else {
+		t.judge.Watch(heldBack, promoted)
+		if t.judge.Add(heldBack, promoted) {
+			t.judge.Freeze(seen[1].Sub(t.base[1]))
+		}
 	}
-	t.judge.Watch(heldBack, promoted)
-	if t.judge.Add(heldBack, promoted) {
-		t.judge.Freeze(seen[1].Sub(t.base[1]))
-	}
-	t.last = seen
 	over := now.Sub(t.began) >= window
-	if t.settle(now, p, over) && over || now.Sub(t.began) >= longestWindow*window {
+	switch settled := t.settle(now, p, over); {
+	case settled && over:
+		t.begin(now, p, seen)
+	case now.Sub(t.began) >= longestWindow*window:
+		t.standing.Verdict = NotJudged
 		t.begin(now, p, seen)
 	}
 }

@@ -140,9 +140,7 @@ type Options struct {
 	// Verified says how another environment that must have verified the change did so; an error that wraps ErrUnverified
 	// when it did not, or when that cannot be told. nil = nothing is required. It may wait; Start waits for it.
 	Verified func(spec Spec, hash string) (Verification, error)
-	// Ended is told of each rollout that has ended, and must not call the Controller. nil = nobody is.
-	Ended func(Status)
-	Gate  func(route string) (reason string) // says why nothing on the route may get more calls, as while its error budget burns; "" = it may. nil = always. It must not block
+	Gate     func(route string) (reason string) // says why nothing on the route may get more calls, as while its error budget burns; "" = it may. nil = always. It must not block
 }
 
 // Verification is the record that lets a rollout begin.

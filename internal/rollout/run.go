@@ -129,9 +129,6 @@ func (r *run) settle() {
 		s := r.build()
 		r.final = &s
 		r.c.ended(r, s)
-		if r.c.o.Ended != nil {
-			r.c.o.Ended(s)
-		}
 		r.st = state{phase: r.st.phase}
 		close(r.ended)
 	}

@@ -48,30 +48,50 @@ type Latency struct {
 	P99 float64 `json:"p99"`
 }
 
+// Promoted is the Phase of a change that is, or was, in force.
+const Promoted = "promoted"
+
 // Record says how a change went in an environment. Its JSON form is stable.
 type Record struct {
 	Hash        string          `json:"hash"` // of Hash
 	Environment string          `json:"environment"`
 	Rollout     string          `json:"rollout"` // its id there
 	Route       string          `json:"route"`
-	Version     string          `json:"version,omitempty"`
-	Change      json.RawMessage `json:"change,omitempty"` // in the form of a file
+	Version     string          `json:"version,omitempty"` // upstream that was tried in place of a policy
+	Phase       string          `json:"phase"`             // how the rollout ended: promoted, rolled_back, aborted, inconclusive
+	Outcome     string          `json:"outcome"`           // why
+	Change      json.RawMessage `json:"change,omitempty"`  // in the form of a file
+	Goal        string          `json:"goal"`
+	Target      string          `json:"target"` // metric
 	Verdict     judge.Verdict   `json:"verdict"`
-	Sentence    string          `json:"sentence"` // the verdict in words
 	Judgement   judge.Judgement `json:"judgement"`
 	Predicted   *Latency        `json:"predicted_ms,omitempty"`
-	Before      Latency         `json:"before_ms"`          // of the baseline cohort
-	After       Latency         `json:"after_ms"`           // of the candidate
-	Class       string          `json:"class,omitempty"`    // of the segment that the change was to cut; "" = not said
-	Workload    *Workload       `json:"workload,omitempty"` // of the environment when it was made
+	Low         *Latency        `json:"predicted_low_ms,omitempty"` // the interval that it was to lie in with 90 %
+	High        *Latency        `json:"predicted_high_ms,omitempty"`
+	Before      Latency         `json:"before_ms"`           // of the baseline cohort
+	After       Latency         `json:"after_ms"`            // of the candidate
+	Code        string          `json:"code,omitempty"`      // of the finding that it was to cure
+	Kind        string          `json:"kind,omitempty"`      // of the action
+	Class       string          `json:"class,omitempty"`     // of the segment that it was to cut; "" = not said
+	Summary     string          `json:"summary,omitempty"`   // of the finding
+	Cost        string          `json:"cost,omitempty"`      // that was accepted
+	ShareP99    float64         `json:"share_p99,omitempty"` // of the critical path that the finding had
+	Workload    *Workload       `json:"workload,omitempty"`  // of the environment when it was made
+	Holdback    float64         `json:"holdback,omitempty"`  // share of the calls that keeps the policy before
+	Attempts    float64         `json:"attempts_factor,omitempty"`
 	Override    bool            `json:"override,omitempty"` // it was tried there without the record that was required
-	At          time.Time       `json:"at"`
-	Reason      string          `json:"reason,omitempty"` // as given by who asked for the rollout
+	Weak        bool            `json:"weak,omitempty"`     // the record that was required proved little
+	At          time.Time       `json:"at"`                 // end of the rollout
+	Reason      string          `json:"reason,omitempty"`   // as given by who asked for it
+	Undone      time.Time       `json:"undone,omitzero"`
+	UndoReason  string          `json:"undo_reason,omitempty"`
 }
 
 // Verified reports whether the change may go on to the next environment: it was promoted on evidence, not by hand or for
-// want of time.
-func (r *Record) Verified() bool { return r.Verdict == judge.Improved || r.Verdict == judge.NoWorse }
+// want of time, and is in force there still.
+func (r *Record) Verified() bool {
+	return r.Phase == Promoted && r.Undone.IsZero() && (r.Verdict == judge.Improved || r.Verdict == judge.NoWorse)
+}
 
 // Validate says what is wrong with a record from elsewhere; errors.Is ErrRecord.
 func (r *Record) Validate() error {

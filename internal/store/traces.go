@@ -123,7 +123,7 @@ type TraceQuery struct {
 	Most     int           // up to 10000
 }
 
-func (q TraceQuery) statement() (text string, args []any) {
+func (q TraceQuery) statement(columns string) (text string, args []any) {
 	var where []string
 	add := func(clause string, arg any) { where, args = append(where, clause), append(args, arg) }
 	if q.ID != "" {
@@ -144,7 +144,7 @@ func (q TraceQuery) statement() (text string, args []any) {
 	if q.Failed {
 		add("failed = ?", 1)
 	}
-	text = "SELECT batch, id, weight FROM traces"
+	text = "SELECT " + columns + " FROM traces"
 	if len(where) > 0 {
 		text += " WHERE " + strings.Join(where, " AND ")
 	}
@@ -159,9 +159,39 @@ func (q TraceQuery) statement() (text string, args []any) {
 	return text + order + " LIMIT " + strconv.Itoa(min(most, 10_000)), args
 }
 
+// Found is a kept trace as the index knows it.
+type Found struct {
+	ID       string        // 32 hexadecimal digits
+	Route    string        // as Kept had it
+	Start    time.Time     // of its first span
+	Duration time.Duration // to the end of its last one
+	Failed   bool
+	Weight   float64 // how many traces it stands for; 1 or more
+}
+
+// Find is what q asks for, in its order, from the index alone: no file of traces is read.
+func (s *Store) Find(ctx context.Context, q TraceQuery) ([]Found, error) {
+	text, args := q.statement("id, route, at, duration, failed, weight")
+	rows, err := s.read.QueryContext(ctx, text, args...)
+	if err != nil {
+		return nil, described(err)
+	}
+	all := []Found{}
+	for rows.Next() {
+		var f Found
+		var at int64
+		if err := rows.Scan(&f.ID, &f.Route, &at, &f.Duration, &f.Failed, &f.Weight); err != nil {
+			return nil, errors.Join(described(err), rows.Close())
+		}
+		f.Start = time.Unix(0, at).UTC()
+		all = append(all, f)
+	}
+	return all, described(errors.Join(rows.Err(), rows.Close()))
+}
+
 // Traces is the kept traces that q asks for, in its order. It reads each file of traces once.
 func (s *Store) Traces(ctx context.Context, q TraceQuery) ([]trace.Trace, error) {
-	text, args := q.statement()
+	text, args := q.statement("batch, id, weight")
 	rows, err := s.read.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, described(err)

@@ -22,6 +22,10 @@ func withoutSecrets(c gateway.Config) gateway.Config {
 		c.Redis = &r
 	}
 	c.Offload.URL = withoutPassword(c.Offload.URL)
+	if c.Evidence != nil {
+		e := c.Evidence.WithoutSecrets()
+		c.Evidence = &e
+	}
 	c.Routes = slices.Clone(c.Routes)
 	for i := range c.Routes {
 		r := &c.Routes[i]
