@@ -27,7 +27,7 @@ var mayStart = []string{
 var clockless = []string{
 	"call", "setting", "retry", "breaker", "balance", "cache", "batch", "limit", "internal/stats", "internal/trace",
 	"internal/conf", "internal/diagnose", "internal/advise", "internal/routing", "internal/httpcache", "internal/fault", "internal/payload",
-	"internal/recording", "internal/evidence", "internal/judge", "internal/slo", "internal/slo/interop", "internal/scale", "internal/rca", "internal/store",
+	"internal/recording", "internal/evidence", "internal/judge", "internal/slo", "internal/slo/interop", "internal/scale", "internal/rca", "internal/store", "internal/staging", "internal/scenario", "internal/review", "internal/report", "internal/ingest",
 }
 
 var clockFuncs = []string{"Now", "Since", "Until", "Sleep", "NewTimer", "NewTicker", "After", "AfterFunc", "Tick"}

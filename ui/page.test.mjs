@@ -110,6 +110,45 @@ const checks = {
     assert.ok(await start.isEnabled());
   },
 
+  async 'Pause takes the calls from a candidate, and Resume gives them back'({ page }) {
+    const card = page.locator('#rollouts .card', { hasText: 'r1 · catalogue' });
+    await page.getByRole('button', { name: 'Pause r1' }).click();
+    await card.getByText('paused', { exact: false }).first().waitFor();
+    assert.equal(await page.getByRole('button', { name: 'Promote now: r1' }).count(), 0, 'a paused rollout can be promoted');
+    await page.getByRole('button', { name: 'Resume r1' }).click();
+    await page.getByRole('button', { name: 'Pause r1' }).waitFor();
+  },
+
+  async 'objectives show what is left of them'({ page }) {
+    const row = await text(page.locator('#objectives tbody tr', { hasText: 'orders-there' }));
+    assert.match(row, /^orders-there orders 99\.9 %, 30d 98\.9\d* % −?-?\d+\.\d % 1h \d/);
+    assert.match(row, /page.* now 100 % timeout$/);
+    assert.match(await text(page.locator('#objectives tbody tr', { hasText: 'catalogue-fast' })), /99 % within 250 ms, 30d – 100\.0 % .* quiet – –$/);
+  },
+
+  async 'history shows the route and its segments'({ page }) {
+    await page.locator('#history').getByRole('combobox', { name: 'route' }).selectOption('orders');
+    await page.locator('#history figure', { hasText: 'the whole route' }).waitFor();
+    assert.match(await page.locator('#history svg').first().getAttribute('aria-label'), /^the whole route: at last p50 [\d.]+ ms, p95 [\d.]+ ms, p99 [\d.]+ ms$/);
+    assert.equal(await page.locator('#history figure').count(), 2, 'the route and its database, without the endpoint');
+    assert.ok((await page.locator('#history svg path.slow').first().getAttribute('d')).split('L').length > 20, 'a line of many points');
+    assert.ok(await page.locator('#history svg path.slow').first().evaluate((p) => p.getBoundingClientRect().width > 100), 'the line is drawn');
+    await page.locator('#history').getByRole('combobox', { name: 'time' }).selectOption('6h');
+    await page.locator('#history figure').nth(1).waitFor();
+  },
+
+  async 'a kill switch asks, switches off, and on again'({ page }) {
+    const button = page.getByRole('button', { name: 'hedge off on every route' });
+    let asked = '';
+    page.once('dialog', (d) => { asked = d.message(); d.accept(); });
+    await button.click();
+    assert.match(asked, /Switch hedge off on every route now/);
+    await page.locator('#switches button[aria-pressed="true"]', { hasText: 'hedge: off' }).first().waitFor();
+    page.once('dialog', (d) => d.accept());
+    await button.click();
+    await page.locator('#switches button[aria-pressed="true"]').first().waitFor({ state: 'detached' });
+  },
+
   async 'Promote asks first'({ page }) {
     let asked = '';
     page.once('dialog', (d) => { asked = d.message(); d.dismiss(); });
@@ -162,7 +201,7 @@ for (const colorScheme of schemes) {
     if (what === 'empty') {
       await check(`empty, ${colorScheme}: says what to do`, async () => {
         const said = await text(page.locator('main'));
-        for (const part of ['No traces yet', '4317', 'No rollout yet', 'longpole rollout start', 'no calls in the last 30 s']) assert.ok(said.includes(part), part);
+        for (const part of ['No traces yet', '4317', 'No rollout yet', 'longpole rollout start', 'No objectives yet', 'No history is kept', 'no calls in the last 30 s']) assert.ok(said.includes(part), part);
       });
     }
     await check(`${what}, ${colorScheme}: no errors`, async () => assert.deepEqual(faults, []));

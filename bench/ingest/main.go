@@ -20,6 +20,8 @@ import (
 	"runtime/pprof"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,7 +40,7 @@ func main() {
 	flag.Parse()
 	if *minutes == 0 && os.Getenv("GOGC") == "" { // as the commands that read files do
 		debug.SetGCPercent(400)
-		debug.SetMemoryLimit(3 << 30)
+		debug.SetMemoryLimit(memory)
 	}
 	err := error(nil)
 	switch {
@@ -54,6 +56,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// memory is the soft limit of the commands that read files.
+const memory = 3 << 29
 
 // An input is telemetry as it comes in.
 type input struct {
@@ -125,6 +130,9 @@ func measure(name string, processors int, atLeast time.Duration, step func() int
 
 func steps(spans int, atLeast time.Duration, profile, folder string) error {
 	in := generate(spans)
+	if limit := debug.SetMemoryLimit(-1); limit == memory { // the commands do not hold their input
+		debug.SetMemoryLimit(limit + 2*int64(len(in.stream)))
+	}
 	read, err := in.read(1)
 	if err != nil {
 		return err
@@ -197,10 +205,29 @@ func (in *input) verdict(workers int) int {
 	if err != nil {
 		panic(err)
 	}
-	if r := diagnose.Run(read.Traces, diagnose.Options{}); len(r.Routes) == 0 {
+	if r := diagnose.Run(read.Traces, options(workers)); len(r.Routes) == 0 {
 		panic("no routes")
 	}
 	return read.Stats.Spans
+}
+
+// options lets a run use so many goroutines.
+func options(workers int) (o diagnose.Options) {
+	if workers > 1 {
+		o.Clock.Each = func(n int, do func(i int)) {
+			var next atomic.Int64
+			var wg sync.WaitGroup
+			for range min(workers, n) {
+				wg.Go(func() {
+					for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+						do(i)
+					}
+				})
+			}
+			wg.Wait()
+		}
+	}
+	return o
 }
 
 // paths measures the critical path with and without making the trees.
@@ -267,7 +294,7 @@ func large(path string, size int64) error {
 		return err
 	}
 	reading := rate{cpu: cpu() - from, wall: time.Since(began), spans: in.Stats.Spans + in.Stats.DroppedSpans}
-	r := diagnose.Run(in.Traces, diagnose.Options{})
+	r := diagnose.Run(in.Traces, options(runtime.GOMAXPROCS(0)))
 	fmt.Printf("%d spans, of which %d in %d traces are kept; read in %.1f s (%.2f M spans per CPU-second), in all %.1f s; %d reports of progress, %d routes; peak memory %s\n",
 		reading.spans, in.Stats.Spans, in.Stats.Traces, reading.wall.Seconds(), reading.perCPU()/1e6, time.Since(began).Seconds(), steps, len(r.Routes), peak())
 	for _, w := range in.Warnings {

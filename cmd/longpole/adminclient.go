@@ -87,11 +87,11 @@ func (c *adminClient) do(ctx context.Context, method, path string, body, into an
 		return err
 	}
 	if resp.StatusCode >= 300 {
-		var p struct{ Error string }
+		var p struct{ Error, Hint string }
 		if json.Unmarshal(data, &p) != nil || p.Error == "" {
 			p.Error = fmt.Sprintf("%s answers %s", base, resp.Status)
 		}
-		return &failure{code: exitError, err: errors.New(p.Error), hint: adminHint(resp.StatusCode, path)}
+		return &failure{code: exitError, err: errors.New(p.Error), hint: cmp.Or(p.Hint, adminHint(resp.StatusCode, path))}
 	}
 	if into == nil {
 		return nil

@@ -10,6 +10,8 @@ import (
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/advise"
 	"github.com/longpole/longpole/internal/diagnose"
+	"github.com/longpole/longpole/internal/evidence"
+	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/ingest"
 	"github.com/longpole/longpole/internal/trace"
 	"github.com/longpole/longpole/internal/web"
@@ -24,9 +26,7 @@ const (
 	sliceRest      = 9                      // times as long as a slice took it rests then
 	analysisRest   = 200                    // times as long as all slices took pass before the next analysis
 	queuedBatches  = 4096                   // batches of the gateway's own spans waiting for the assembler
-
-	liveSpans = 20_000 // kept for it; the assembler thins what is more, and says with each trace for how many it stands
-	liveBytes = 32 << 20
+	quietPeriod    = 5 * time.Second        // after its last span a trace is taken as whole
 )
 
 // analysis turns live spans into findings: it owns the assembler and the newest report.
@@ -34,6 +34,8 @@ type analysis struct {
 	log       *slog.Logger
 	assembler *ingest.Assembler
 	policies  func() map[string]longpole.Config
+	facts     func() evidence.Facts // from the systems behind; nil = nothing is read
+	quiet     time.Duration         // of the assembler
 	own       chan []trace.Span
 
 	mu      sync.Mutex
@@ -41,10 +43,10 @@ type analysis struct {
 	refused uint64 // batches of our own spans for which the queue had no room
 }
 
-func newAnalysis(log *slog.Logger, policies func() map[string]longpole.Config) *analysis {
+func newAnalysis(log *slog.Logger, policies func() map[string]longpole.Config, held gateway.Tracing) *analysis {
 	return &analysis{
-		log: log, policies: policies,
-		assembler: ingest.NewAssembler(ingest.AssemblerConfig{Keep: analysisWindow + time.Minute, MaxSpans: liveSpans, MaxBytes: liveBytes}),
+		log: log, policies: policies, quiet: quietPeriod,
+		assembler: ingest.NewAssembler(ingest.AssemblerConfig{Keep: analysisWindow + time.Minute, MaxSpans: held.HeldSpans, MaxBytes: held.HeldBytes, QuietPeriod: quietPeriod}),
 		own:       make(chan []trace.Span, queuedBatches),
 	}
 }
@@ -60,10 +62,21 @@ func (a *analysis) Offer(spans []trace.Span) {
 	}
 }
 
-// Receive takes spans from an OTLP receiver.
+// Receive takes spans of others.
 func (a *analysis) Receive(spans []trace.Span) (rejected int) {
 	a.assembler.Add(time.Now(), spans...)
 	return 0
+}
+
+// ReceiveLogs takes log records of others; each stays beside its trace.
+func (a *analysis) ReceiveLogs(logs []trace.Log) (rejected int) {
+	a.assembler.AddLogs(time.Now(), logs...)
+	return 0
+}
+
+// Window is the traces that became whole within since.
+func (a *analysis) Window(now time.Time, since time.Duration) []trace.Trace {
+	return a.assembler.Window(now, since)
 }
 
 // Run assembles our own spans and, when every is not zero, refreshes the findings; it returns when ctx ends.
@@ -138,7 +151,11 @@ func (a *analysis) refresh(window time.Duration, rest func()) (report advise.Rep
 		}
 	}()
 	traces = a.assembler.Window(began, window)
-	report = advise.Run(traces, diagnose.Options{Clock: diagnose.ClockOptions{Yield: rest}}, a.policies())
+	o := diagnose.Options{Clock: diagnose.ClockOptions{Yield: rest}}
+	if a.facts != nil {
+		o.Facts = a.facts()
+	}
+	report = advise.Run(traces, o, a.policies())
 	a.keep(report, began, window)
 	a.log.Debug("analysed", "traces", len(traces), "took", time.Since(began))
 	return report, traces
@@ -163,6 +180,6 @@ func (a *analysis) Dropped() map[string]uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return map[string]uint64{
-		"queue_full": a.refused, "room": d.Spans, "late": d.LateSpans, "trace_too_long": d.TraceSpans,
+		"queue_full": a.refused, "room": d.Spans, "late": d.LateSpans, "trace_too_long": d.TraceSpans, "logs": d.Logs,
 	}
 }

@@ -163,7 +163,7 @@ func (d *demo) play(ctx context.Context) error {
 	}
 	found, _ := d.server.analysis.Refresh(d.pace.measure + 6*time.Second)
 	d.say("\n1. Diagnosis of %s of traffic", d.pace.measure)
-	if err := renderReport(d.out, found, 2); err != nil {
+	if err := renderReport(d.out, found, shown{routes: 2}); err != nil {
 		return err
 	}
 	d.report.Diagnoses = diagnosesOf(found)

@@ -27,6 +27,7 @@ type diagnosis struct {
 	facts    string // file; "" = none
 	output   string
 	routes   int
+	snippets bool
 }
 
 func newDiagnose() *cobra.Command {
@@ -54,6 +55,7 @@ func newDiagnose() *cobra.Command {
 	cmd.Flags().StringVar(&d.facts, "facts", "", "`FILE` of evidence from the systems behind, as `longpole probe -o json` writes it")
 	cmd.Flags().StringVarP(&d.output, "output", "o", "text", "`FORMAT`: text, json, or html for a page that needs nothing else")
 	cmd.Flags().IntVar(&d.routes, "routes", 5, "print at most `N` routes as text; 0 = all")
+	cmd.Flags().BoolVar(&d.snippets, "snippets", false, "print the settings of actions for Envoy, Istio, nginx, HAProxy and resilience4j, too")
 	return cmd
 }
 
@@ -66,7 +68,7 @@ func (d diagnosis) run(cmd *cobra.Command, paths []string) error {
 	if err != nil {
 		return err
 	}
-	o := diagnose.Options{Files: suspect.Stats.Files, Facts: facts}
+	o := diagnose.Options{Clock: diagnose.ClockOptions{Each: onAllCores}, Files: suspect.Stats.Files, Facts: facts}
 	if len(d.baseline) > 0 {
 		healthy, err := readInput(cmd, d.baseline)
 		if err != nil {
@@ -90,7 +92,7 @@ func (d diagnosis) run(cmd *cobra.Command, paths []string) error {
 		views := diagnose.Pictures(suspect.Traces, o, report.MaxRoutes)
 		return report.Write(cmd.OutOrStdout(), report.Page{Report: r, Pictures: views, Facts: facts, Made: time.Now(), Version: version})
 	}
-	return renderReport(cmd.OutOrStdout(), r, d.routes)
+	return renderReport(cmd.OutOrStdout(), r, shown{d.routes, d.snippets})
 }
 
 // unusableHint says what makes a span invalid once it could be read.
@@ -149,7 +151,7 @@ func criticalPaths(cmd *cobra.Command, paths []string, service, operation string
 	enc := json.NewEncoder(cmd.OutOrStdout())
 	enc.SetEscapeHTML(false)
 	written, without, invalid, duplicates := 0, 0, 0, 0
-	for _, tree := range diagnose.Trees(in.Traces, diagnose.ClockOptions{}) {
+	for _, tree := range diagnose.Trees(in.Traces, diagnose.ClockOptions{Each: onAllCores}) {
 		invalid, duplicates = invalid+tree.Invalid, duplicates+tree.Duplicates
 		root := rootOf(tree, service, operation)
 		if root < 0 {

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/longpole/longpole/internal/ingest"
 )
@@ -20,8 +23,23 @@ import (
 func spendMemory() {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetGCPercent(400)
-		debug.SetMemoryLimit(3 << 30)
+		debug.SetMemoryLimit(3 << 29)
 	}
+}
+
+// onAllCores calls do with 0..n-1, as many at once as Go uses processors, each with the next that nobody has begun.
+func onAllCores(n int, do func(i int)) {
+	var next atomic.Int64
+	var all errgroup.Group
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		all.Go(func() error {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+			return nil
+		})
+	}
+	_ = all.Wait() // no call fails
 }
 
 // readInput reads trace files with progress, and prints what the reader must know as warnings.

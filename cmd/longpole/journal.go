@@ -33,17 +33,28 @@ func (j journal) Append(e rollout.Entry) error {
 
 // read is all that is there, oldest first.
 func (j journal) read(ctx context.Context) (all []rollout.Entry, err error) {
+	err = each(ctx, j.store, rolloutStream, func(data []byte) error {
+		var e rollout.Entry
+		if err := json.Unmarshal(data, &e); err != nil {
+			return err
+		}
+		all = append(all, e)
+		return nil
+	})
+	return all, err
+}
+
+// each calls with for every entry of a stream, oldest first, until it errs.
+func each(ctx context.Context, s *store.Store, stream string, with func(data []byte) error) error {
 	for after := int64(0); ; {
-		page, err := j.store.Entries(ctx, rolloutStream, after, journalPage)
+		page, err := s.Entries(ctx, stream, after, journalPage)
 		if err != nil || len(page) == 0 {
-			return all, err
+			return err
 		}
 		for _, line := range page {
-			var e rollout.Entry
-			if err := json.Unmarshal(line.Data, &e); err != nil {
-				return nil, fmt.Errorf("the journal of rollouts, entry %d: %w", line.Seq, err)
+			if err := with(line.Data); err != nil {
+				return fmt.Errorf("the journal of %s, entry %d: %w", stream, line.Seq, err)
 			}
-			all = append(all, e)
 		}
 		after = page[len(page)-1].Seq
 	}

@@ -52,13 +52,13 @@ func (k *keeper) Run(ctx context.Context) error {
 	for {
 		select {
 		case now := <-step.C:
-			k.report(errors.Join(k.keep(ctx, now), k.traces(ctx, now)))
+			k.report(errors.Join(k.keep(ctx, now), k.traces(ctx, now, (&pace{ctx: ctx, began: time.Now()}).rest)))
 		case now := <-tidy.C:
 			k.report(k.store.Tidy(ctx, now))
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			k.report(errors.Join(k.keep(last, time.Now()), k.traces(last, time.Now())))
+			k.report(errors.Join(k.keep(last, time.Now()), k.traces(last, time.Now(), func() {})))
 			return nil
 		}
 	}
@@ -103,11 +103,10 @@ func (k *keeper) keep(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// traces writes what came of live traces since the last time.
-func (k *keeper) traces(ctx context.Context, now time.Time) error {
-	p := &pace{ctx: ctx, began: time.Now()}
+// traces writes what came of live traces since the last time, and calls rest now and then.
+func (k *keeper) traces(ctx context.Context, now time.Time, rest func()) error {
 	took := now.Sub(k.live.last)
-	rollups, whole := k.live.step(now, p.rest)
+	rollups, whole := k.live.step(now, rest)
 	if len(whole) == 0 {
 		return nil
 	}

@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // plain is the text of an error without the package that it begins with, which means nothing to who reads it.
 func plain(err error) string {
 	text := err.Error()
-	for _, name := range []string{"ingest", "rollout", "gateway", "conf", "lab", "load", "fault", "offload"} {
+	for _, name := range []string{"ingest", "rollout", "gateway", "conf", "lab", "load", "fault", "offload", "slo", "interop", "fleet", "store"} {
 		text = strings.TrimPrefix(text, name+": ")
 	}
 	return text
@@ -111,7 +111,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &failure{code: exitUsage, err: err, hint: fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 	})
-	root.AddCommand(newDemo(), newServe(), newDiagnose(), newCriticalPath(), newRollout(), newValidate(), newSchema(), newRoutes(), newTop(), newFault(), newKill(), newLoad(), newCompare(), newProbe(), newWhatIf(), newBench(), newJobs(), newVersion())
+	root.AddCommand(newDemo(), newServe(), newDiagnose(), newCriticalPath(), newRollout(), newValidate(), newSchema(), newRoutes(), newTop(), newFault(), newKill(), newLoad(), newCompare(), newProbe(), newWhatIf(), newBench(), newJobs(), newLab(), newReview(), newSLO(), newVersion())
 	root.SetHelpCommand(newHelp())
 	plainUsage(root)
 	return root

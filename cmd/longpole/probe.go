@@ -31,12 +31,12 @@ Probe while it is slow: locks, pools and queues show only then.`
 
 // probeFlags are the systems that flags name.
 type probeFlags struct {
-	config, output                         string
-	window                                 time.Duration
-	statements                             int
-	postgres, redis, nats, traces          []string
-	pprof, metrics                         []string
-	searchPath, redisUser, healthyProfiles string
+	config, output                string
+	window                        time.Duration
+	statements                    int
+	postgres, redis, nats, traces []string
+	pprof, metrics                []string
+	searchPath, healthyProfile    string
 }
 
 func newProbe() *cobra.Command {
@@ -68,7 +68,7 @@ func newProbe() *cobra.Command {
 	flags.StringArrayVar(&f.nats, "nats", nil, "`URL` of a NATS server with JetStream")
 	flags.StringArrayVar(&f.pprof, "pprof", nil, "`SERVICE=URL` of the profiles of a process, http://host:port/debug/pprof")
 	flags.StringArrayVar(&f.metrics, "metrics", nil, "`SERVICE=URL` of the metrics of a process, http://host:port/metrics")
-	flags.StringVar(&f.healthyProfiles, "healthy-profile", "", "CPU profile `FILE` of healthy times, to compare those of --pprof with")
+	flags.StringVar(&f.healthyProfile, "healthy-profile", "", "CPU profile `FILE` of healthy times, to compare those of --pprof with")
 	flags.DurationVar(&f.window, "for", 10*time.Second, "`TIME` to look for; rates are told over it; 1s..1h")
 	flags.StringArrayVar(&f.traces, "traces", nil, "`PATH` of traces, whose statements the databases are asked about")
 	flags.IntVar(&f.statements, "statements", 0, "ask about at most `N` statements; 1..100; default 20")
@@ -99,7 +99,7 @@ func (f probeFlags) settings() (probe.Config, error) {
 		if !ok {
 			return c, usagef("want SERVICE=URL, with the service's name in the traces", "--pprof %q names no service", text)
 		}
-		c.Profiles = append(c.Profiles, probe.ProfilesConfig{Service: service, URL: url, Healthy: f.healthyProfiles})
+		c.Profiles = append(c.Profiles, probe.ProfilesConfig{Service: service, URL: url, Healthy: f.healthyProfile})
 	}
 	for _, text := range f.metrics {
 		service, url, ok := strings.Cut(text, "=")
@@ -212,7 +212,7 @@ func readFacts(path string) (facts evidence.Facts, err error) {
 	if err != nil {
 		return facts, &failure{code: exitError, err: err, hint: hint}
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // it was only read
 	data, err := io.ReadAll(io.LimitReader(file, maxFacts+1))
 	if err == nil && len(data) > maxFacts {
 		err = fmt.Errorf("longer than %d MiB", maxFacts>>20)

@@ -32,8 +32,14 @@ const (
 	callsShown       = 20 // calls between two hosts, below which nobody can say that their clocks are not steady
 )
 
-// renderReport writes a report for a person. routes bounds the routes shown; 0 = all.
-func renderReport(out io.Writer, r advise.Report, routes int) error {
+// shown is what the text form has.
+type shown struct {
+	routes   int  // at most; 0 = all
+	snippets bool // settings for other tools, in full
+}
+
+// renderReport writes a report for a person.
+func renderReport(out io.Writer, r advise.Report, o shown) error {
 	w := bufio.NewWriter(out)
 	renderInput(w, r.Input)
 	renderClocks(w, r.Clocks)
@@ -46,14 +52,14 @@ func renderReport(out io.Writer, r advise.Report, routes int) error {
 	if r.Culprits != nil {
 		renderCulprits(w, r.Culprits)
 	}
-	shown := r.Routes
-	if routes > 0 && len(shown) > routes {
-		shown = shown[:routes]
+	routes := r.Routes
+	if o.routes > 0 && len(routes) > o.routes {
+		routes = routes[:o.routes]
 	}
-	for _, route := range shown {
-		renderRoute(w, route)
+	for _, route := range routes {
+		renderRoute(w, route, o)
 	}
-	if rest := len(r.Routes) - len(shown); rest > 0 {
+	if rest := len(r.Routes) - len(routes); rest > 0 {
 		fmt.Fprintf(w, "\n… %s; `--routes 0` prints them all\n", count(rest, "more route"))
 	}
 	return w.Flush()
@@ -141,7 +147,7 @@ func renderCulprits(w io.Writer, culprits []diagnose.Culprit) {
 	table(w, rows)
 }
 
-func renderRoute(w io.Writer, r advise.Route) {
+func renderRoute(w io.Writer, r advise.Route, o shown) {
 	traces := count(r.Traces, "trace")
 	if r.Incomplete > 0 {
 		traces += fmt.Sprintf(" (%s incomplete)", percent(float64(r.Incomplete)/float64(max(r.Traces, 1))))
@@ -151,6 +157,7 @@ func renderRoute(w io.Writer, r advise.Route) {
 	fmt.Fprintf(w, "  p50 %s   p90 %s   p95 %s   p99 %s   p99.9 %s   max %s ms\n", ms(l.P50), ms(l.P90), ms(l.P95), ms(l.P99), ms(l.P999), ms(l.Max))
 	renderSegments(w, r.Segments)
 	renderDifferences(w, r.Differences)
+	renderLogged(w, r.Logged)
 	renderQueues(w, r.Queues)
 	renderAsync(w, r.Async)
 	for i, f := range r.Findings {
@@ -158,7 +165,7 @@ func renderRoute(w io.Writer, r advise.Route) {
 			fmt.Fprintf(w, "  … %s\n", count(len(r.Findings)-i, "more finding"))
 			break
 		}
-		renderFinding(w, f)
+		renderFinding(w, f, o)
 	}
 }
 
@@ -234,25 +241,6 @@ func renderAsync(w io.Writer, paths []diagnose.AsyncPath) {
 		rows = append(rows, []string{"  " + cut(p.Service, 28), cut(p.Operation, 40), p.Why, strconv.Itoa(p.Count), ms(p.DurationMS.P50) + " ms", ms(p.DurationMS.P99) + " ms", mostly})
 	}
 	table(w, rows)
-}
-
-func renderFinding(w io.Writer, f advise.Finding) {
-	fmt.Fprintf(w, "  %s %s (%s, confidence %s): %s\n", f.Code, f.Class, f.Verdict, percent(f.Confidence), f.Summary)
-	for _, e := range f.Evidence {
-		fmt.Fprintf(w, "    + %s\n", e)
-	}
-	for _, e := range f.CounterEvidence {
-		fmt.Fprintf(w, "    - %s\n", e)
-	}
-	for _, a := range f.Actions {
-		fmt.Fprintf(w, "    → %s: %s\n", a.Kind, a.Summary)
-		if p := a.Predicted; p != nil {
-			fmt.Fprintf(w, "      predicted p50 %s   p95 %s   p99 %s ms\n", ms(p.P50), ms(p.P95), ms(p.P99))
-		}
-		if a.Cost != "" {
-			fmt.Fprintf(w, "      cost: %s\n", a.Cost)
-		}
-	}
 }
 
 // bar draws a share as up to twenty blocks.

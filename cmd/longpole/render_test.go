@@ -38,7 +38,7 @@ func TestReportIsShownInAlignedTables(t *testing.T) {
 		}},
 	}}}
 	var out strings.Builder
-	if err := renderReport(&out, r, 0); err != nil {
+	if err := renderReport(&out, r, shown{}); err != nil {
 		t.Fatal(err)
 	}
 	want := `1000 traces, 8000 spans, 20 incomplete traces, 1 missing root made up, 40 spans without its parent; sampled: they stand for 50000 traces; 90 % of the spans hang on their trace's root, the others are in no figure

@@ -38,7 +38,7 @@ func newRollout() *cobra.Command {
 		newRolloutSteer("resume", "Go on with a paused rollout"),
 		newRolloutSteer("abort", "Drop the candidate and keep the policy in force"),
 		newRolloutSteer("undo", "Take a promotion back: the policy from before is in force with the next call"),
-		newRolloutHistory)
+		newRolloutHistory, newRolloutRecord)
 }
 
 func newRolloutStart(c *adminClient) *cobra.Command {
@@ -110,6 +110,7 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 	f.StringVar(&q.Restart, "restart", "", "`FATE` when the gateway restarts in the middle: resume or rollback (default resume)")
 	f.StringVar(&q.OnInconclusive, "on-inconclusive", "", "`END` when time is up without a verdict: rollback or promote (default rollback)")
 	f.StringVar(&q.Reason, "reason", "", "`TEXT` for the journal: why")
+	f.BoolVar(&q.Override, "override", false, "begin although the environment that must have verified the change has not; takes --reason, and stands in the journal")
 	f.BoolVarP(&watch, "watch", "w", false, "watch it until it ends")
 	f.StringVarP(&output, "output", "o", "table", "`FORMAT`: table or json")
 	f.Lookup("steps").DefValue, f.Lookup("holdback").DefValue = "", "" // their texts name the defaults
@@ -378,10 +379,18 @@ func showRollouts(w io.Writer, all []rollout.Status) {
 	for _, s := range all {
 		rows = append(rows, []string{
 			s.ID, s.Route, string(s.Phase), fmt.Sprintf("%d/%d", s.Step, s.Steps), percent(s.Weight),
-			cmp.Or(string(s.Judgement.Verdict), "-"), s.Started.Local().Format(time.DateTime), cut(cmp.Or(s.Outcome, "-"), 60),
+			verdictOf(s), s.Started.Local().Format(time.DateTime), cut(cmp.Or(s.Outcome, "-"), 60),
 		})
 	}
 	table(w, rows)
+}
+
+// verdictOf is the verdict so far; weak when the environment that verified the change is unlike this one.
+func verdictOf(s rollout.Status) string {
+	if s.Weak && s.Judgement.Verdict != "" {
+		return string(s.Judgement.Verdict) + " (weak)"
+	}
+	return cmp.Or(string(s.Judgement.Verdict), "-")
 }
 
 // rolloutLine is a running rollout in one line.

@@ -148,6 +148,7 @@ func (s *server) reread(path string) error {
 		s.log.Error("reload refused; the running configuration stays", "config", path, "error", err.Error())
 		return err
 	}
+	s.signals.Reconfigure(s.gateway.Config())
 	s.log.Info("reloaded", "config", path, "routes", len(cfg.Routes))
 	return nil
 }

@@ -15,11 +15,15 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/internal/advise"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/ingest"
+	"github.com/longpole/longpole/internal/probe"
 	"github.com/longpole/longpole/internal/rollout"
+	"github.com/longpole/longpole/internal/slo"
 	"github.com/longpole/longpole/internal/stats"
 	"github.com/longpole/longpole/internal/store"
+	"github.com/longpole/longpole/internal/trace"
 	"github.com/longpole/longpole/internal/web"
 )
 
@@ -35,9 +39,19 @@ type server struct {
 	profile  bool          // offer the profiles of the Go runtime on the admin side
 	receiver *ingest.Receiver
 	front    []net.Listener // of the data plane, in the order of the configuration
-	admin    net.Listener   // nil = off, as the next two
+	admin    net.Listener   // nil = off, as those that follow
 	otlpHTTP net.Listener
 	otlpGRPC net.Listener
+	zipkin   net.Listener
+	jaeger   net.Listener
+	keda     net.Listener
+
+	signals      *signals
+	usage        *usage
+	calibrations *calibrations
+	keeper       *keeper // nil = there is no store
+	reviewer     *reviewer
+	gatherer     *gatherer
 }
 
 // newServer binds every address that cfg names, so that a busy port is known before anything runs.
@@ -54,12 +68,13 @@ func newServer(ctx context.Context, cfg gateway.Config, log *slog.Logger) (_ *se
 	if err := guardAdmin(cfg.Admin); err != nil {
 		return nil, err
 	}
-	s.analysis = newAnalysis(log, s.policies)
-	s.receiver = ingest.NewReceiver(ingest.Sinks{Spans: s.analysis.Receive})
+	s.analysis = newAnalysis(log, s.policies, cfg.Tracing)
+	s.usage = newUsage()
+	s.receiver = ingest.NewReceiver(ingest.Sinks{Spans: s.receive, Logs: s.receiveLogs, Points: s.receivePoints})
 	for _, l := range []struct {
 		to      *net.Listener
 		address string
-	}{{&s.admin, cfg.Admin}, {&s.otlpHTTP, cfg.OTLP.HTTP}, {&s.otlpGRPC, cfg.OTLP.GRPC}} {
+	}{{&s.admin, cfg.Admin}, {&s.otlpHTTP, cfg.OTLP.HTTP}, {&s.otlpGRPC, cfg.OTLP.GRPC}, {&s.zipkin, cfg.Zipkin}, {&s.jaeger, cfg.Jaeger}, {&s.keda, cfg.KEDA}} {
 		if *l.to, err = listen(ctx, l.address); err != nil {
 			return nil, err
 		}
@@ -79,12 +94,50 @@ func newServer(ctx context.Context, cfg gateway.Config, log *slog.Logger) (_ *se
 	if s.gateway, err = gateway.New(cfg, o); err != nil {
 		return nil, err
 	}
-	return s, s.restore(ctx, cfg)
+	if s.signals, err = newSignals(cfg, s.gateway.Routes, func() advise.Report { return s.analysis.Newest().Report }, log); err != nil {
+		return nil, err
+	}
+	s.gatherer = newGatherer(func() *probe.Config { return s.gateway.Config().Evidence }, s.analysis.Window, log)
+	s.analysis.facts = s.gatherer.Facts
+	s.signals.usage = func(workload string) (cpu, memory float64) { return s.usage.Of(time.Now(), workload) }
+	s.calibrations = newCalibrations(s.gateway, func() gateway.Judge { return s.gateway.Config().Judge }, log)
+	if err = s.restore(ctx, cfg); err != nil {
+		return nil, err
+	}
+	s.reviewer = newReviewer(ctx, s)
+	return s, nil
+}
+
+// short reports whether the gateway has nothing left for telemetry: calls go before what is told of them.
+func (s *server) short() bool { return s.gateway.Overload().Pressure >= 1 }
+
+// receive takes spans of others.
+func (s *server) receive(spans []trace.Span) (rejected int) {
+	if s.short() {
+		return ingest.Full
+	}
+	return s.analysis.Receive(spans)
+}
+
+// receivePoints takes metrics of others.
+func (s *server) receivePoints(points []ingest.Point) (rejected int) {
+	if s.short() {
+		return ingest.Full
+	}
+	return s.usage.Receive(time.Now(), points)
+}
+
+// receiveLogs takes what others logged.
+func (s *server) receiveLogs(logs []trace.Log) (rejected int) {
+	if s.short() {
+		return ingest.Full
+	}
+	return s.analysis.ReceiveLogs(logs)
 }
 
 // restore makes the rollouts, with what the state folder knows of earlier ones.
 func (s *server) restore(ctx context.Context, cfg gateway.Config) (err error) {
-	o := rollout.Options{Target: s.gateway, Log: s.log}
+	o := rollout.Options{Target: s.gateway, Log: s.log, Gate: s.signals.hold, Verified: s.verified}
 	if cfg.State == nil {
 		s.rollouts = rollout.NewController(o)
 		return nil
@@ -92,6 +145,8 @@ func (s *server) restore(ctx context.Context, cfg gateway.Config) (err error) {
 	if s.store, err = store.Open(ctx, *cfg.State); err != nil {
 		return &failure{code: exitError, err: err, hint: "state.dir must be a folder of one longpole alone, on a disk with room"}
 	}
+	live := newRecorder(s.analysis.Window, s.analysis.quiet, time.Now())
+	s.keeper = newKeeper(s.store, s.gateway.Routes, live, func() gateway.Tracing { return s.gateway.Config().Tracing }, s.log)
 	j := journal{s.store}
 	entries, err := j.read(ctx)
 	if err != nil {
@@ -140,7 +195,7 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 }
 
 func (s *server) closeListeners() {
-	for _, l := range append(s.front, s.admin, s.otlpHTTP, s.otlpGRPC) {
+	for _, l := range append(s.front, s.admin, s.otlpHTTP, s.otlpGRPC, s.zipkin, s.jaeger, s.keda) {
 		if l != nil {
 			_ = l.Close()
 		}
@@ -179,10 +234,17 @@ func (s *server) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { return s.analysis.Run(back, s.every) })
 	if s.store != nil {
-		g.Go(func() error { return newKeeper(s.store, s.gateway.Routes, s.log).Run(back) })
+		g.Go(func() error { return s.keeper.Run(back) })
 	}
+	g.Go(func() error { return s.reviewer.Run(back) })
+	g.Go(func() error { return s.gatherer.Run(back) })
 	g.Go(func() error { return serveHTTP(back, s.otlpHTTP, s.receiver.HTTP()) })
-	g.Go(func() error { return s.serveGRPC(back) })
+	g.Go(func() error { return serveHTTP(back, s.zipkin, s.receiver.Zipkin()) })
+	g.Go(func() error { return s.serveGRPC(back, s.otlpGRPC) })
+	g.Go(func() error { return s.serveGRPC(back, s.jaeger) })
+	g.Go(func() error { return s.signals.serveKEDA(back, s.keda) })
+	g.Go(func() error { return s.signals.Run(back) })
+	g.Go(func() error { return s.calibrations.Run(back) })
 	g.Go(func() error { return serveHTTP(back, s.admin, s.adminHandler()) })
 	front, frontCtx := errgroup.WithContext(ctx)
 	front.Go(func() error { return s.rollouts.Run(frontCtx) })
@@ -195,8 +257,25 @@ func (s *server) Run(ctx context.Context) error {
 func (s *server) adminHandler() http.Handler {
 	return web.New(web.Options{
 		Gateway: s.gateway, Rollouts: s.rollouts, Findings: s.analysis.Newest, Dropped: s.analysis.Dropped,
-		Version: version, Token: os.Getenv(tokenVariable), Log: s.log, Schema: schema, Reload: s.reload, Profile: s.profile, Store: s.store,
+		Version: version, Token: os.Getenv(tokenVariable), Log: s.log, Schema: schema, Reload: s.reload, Profile: s.profile, Store: s.store, Reviews: s.reviewer,
+		Live: s.live(),
 	})
+}
+
+// live is what the admin side shows beside the gateway.
+func (s *server) live() web.Live {
+	l := web.Live{
+		SLOs:         func() []slo.Status { return byBudget(s.signals.book.Status(time.Now())) },
+		Scale:        s.signals.board.All,
+		Calibrations: s.calibrations.List,
+		Received:     s.receiver.Received,
+		Metrics:      s.signals.Collector(),
+		Sources:      s.gatherer.Status,
+	}
+	if s.keeper != nil {
+		l.Kept = s.keeper.Kept
+	}
+	return l
 }
 
 // serveHTTP serves h on l until ctx ends, then lets running requests end for a moment.
@@ -224,14 +303,14 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	return nil
 }
 
-func (s *server) serveGRPC(ctx context.Context) error {
-	if s.otlpGRPC == nil {
+func (s *server) serveGRPC(ctx context.Context, l net.Listener) error {
+	if l == nil {
 		return nil
 	}
 	srv := s.receiver.GRPC()
 	stop := context.AfterFunc(ctx, srv.Stop)
 	defer stop()
-	return srv.Serve(s.otlpGRPC)
+	return srv.Serve(l)
 }
 
 // pageOf is where a browser finds the admin side, or "off".

@@ -102,13 +102,13 @@ func fewer(to, from *longpole.Config) bool {
 
 // load builds the corpus: clean, with clocks corrected.
 func load(traces []trace.Trace, clock diagnose.ClockOptions) *corpus {
-	trees := make([]*diagnose.Tree, len(traces))
-	for i := range traces {
-		trees[i] = diagnose.Build(traces[i], clock)
-	}
+	trees := diagnose.Trees(traces, clock)
 	rename(trees)
 	lines := make([]*timeline, len(trees))
 	for i, tree := range trees {
+		if clock.Yield != nil {
+			clock.Yield()
+		}
 		lines[i] = newTimeline(tree)
 		if w := traces[i].Weight; w > 0 {
 			lines[i].weight = w

@@ -87,12 +87,19 @@ func (b *builder) arrange() {
 	t.Spans = make([]trace.Span, len(sorted))
 	numbers := make([]int32, 2*len(sorted))
 	t.Parent, t.depth = numbers[:len(sorted):len(sorted)], numbers[len(sorted):]
+	if b.layouts != nil {
+		t.layouts, t.marks = make([]*layout, len(sorted)), make([]marks, len(sorted))
+	}
 	if t.SkewCorrected > 0 {
 		t.skew = make([]int64, len(sorted))
 	}
 	for i := range sorted {
 		s, n := &t.Spans[i], sorted[i].node
 		*s = *b.span(n)
+		if t.layouts != nil {
+			t.layouts[i] = b.layouts.of(s.Attributes)
+			t.mark(i)
+		}
 		if t.skew != nil {
 			t.skew[i] = b.start[n] - s.Start
 		}

@@ -139,8 +139,7 @@ func endsIn(name string, operations ...string) bool {
 func (t *Tree) dropLosers(siblings []int32) []int32 {
 	won, any := int64(minInt64), false
 	for _, k := range slices.Backward(siblings) {
-		s := &t.Spans[k]
-		if !canceled(s) {
+		if s := &t.Spans[k]; !t.canceled(int(k)) {
 			won = s.End
 		} else if won > s.Start {
 			t.why[k], any = Canceled, true
@@ -152,28 +151,23 @@ func (t *Tree) dropLosers(siblings []int32) []int32 {
 	return slices.DeleteFunc(siblings, func(k int32) bool { return t.why[k] == Canceled })
 }
 
-// canceled says whether a span tells that its caller called it off, in any of the ways that are in use.
-func canceled(s *trace.Span) bool {
-	for i := range s.Attributes {
-		v := s.Attributes[i].Value
-		switch s.Attributes[i].Key {
-		case "canceled", "cancelled":
-			if v == "true" || v == "True" || v == "1" {
-				return true
-			}
-		case "error.type", "exception.type", "otel.status_description", "rpc.response.status_code", "rpc.connect_rpc.error_code":
-			if v == "1" || len(v) < 256 && strings.Contains(strings.ToLower(v), "cancel") {
-				return true
-			}
-		case "rpc.grpc.status_code", "grpc.status_code", "rpc.status_code":
-			if v == "1" || strings.EqualFold(v, "canceled") || strings.EqualFold(v, "cancelled") {
-				return true
-			}
-		case "http.response.status_code", "http.status_code":
-			if v == "499" {
-				return true
-			}
+// canceled says whether span i tells that its caller called it off, in any of the ways that are in use.
+func (t *Tree) canceled(i int) bool {
+	attributes := t.Spans[i].Attributes
+	for _, k := range t.all(i, kindCanceled) {
+		if v := attributes[k].Value; v == "true" || v == "True" || v == "1" {
+			return true
 		}
 	}
-	return false
+	for _, k := range t.all(i, kindReason) {
+		if v := attributes[k].Value; v == "1" || len(v) < 256 && strings.Contains(strings.ToLower(v), "cancel") {
+			return true
+		}
+	}
+	for _, k := range t.all(i, kindGRPC) {
+		if v := attributes[k].Value; v == "1" || strings.EqualFold(v, "canceled") || strings.EqualFold(v, "cancelled") {
+			return true
+		}
+	}
+	return t.last(i, kindStatus) == "499"
 }

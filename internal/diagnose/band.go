@@ -27,59 +27,62 @@ type piece struct {
 	ns    int64
 }
 
-// places numbers what the critical paths touch.
+// places numbers what the critical paths touch. It is not changed once it is made.
 type places struct {
-	index   map[place]int32
 	list    []place
 	names   *namer
-	renamed []int32 // by the number that the trees' place has, plus 1; 0 = not yet known
-
-	walk   walk    // scratch of take
-	pieces []piece // the same
-	slot   []int32 // the same: the index in pieces of each place, plus 1; 0 = it has none
+	renamed []int32 // by the number that the trees' place has
 }
 
-func newPlaces(n *namer) *places { return &places{index: make(map[place]int32), names: n} }
-
-func (p *places) number(at place) int32 {
-	at.operation = p.names.name(at.service, at.operation)
-	i, ok := p.index[at]
-	if !ok {
-		i = int32(len(p.list))
-		p.index[at] = i
-		p.list = append(p.list, at)
+// newPlaces numbers the places of trees, with the names that n gives them.
+func newPlaces(known []place, n *namer) *places {
+	p := &places{names: n, renamed: make([]int32, len(known))}
+	index := make(map[place]int32, len(known))
+	for i, at := range known {
+		at.operation = n.name(at.service, at.operation)
+		p.renamed[i] = intern(index, &p.list, at)
 	}
-	return i
+	return p
 }
 
 // of is the number of the place where the time of span i belongs.
-func (p *places) of(t *Tree, i int) int32 {
-	if t.located == nil {
-		return p.number(locate(t, i))
+func (p *places) of(t *Tree, i int) int32 { return p.renamed[t.places[i]] }
+
+// taker measures paths, in the memory of those before.
+type taker struct {
+	places *places
+	walk   walk
+	pieces []piece
+	slot   []int32 // the index in pieces of each place, plus 1; 0 = it has none
+
+	// What the samples keep is cut from larger pieces of memory.
+	sections []Section
+	kept     []piece
+}
+
+func newTaker(p *places) *taker { return &taker{places: p, slot: make([]int32, len(p.list))} }
+
+// cutFrom is a copy of list in the memory of room, or in new memory where there is too little left.
+func cutFrom[T any](room *[]T, list []T) []T {
+	const least = 1 << 12
+	if cap(*room)-len(*room) < len(list) {
+		*room = make([]T, 0, max(least, len(list)))
 	}
-	raw := int(t.located.number(t, i))
-	for len(p.renamed) <= raw {
-		p.renamed = append(p.renamed, 0)
-	}
-	if p.renamed[raw] == 0 {
-		p.renamed[raw] = p.number(t.located.list[raw]) + 1
-	}
-	return p.renamed[raw] - 1
+	from := len(*room)
+	*room = append(*room, list...)
+	return (*room)[from:len(*room):len(*room)]
 }
 
 // take measures the path of root.
-func take(t *Tree, root int, p *places) sample {
+func (p *taker) take(t *Tree, root int) sample {
 	p.walk.tree, p.walk.path = t, p.walk.path[:0]
 	p.walk.run(root)
-	s := sample{tree: t, root: root, weight: t.Weight, sections: slices.Clone(p.walk.path)}
+	s := sample{tree: t, root: root, weight: t.Weight, sections: cutFrom(&p.sections, p.walk.path)}
 	span := &t.Spans[root]
 	s.duration = span.End - span.Start
 	p.pieces = p.pieces[:0]
 	for _, section := range s.sections {
-		number, ns := p.of(t, section.Span), section.End-section.Start
-		for len(p.slot) <= int(number) {
-			p.slot = append(p.slot, 0)
-		}
+		number, ns := p.places.of(t, section.Span), section.End-section.Start
 		if p.slot[number] == 0 {
 			p.pieces = append(p.pieces, piece{place: number})
 			p.slot[number] = int32(len(p.pieces))
@@ -89,7 +92,7 @@ func take(t *Tree, root int, p *places) sample {
 	for _, x := range p.pieces {
 		p.slot[x.place] = 0
 	}
-	s.pieces = slices.Clone(p.pieces)
+	s.pieces = cutFrom(&p.kept, p.pieces)
 	return s
 }
 
@@ -192,25 +195,28 @@ func latency(samples []sample) (l Latency) {
 	return l
 }
 
-// maxJudged is how many traces of a route the rules look at, of which half may be slow ones.
-const maxJudged = 1000
+// How many traces of a route the rules look at, of which half may be slow ones.
+const (
+	maxJudged   = 600
+	maxAnswered = 1000 // those that tell endpoints apart
+)
 
-// thin is v with no more traces than the rules look at: the slow band, or traces evenly from it, and others evenly by their
+// thin is v with no more than most traces: the slow band, or traces evenly from it, and others evenly by their
 // duration. A trace that was kept stands for those next to it, too. What a rule sees of a request does not become clearer
 // with more of them, but takes longer.
-func (v *view) thin() *view {
+func (v *view) thin(most int) *view {
 	n, slow := len(v.samples), len(v.slow)
-	if n <= maxJudged {
+	if n <= most {
 		return v
 	}
-	keep := min(slow, maxJudged/2)
+	keep := min(slow, most/2)
 	w := *v
 	w.whole, w.seen = v, nil
-	w.samples = make([]sample, 0, maxJudged)
+	w.samples = make([]sample, 0, most)
 	for _, part := range []struct {
 		of   []sample
 		keep int
-	}{{v.samples[:n-slow], maxJudged - keep}, {v.slow, keep}} {
+	}{{v.samples[:n-slow], most - keep}, {v.slow, keep}} {
 		for i := range part.keep {
 			from, to := i*len(part.of)/part.keep, (i+1)*len(part.of)/part.keep
 			s := part.of[(from+to)/2]
@@ -218,7 +224,7 @@ func (v *view) thin() *view {
 			w.samples = append(w.samples, s)
 		}
 	}
-	w.slow = w.samples[maxJudged-keep:]
+	w.slow = w.samples[most-keep:]
 	w.typical = bandsOf(w.samples).typical
 	w.slowTotal = 0
 	for i := range w.slow {

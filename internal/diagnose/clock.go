@@ -22,9 +22,30 @@ type ClockOptions struct {
 	Rule        ClockRule
 	MaxAdjust   time.Duration // larger corrections are not applied, but counted; 0 = no limit, negative = none is applied
 	Granularity time.Duration // the step of the clocks; 0 = found from the times of the traces
-	Yield       func()        // called again and again, so that who shares a core may rest; nil = nobody wants to
+	Yield       func()        // called again and again, at most milliseconds apart, so that who shares a core may rest; nil = nobody wants to
+	// Each calls do with 0..n-1, in any order, on as many goroutines as it likes, and returns when all calls have; calls of do
+	// may call it in turn. nil = one after the other. The answer does not depend on it. With it, Yield is called by those goroutines.
+	Each func(n int, do func(i int))
 
 	known *clocks // what the traces of a run tell of its clocks; nil = each trace is on its own
+}
+
+// each calls do with 0..n-1.
+func (o *ClockOptions) each(n int, do func(i int)) {
+	if o.Each != nil {
+		o.Each(n, do)
+		return
+	}
+	for i := range n {
+		do(i)
+	}
+}
+
+// rest lets who shares a core have it.
+func (o *ClockOptions) rest() {
+	if o.Yield != nil {
+		o.Yield()
+	}
 }
 
 // CentreSkew returns what to add to the times of child, in nanoseconds, so that it fits its parent; 0 when it does.

@@ -82,29 +82,47 @@ func compareBounds(a, b bound) int {
 	return cmp.Or(cmp.Compare(minus(a.high, a.low), minus(b.high, b.low)), cmp.Compare(a.low, b.low))
 }
 
-// learnSteps finds the step of every clock from the times of all spans.
-func learnSteps(traces []trace.Trace) *clocks {
-	c := &clocks{numbers: newSpots(), pairs: make(map[[2]int32]*clockPair)}
-	for i := range traces {
-		for j := range traces[i].Spans {
-			s := &traces[i].Spans[j]
-			n := int(c.clock(s))
-			if n < 0 {
-				continue
-			}
-			x := &c.steps[n]
-			x.spans++
-			if s.Start%int64(time.Microsecond) == 0 {
-				x.micros++
-				if s.Start%int64(time.Millisecond) == 0 {
-					x.millis++
-				}
-			}
-			for x.ns > 1 && (s.Start%x.ns != 0 || s.End%x.ns != 0) {
-				x.ns /= 1000
+func newClocks() *clocks {
+	return &clocks{numbers: newSpots(), pairs: make(map[[2]int32]*clockPair)}
+}
+
+// learnSteps takes in the times of spans.
+func (c *clocks) learnSteps(spans []trace.Span) {
+	for j := range spans {
+		s := &spans[j]
+		n := int(c.clock(s))
+		if n < 0 {
+			continue
+		}
+		x := &c.steps[n]
+		x.spans++
+		if s.Start%int64(time.Microsecond) == 0 {
+			x.micros++
+			if s.Start%int64(time.Millisecond) == 0 {
+				x.millis++
 			}
 		}
+		for x.ns > 1 && (s.Start%x.ns != 0 || s.End%x.ns != 0) {
+			x.ns /= 1000
+		}
 	}
+}
+
+// join adds the steps that d has seen.
+func (c *clocks) join(d *clocks) {
+	c.lost += d.lost
+	for i, at := range d.numbers.list {
+		n, y := int(c.clock(&trace.Span{Service: at.service, Host: at.operation})), &d.steps[i]
+		if n < 0 {
+			continue
+		}
+		x := &c.steps[n]
+		x.spans, x.millis, x.micros, x.ns = x.spans+y.spans, x.millis+y.millis, x.micros+y.micros, min(x.ns, y.ns)
+	}
+}
+
+// conclude ends the learning of steps.
+func (c *clocks) conclude() {
 	for i := range c.steps {
 		x := &c.steps[i]
 		x.ns = max(x.ns, 1)
@@ -115,7 +133,14 @@ func learnSteps(traces []trace.Trace) *clocks {
 			}
 		}
 	}
-	return c
+}
+
+// reader is c for another goroutine, which learns nothing.
+func (c *clocks) reader() *clocks {
+	r := *c
+	numbers := *c.numbers
+	r.numbers = &numbers
+	return &r
 }
 
 // clock is the number of the clock that stamped s; -1 = no room is left for it.
@@ -136,15 +161,20 @@ func (c *clocks) clock(s *trace.Span) int32 {
 
 // stepOf is the step of the clock that stamped s, or otherwise when too little is known of it.
 func (c *clocks) stepOf(s *trace.Span, otherwise int64) int64 {
-	if n := c.clock(s); n >= 0 && c.steps[n].spans >= clockSpans {
+	service, host := s.Service, s.Host
+	if host != "" {
+		service = ""
+	}
+	if n := c.numbers.find(service, host); n >= 0 && c.steps[n].spans >= clockSpans {
 		return c.steps[n].ns
 	}
 	return otherwise
 }
 
 // learnPairs finds the offsets between hosts from the calls between them, by their times as they were recorded.
-func (c *clocks) learnPairs(trees []*Tree) {
+func (c *clocks) learnPairs(trees []*Tree, o ClockOptions) {
 	for _, t := range trees {
+		o.rest()
 		for i := range t.Spans {
 			child := &t.Spans[i]
 			p := t.Parent[i]
@@ -244,8 +274,7 @@ func (c *clocks) offset(from, to string) (ns int64, ok bool) {
 	if to < from {
 		from, to, sign = to, from, -1
 	}
-	key, _ := c.pair(from, to)
-	p := c.pairs[key]
+	p := c.pairs[[2]int32{c.numbers.find("", from), c.numbers.find("", to)}]
 	switch {
 	case p == nil || !p.steady:
 		return 0, false

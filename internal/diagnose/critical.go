@@ -42,11 +42,11 @@ func (t *Tree) Critical(root int) []Critical {
 func (t *Tree) endpoint(i int) string {
 	s := &t.Spans[i]
 	if s.Kind == trace.Client {
-		if name := s.Attr("longpole.endpoint"); name != "" {
+		if name := t.attr(i, askEndpoint); name != "" {
 			return name
 		}
-		if address := s.Attr(keysAddress...); address != "" {
-			if port := s.Attr(keysPort...); port != "" {
+		if address := t.attr(i, askAddress); address != "" {
+			if port := t.attr(i, askPort); port != "" {
 				return address + ":" + port
 			}
 			return address

@@ -54,6 +54,7 @@ func (v *view) differences() (list []Difference, cut int) {
 		return nil, 0
 	}
 	for i := range s.traces {
+		v.rest()
 		s.read(i)
 	}
 	candidates := s.candidates()
@@ -91,7 +92,14 @@ type survey struct {
 	operations map[int32]*value // by spots number
 	tests      int
 	cut        int
+	known      map[columnsKey][]*column
 	same       map[uint64]int // place in the list of differences of what a set of traces has
+}
+
+// columnsKey is what has the same columns: spans of a service with the same attributes.
+type columnsKey struct {
+	layout  *layout
+	service string
 }
 
 type surveyed struct {
@@ -123,7 +131,7 @@ func (v *value) add(trace int) {
 
 // newSurvey chooses the traces: all slow ones, as far as they are not too many, and others evenly by their duration.
 func newSurvey(v *view) *survey {
-	s := &survey{numbers: newSpots(), operations: make(map[int32]*value), same: make(map[uint64]int)}
+	s := &survey{numbers: newSpots(), operations: make(map[int32]*value), known: make(map[columnsKey][]*column), same: make(map[uint64]int)}
 	n := len(v.samples)
 	slow := max(len(v.slow), min(differSlow, n/20))
 	s.take(v.samples[:n-slow], maxOthersSeen)
@@ -161,8 +169,9 @@ func (s *survey) read(i int) {
 		if span.Failed {
 			s.see(i, span.Service, "failed", "true")
 		}
-		for _, a := range span.Attributes {
-			s.see(i, span.Service, a.Key, a.Value)
+		columns := s.columnsOf(t, section.Span)
+		for k := range span.Attributes {
+			s.note(i, columns[k], span.Attributes[k].Value)
 		}
 	}
 }
@@ -181,17 +190,45 @@ func (s *survey) operation(i int, number int32, span *trace.Span) {
 	v.add(i)
 }
 
-// see notes that trace i has a value.
-func (s *survey) see(i int, service, key, text string) {
+// columnsOf is the columns of the attributes of span i, in their order.
+func (s *survey) columnsOf(t *Tree, i int) []*column {
+	span := &t.Spans[i]
+	key := columnsKey{service: span.Service}
+	if t.layouts != nil {
+		key.layout = t.layouts[i]
+	}
+	if list, known := s.known[key]; known && key.layout != nil {
+		return list
+	}
+	list := make([]*column, len(span.Attributes))
+	for k := range list {
+		list[k] = s.column(span.Service, span.Attributes[k].Key)
+	}
+	s.known[key] = list
+	return list
+}
+
+// column is that of an attribute; nil = there is no room for it.
+func (s *survey) column(service, key string) *column {
 	n := s.numbers.numberUpTo(maxColumns, service, key)
-	if n < 0 || len(text) > maxValueBytes || text == "" {
-		s.cut++
-		return
+	if n < 0 {
+		return nil
 	}
 	if int(n) == len(s.columns) {
 		s.columns = append(s.columns, &column{at: spot{service, key}, index: make(map[string]int32), number: true, max: make(map[int32]float64)})
 	}
-	c := s.columns[n]
+	return s.columns[n]
+}
+
+// see notes that trace i has a value.
+func (s *survey) see(i int, service, key, text string) { s.note(i, s.column(service, key), text) }
+
+// note notes that trace i has a value of column c.
+func (s *survey) note(i int, c *column, text string) {
+	if c == nil || len(text) > maxValueBytes || text == "" {
+		s.cut++
+		return
+	}
 	if len(c.values) == 0 || c.values[c.last].text != text {
 		at, known := c.index[text]
 		if !known {

@@ -59,6 +59,9 @@ func read(t *testing.T, name string) []trace.Trace {
 // TestNezhaFindsTheFaultyService compares the real traces of two systems under 20 injected faults with those before
 // the fault. Run it with -v for the table of docs/bench/rca.md.
 func TestNezhaFindsTheFaultyService(t *testing.T) {
+	if diagnose.RaceDetector {
+		t.Skip("takes too long with the race detector; it is run without")
+	}
 	t.Parallel()
 	list := labels(t)
 	healthy := make(map[string][]trace.Trace)
@@ -182,10 +185,13 @@ func TestNezhaHalvesDoNotDiffer(t *testing.T) {
 		}
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	pairs, named := 0, 0
+	pairs, named, rounds := 0, 0, 10
+	if diagnose.RaceDetector {
+		rounds = 2
+	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		traces := read(t, name)
-		for range 10 {
+		for range rounds {
 			r.Shuffle(len(traces), func(i, j int) { traces[i], traces[j] = traces[j], traces[i] })
 			pairs++
 			if c := diagnose.Compare(traces[:len(traces)/2], traces[len(traces)/2:]); len(c.Culprits) > 0 {

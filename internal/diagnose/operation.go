@@ -22,19 +22,25 @@ func (o *spots) number(service, operation string) int32 {
 
 // numberUpTo is number, but -1 for what would be more than most.
 func (o *spots) numberUpTo(most int, service, operation string) int32 {
+	n := o.find(service, operation)
+	if n < 0 && len(o.list) < most {
+		at := spot{service, operation}
+		n = int32(len(o.list))
+		o.index[at] = n
+		o.list = append(o.list, at)
+	}
+	return n
+}
+
+// find is the number of an operation that has one, or -1.
+func (o *spots) find(service, operation string) int32 {
 	slot := &o.recent[quickHash(service, operation)]
 	if n := *slot - 1; n >= 0 && o.list[n].service == service && o.list[n].operation == operation {
 		return n
 	}
-	at := spot{service, operation}
-	n, ok := o.index[at]
+	n, ok := o.index[spot{service, operation}]
 	if !ok {
-		if len(o.list) >= most {
-			return -1
-		}
-		n = int32(len(o.list))
-		o.index[at] = n
-		o.list = append(o.list, at)
+		return -1
 	}
 	*slot = n + 1
 	return n

@@ -46,9 +46,10 @@ type pair struct {
 }
 
 // learnOrders reads the orders that siblings have in all trees, whose spans must be marked.
-func learnOrders(trees []*Tree, operations int) *orders {
+func learnOrders(trees []*Tree, operations int, clock ClockOptions) *orders {
 	o := &orders{at: make([]*siblings, operations)}
 	for _, t := range trees {
+		clock.rest()
 		for i := range t.Spans {
 			if n := t.blockFrom[i+1] - t.blockFrom[i]; n >= 2 {
 				o.learn(t, i)

@@ -67,12 +67,8 @@ var pictureLevels = []float64{0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8
 func Pictures(traces []trace.Trace, o Options, most int) []Picture {
 	o = o.withDefaults()
 	set := newSet(traces, o.Clock)
-	names := newNamer()
-	for _, at := range set.spots.list {
-		names.count(at.service, at.operation)
-	}
-	p := newPlaces(names)
-	list := views(set.trees, p, o.MaxRoutes)
+	p := set.named()
+	list := set.views(p, o)
 	var out []Picture
 	for _, v := range list[:min(len(list), most)] {
 		out = append(out, v.picture(p))

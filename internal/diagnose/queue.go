@@ -133,6 +133,7 @@ type asyncOf struct {
 func (v *view) async(p *places) (paths []AsyncPath, queues []Queue, cut int) {
 	a := asyncOf{view: v, places: p, kinds: make(map[asyncKey]*asyncSum), queues: make(map[queueKey]*queueSum)}
 	for i := range v.samples {
+		v.rest()
 		s := &v.samples[i]
 		root := &s.tree.Spans[s.root]
 		if root.Kind == trace.Consumer {

@@ -57,6 +57,7 @@ type Route struct {
 	Coverage    float64      `json:"coverage"`              // share of the spans that stand below the root of their trace, 0..1
 	Differences []Difference `json:"differences,omitempty"` // what slow traces have and others do not, surest first
 	Queues      []Queue      `json:"queues,omitempty"`      // by p99 of the wait, longest first
+	Logged      []Logged     `json:"logged,omitempty"`      // messages that go with slow or failed traces, clearest first
 	Async       []AsyncPath  `json:"async,omitempty"`       // work that nobody waited for, most time first
 	// Cut counts the values of attributes, the messages and the pieces of work that are in neither list because there are
 	// too many of them.

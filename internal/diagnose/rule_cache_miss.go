@@ -130,7 +130,7 @@ func (v *view) lookup(at map[spot]*lookups, number int, f family, inclusive map[
 		}
 		x := at[where]
 		if x == nil {
-			x = &lookups{cache: peer(span), keys: make(map[string]int), longKeys: make(map[string]int), fills: make(map[place]*filling), fillsByThing: make(map[string][]fill)}
+			x = &lookups{cache: t.peer(int(a.span)), keys: make(map[string]int), longKeys: make(map[string]int), fills: make(map[place]*filling), fillsByThing: make(map[string][]fill)}
 			at[where] = x
 		}
 		if x.last != number {
@@ -183,7 +183,7 @@ func (v *view) following(t *Tree, rest []attempt, a attempt) int {
 			continue
 		}
 		at := v.target(b).segment
-		if at == trace.SegCache || at == trace.SegQueue || takesLocks(t.Spans[b.span].Attr(keysQuery...), t.Spans[b.span].Name) {
+		if at == trace.SegCache || at == trace.SegQueue || takesLocks(t.attr(int(b.span), askQuery), t.Spans[b.span].Name) {
 			return -1
 		}
 		return i
@@ -207,7 +207,7 @@ func (x *lookups) fill(v *view, number int, f family, a attempt, key string, inc
 	}
 	x.fills[to].slow += y.slow
 	if key == "" {
-		key = readKey(&s.tree.Spans[a.span])
+		key = s.tree.readKey(int(a.span))
 	}
 	if key != "" && (x.fillsByThing[key] != nil || len(x.fillsByThing) < maxCacheKeys) {
 		x.fillsByThing[key] = append(x.fillsByThing[key], y)

@@ -55,10 +55,11 @@ func (s *sample) critical() (order []int, inclusive []int64) {
 	return order, inclusive
 }
 
-// remotes is what the spans below a sample's root wait for: by span, its calls in time order.
-func (s *sample) remotes() iter.Seq2[int, []remote] {
+// remotes is what the spans below the root of a sample wait for: by span, its calls in time order.
+func (v *view) remotes(n int) iter.Seq2[int, []remote] {
+	s := &v.samples[n]
 	if s.calls == nil {
-		s.calls = s.findRemotes()
+		s.calls = v.findRemotes(s)
 	}
 	return func(yield func(int, []remote) bool) {
 		for rest := s.calls; len(rest) > 0; {
@@ -75,7 +76,7 @@ func (s *sample) remotes() iter.Seq2[int, []remote] {
 }
 
 // findRemotes lists the calls by the span that waits for them, then in time order.
-func (s *sample) findRemotes() []remote {
+func (v *view) findRemotes(s *sample) []remote {
 	t := s.tree
 	order, inclusive := s.critical()
 	found := make([]remote, 0, len(order)/2)
@@ -91,7 +92,7 @@ func (s *sample) findRemotes() []remote {
 		var own remote
 		switch n := below[i]; {
 		case is:
-			own = s.remote(i, served)
+			own = v.remote(t, i, served)
 		case n > 0:
 			own = found[n-1]
 		default:
@@ -124,8 +125,7 @@ func (s *sample) findRemotes() []remote {
 }
 
 // remote describes the call that span i makes.
-func (s *sample) remote(i, served int) remote {
-	t := s.tree
+func (v *view) remote(t *Tree, i, served int) remote {
 	r := remote{span: i, leaf: i, served: served}
 	span := &t.Spans[i]
 	if served >= 0 {
@@ -134,19 +134,19 @@ func (s *sample) remote(i, served int) remote {
 	}
 	at := locate(t, i)
 	r.key = call{at.segment, at.service, span.Name}
-	if text := span.Attr(keysQuery...); text != "" {
-		r.key.operation = t.plain(text, withoutLiterals)
-	} else if path := pathOf(span); path != "" {
+	if text := t.attr(i, askQuery); text != "" {
+		r.key.operation = v.statement(text)
+	} else if path := t.path(i); path != "" {
 		r.key.operation = span.Name + " " + withoutIDs(path)
 	}
 	return r
 }
 
-// pathOf is the path that an HTTP span asked for, without its query; "" = it is none.
-func pathOf(s *trace.Span) string {
-	path := s.Attr("url.path", "http.target")
+// path is the path that span i asked for by HTTP, without its query; "" = it is none.
+func (t *Tree) path(i int) string {
+	path := t.attr(i, askPath)
 	if path == "" {
-		if _, rest, ok := strings.Cut(s.Attr(keysURL...), "://"); ok {
+		if _, rest, ok := strings.Cut(t.attr(i, askURL), "://"); ok {
 			if i := strings.IndexByte(rest, '/'); i >= 0 {
 				path = rest[i:]
 			}

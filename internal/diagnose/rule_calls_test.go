@@ -103,12 +103,12 @@ func checkRule(t *testing.T, code string, cases []ruleCase) {
 }
 
 func TestCriticalTimeIsAddedUpBelow(t *testing.T) {
-	tree := Build(parsed(t, 0, `
+	set := newSet([]trace.Trace{parsed(t, 0, `
 		a 0ms 100ms service=a
 		  b 10ms 60ms
 		    c 20ms 30ms
-		  d 60ms 90ms`), ClockOptions{})
-	s := take(tree, 0, newPlaces(newNamer()))
+		  d 60ms 90ms`)}, ClockOptions{})
+	tree, s := set.trees[0], newTaker(set.named()).take(set.trees[0], 0)
 	_, inclusive := s.critical()
 	got := make(map[string]int64)
 	for i := range tree.Spans {

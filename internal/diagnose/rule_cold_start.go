@@ -19,8 +19,78 @@ const (
 )
 
 // life is when a process was asked for something.
-type life struct {
-	starts []int64
+type life struct{ load }
+
+// processes is the lives of processes.
+type processes struct {
+	numbers  *spots // service and instance
+	lives    []life
+	from, to int64 // when the first request began and the last one ended
+	some     bool
+}
+
+func newProcesses() *processes { return &processes{numbers: newSpots()} }
+
+// number finds the processes that the spans of t came in by.
+func (p *processes) number(t *Tree) {
+	t.process = make([]int32, len(t.Spans))
+	for i := range t.Spans {
+		t.process[i] = -1
+		if s := &t.Spans[i]; s.Kind != trace.Client && entry(t, i) {
+			t.process[i] = p.of(s.Service, t.instance(i))
+		}
+	}
+}
+
+// of is the number of a process. Those of a service that find no room are one.
+func (p *processes) of(service, instance string) int32 {
+	n := p.numbers.numberUpTo(maxHosts, service, instance)
+	if n < 0 {
+		n = p.numbers.number(service, unknownInstance)
+	}
+	for len(p.lives) <= int(n) {
+		p.lives = append(p.lives, life{})
+	}
+	return n
+}
+
+// unknownInstance is no text that an instance has.
+const unknownInstance = "\x00"
+
+// see takes in the requests of a trace.
+func (p *processes) see(t *Tree) {
+	for i, n := range t.process {
+		if n < 0 {
+			continue
+		}
+		s := &t.Spans[i]
+		p.widen(s.Start, s.End)
+		p.lives[n].add(s)
+	}
+}
+
+func (p *processes) widen(from, to int64) {
+	if !p.some {
+		p.from, p.to, p.some = from, to, true
+	}
+	p.from, p.to = min(p.from, from), max(p.to, to)
+}
+
+func (p *processes) join(q *processes) {
+	if q.some {
+		p.widen(q.from, q.to)
+	}
+	for i, at := range q.numbers.list {
+		p.lives[p.of(at.service, at.operation)].join(&q.lives[i].load)
+	}
+}
+
+// find is the life of the process that span i ran in; nil = it is not known.
+func (p *processes) find(t *Tree, i int) *life {
+	if n, ok := p.numbers.index[spot{t.Spans[i].Service, t.instance(i)}]; ok {
+		return &p.lives[n]
+	}
+	return nil
 }
 
 // cold reports whether a request that began then was among the first of a process, or the first after a long pause. born says that
@@ -36,16 +106,11 @@ func (l *life) cold(at int64, born bool) bool {
 // coldStart finds LP116: requests that are slow because the process has just begun, or has slept.
 func coldStart(v *view) []Finding {
 	var found []Finding
-	var lives map[spot]*life
-	var from, to int64
 	for _, s := range v.look().of(trace.SegService, trace.SegGateway, trace.SegNetwork, trace.SegDownstream) {
 		if s.constant {
 			continue
 		}
-		if lives == nil {
-			lives, from, to = v.world.lives()
-		}
-		if f, ok := v.coldFinding(s, lives, from, to); ok {
+		if f, ok := v.coldFinding(s, v.world.lives()); ok {
 			found = append(found, f)
 		}
 	}
@@ -53,54 +118,34 @@ func coldStart(v *view) []Finding {
 }
 
 // lives is when each process of each service was asked for something, and from when to when the traces are.
-func (w *world) lives() (lives map[spot]*life, from, to int64) {
-	if w.processes != nil {
-		return w.processes, w.from, w.to
-	}
-	lives = make(map[spot]*life)
-	first := true
-	for _, t := range w.trees {
-		for i := range t.Spans {
-			s := &t.Spans[i]
-			if !entry(t, i) || s.Kind == trace.Client {
-				continue
-			}
-			if first {
-				from, to, first = s.Start, s.End, false
-			}
-			from, to = min(from, s.Start), max(to, s.End)
-			key := spot{s.Service, instance(s)}
-			l := lives[key]
-			if l == nil {
-				if len(lives) >= maxHosts {
-					continue
-				}
-				l = &life{}
-				lives[key] = l
-			}
-			l.starts = append(l.starts, s.Start)
+func (w *world) lives() *processes {
+	w.living.Do(func() {
+		all := newProcesses()
+		for i := range w.set.shards {
+			all.join(w.set.shards[i].processes)
 		}
-	}
-	for _, l := range lives {
-		slices.Sort(l.starts)
-	}
-	w.processes, w.from, w.to = lives, from, to
-	return lives, from, to
+		w.clock.each(len(all.lives), func(i int) {
+			w.clock.rest()
+			all.lives[i].sort()
+		})
+		w.processes = all
+	})
+	return w.processes
 }
 
-func (v *view) coldFinding(s *suspect, lives map[spot]*life, from, to int64) (Finding, bool) {
+func (v *view) coldFinding(s *suspect, lives *processes) (Finding, bool) {
 	long, cold, first, said := 0, 0, 0, 0
 	hosts := make(map[string]bool)
 	for _, w := range s.works {
-		t, span := v.span(w)
+		t, _ := v.span(w)
 		at := entrance(t, int(w.span))
 		if at < 0 {
 			continue
 		}
 		server := &t.Spans[at]
-		told := server.Attr("faas.coldstart", "faas.cold_start", "cold_start") == "true" || span.Attr("faas.coldstart", "faas.cold_start") == "true"
-		l := lives[spot{server.Service, instance(server)}]
-		born := l != nil && float64(l.starts[0]-from) > coldWindow*float64(to-from)
+		told := t.attr(at, askColdStart) == "true" || t.attr(int(w.span), askWasCold) == "true"
+		l := lives.find(t, at)
+		born := l != nil && float64(l.starts[0]-lives.from) > coldWindow*float64(lives.to-lives.from)
 		is := told || l != nil && l.cold(server.Start, born)
 		if is {
 			first++
@@ -109,7 +154,7 @@ func (v *view) coldFinding(s *suspect, lives map[spot]*life, from, to int64) (Fi
 			long++
 			if is {
 				cold++
-				hosts[instance(server)] = true
+				hosts[t.instance(at)] = true
 			}
 			if told {
 				said++

@@ -31,7 +31,7 @@ func dependency(v *view) []Finding {
 		}
 		bad := 0
 		for _, w := range s.works {
-			if _, span := v.span(w); failed(span) {
+			if v.samples[w.sample].tree.failed(int(w.span)) {
 				bad++
 			}
 		}

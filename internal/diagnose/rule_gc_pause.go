@@ -62,9 +62,9 @@ func (v *view) stallFinding(s *suspect) (Finding, bool) {
 		slow += o.slow
 		for _, w := range o.works {
 			if o.long(w) {
-				_, span := v.span(w)
+				t, _ := v.span(w)
 				g := v.gapBefore(w)
-				long = append(long, still{g.start, g.end, instance(span), o.operation})
+				long = append(long, still{g.start, g.end, t.instance(int(w.span)), o.operation})
 			}
 		}
 	}
@@ -127,13 +127,13 @@ func stallsOf(list []still) (stalls []stall, covered int) {
 
 // finishedIn reports whether a request of the service ended while the process is said to have stood still.
 func (v *view) finishedIn(service string, x stall) bool {
-	for _, t := range v.world.trees {
+	for _, t := range v.world.set.trees {
 		for i := range t.Spans {
 			s := &t.Spans[i]
 			if s.Start >= x.end {
 				break
 			}
-			if s.End > x.start && s.End < x.end && s.Service == service && instance(s) == x.host {
+			if s.End > x.start && s.End < x.end && s.Service == service && t.instance(i) == x.host {
 				return true
 			}
 		}

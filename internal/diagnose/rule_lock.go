@@ -49,8 +49,8 @@ func (v *view) databaseLocks() (found []Finding) {
 func (v *view) lockComplaints(f *Finding, s *suspect) bool {
 	n := 0
 	for _, w := range s.works {
-		_, span := v.span(w)
-		if says(complaint(span), "deadlock", "lock timeout", "lock wait timeout", "40p01", "55p03", "could not obtain lock", "lock request time out", "er_lock") {
+		t, _ := v.span(w)
+		if says(t.complaint(int(w.span)), "deadlock", "lock timeout", "lock wait timeout", "40p01", "55p03", "could not obtain lock", "lock request time out", "er_lock") {
 			n++
 		}
 	}

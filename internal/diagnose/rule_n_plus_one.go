@@ -23,8 +23,9 @@ type repeated struct {
 func nPlusOne(v *view) []Finding {
 	at := make(map[spot]map[call]*repeated)
 	for i := range v.samples {
+		v.rest()
 		s := &v.samples[i]
-		for parent, list := range s.remotes() {
+		for parent, list := range v.remotes(i) {
 			v.loops(at, v.spot(&s.tree.Spans[parent]), list, v.isSlow(i))
 		}
 	}

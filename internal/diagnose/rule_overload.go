@@ -26,15 +26,16 @@ func overload(v *view) []Finding {
 
 // refused reports whether a call that failed was refused by who has too much to do.
 func refused(t *Tree, a attempt) bool {
-	if a.served >= 0 && shedBy(&t.Spans[a.served]) {
+	if a.served >= 0 && t.shed(int(a.served)) {
 		return true
 	}
-	return shedBy(&t.Spans[a.span])
+	return t.shed(int(a.span))
 }
 
-func shedBy(s *trace.Span) bool {
-	status := statusOf(s)
-	return status == 503 || status == 429 || rpcStatus(s) == 8 || says(complaint(s), refusedWords...)
+// shed reports whether span i tells that it was refused so.
+func (t *Tree) shed(i int) bool {
+	status := t.status(i)
+	return status == 503 || status == 429 || t.rpcStatus(i) == 8 || says(t.complaint(i), refusedWords...)
 }
 
 func (v *view) overloadFinding(key spot, x *fates) (Finding, bool) {
@@ -74,17 +75,16 @@ func (v *view) overloadFinding(key spot, x *fates) (Finding, bool) {
 func (v *view) rootOverload() (Finding, bool) {
 	all, shed, n := 0.0, 0.0, 0
 	slow := int64(0)
-	var gone, served []int
-	l := v.world.service(v.service)
+	var gone, served []int64 // when they began
 	for i := range v.samples {
 		s := &v.samples[i]
 		root := &s.tree.Spans[s.root]
 		all += s.stands()
-		if root.Kind == trace.Client || !failed(root) || !shedBy(root) || passedOn(s.tree, s.root) {
-			served = append(served, l.at(root.Start))
+		if root.Kind == trace.Client || !s.tree.failed(s.root) || !s.tree.shed(s.root) || passedOn(s.tree, s.root) {
+			served = append(served, root.Start)
 			continue
 		}
-		gone = append(gone, l.at(root.Start))
+		gone = append(gone, root.Start)
 		shed += s.stands()
 		n++
 		if v.isSlow(i) {
@@ -95,14 +95,15 @@ func (v *view) rootOverload() (Finding, bool) {
 		return Finding{}, false
 	}
 	f := v.shedFinding(spot{v.service, v.operation}, shed/all, trace.SegService, v.share(slow))
-	v.crowdOfRefused(&f, crowdOf(gone, served))
+	l := v.world.service(v.service)
+	v.crowdOfRefused(&f, crowdOf(l.crowd(gone), l.crowd(served)))
 	v.capacity(&f, v.service)
 	return f, true
 }
 
 // passedOn reports whether a span only passes on the refusal of one that it called.
 func passedOn(t *Tree, i int) bool {
-	return slices.ContainsFunc(t.Children(i), func(c int32) bool { return failed(&t.Spans[c]) && shedBy(&t.Spans[c]) })
+	return slices.ContainsFunc(t.Children(i), func(c int32) bool { return t.failed(int(c)) && t.shed(int(c)) })
 }
 
 func (v *view) shedFinding(key spot, ratio float64, segment trace.Segment, share float64) Finding {

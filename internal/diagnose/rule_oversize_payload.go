@@ -38,22 +38,20 @@ type payloads struct {
 func oversize(v *view) []Finding {
 	at := make(map[spot]*payloads)
 	for n := range v.samples {
+		v.rest()
 		v.sizes(at, n)
 	}
 	return findingsBySpot(at, v.sizeFinding)
 }
 
-// sizeOf is the largest size that a span tells, of what is sent or of what comes back; 0 = none.
-func sizeOf(s *trace.Span) (most int64) {
-	for i := range s.Attributes {
-		switch a := &s.Attributes[i]; a.Key {
-		case "http.response.body.size", "http.response_content_length", "http.response_content_length_uncompressed", "http.response.size",
-			"http.response.header.content-length", "http.request.body.size", "http.request_content_length", "http.request_content_length_uncompressed",
-			"http.request.size", "messaging.message.body.size", "messaging.message.envelope.size", "messaging.message_payload_size_bytes",
-			"rpc.server.response.size", "rpc.client.response.size", "rpc.message.uncompressed_size", "message.uncompressed_size", "db.response.size":
-			if n, err := strconv.ParseFloat(a.Value, 64); err == nil && n > 0 && n < math.MaxInt64/2 {
-				most = max(most, int64(n))
-			}
+// size is the largest size that span i tells, of what is sent or of what comes back; 0 = none.
+func (t *Tree) size(i int) (most int64) {
+	if has, known := t.knows(i, markSized); known && !has {
+		return 0
+	}
+	for _, k := range t.all(i, kindSize) {
+		if n, err := strconv.ParseFloat(t.Spans[i].Attributes[k].Value, 64); err == nil && n > 0 && n < math.MaxInt64/2 {
+			most = max(most, int64(n))
 		}
 	}
 	return most
@@ -64,12 +62,12 @@ func (v *view) sizes(at map[spot]*payloads, n int) {
 	t := s.tree
 	var inclusive []int64
 	for i := range t.Spans {
-		bytes := sizeOf(&t.Spans[i])
-		if bytes == 0 || failed(&t.Spans[i]) {
+		bytes := t.size(i)
+		if bytes == 0 || t.failed(i) {
 			continue
 		}
 		served, ok := calls(t, i)
-		if !ok && t.Parent[i] >= 0 && sizeOf(&t.Spans[t.Parent[i]]) > 0 {
+		if !ok && t.Parent[i] >= 0 && t.size(int(t.Parent[i])) > 0 {
 			if _, called := calls(t, int(t.Parent[i])); called {
 				continue // counted there
 			}

@@ -74,8 +74,8 @@ func namesPool(operation string) bool {
 func (v *view) poolComplaints(f *Finding, s *suspect) bool {
 	n := 0
 	for _, w := range s.works {
-		_, span := v.span(w)
-		if says(complaint(span), "connection pool", "pool exhausted", "pool timeout", "queuepool", "too many connections", "53300", "connection is not available",
+		t, _ := v.span(w)
+		if says(t.complaint(int(w.span)), "connection pool", "pool exhausted", "pool timeout", "queuepool", "too many connections", "53300", "connection is not available",
 			"timeout waiting for connection", "too many clients", "pooltimeout") {
 			n++
 		}

@@ -41,6 +41,10 @@ func repeatedReads(v *view) []Finding {
 	at := make(map[spot]*readings)
 	for i := range v.samples {
 		s := &v.samples[i]
+		if !s.tree.any(markRead) {
+			continue
+		}
+		v.rest()
 		order, inclusive := s.critical()
 		if !v.isSlow(i) {
 			inclusive = nil
@@ -76,7 +80,7 @@ func plainReads(t *Tree, order []int) (list []keyed) {
 		s := &t.Spans[i]
 		key := ""
 		if !s.Failed {
-			key = readKey(s)
+			key = t.readKey(i)
 		}
 		took := s.End - s.Start
 		if key != "" && foreign[i] != several && float64(within[i]) < innerRatio*float64(took) {
@@ -134,44 +138,59 @@ func segmentOfRead(t *Tree, i int) trace.Segment {
 	return trace.SegDownstream
 }
 
-// readKey is what an idempotent read asks for; "" = the span is none, or does not tell.
-func readKey(s *trace.Span) string {
-	if text := s.Attr(keysQuery...); text != "" {
-		if !isSelect(text) || strings.ContainsAny(text, "?$") || strings.Contains(text, "%s") || strings.Contains(text, ":=") {
-			return "" // placeholders hide what was asked for
-		}
+// reads reports whether span i is an idempotent read that tells what it asks for.
+func (t *Tree) reads(i int) bool {
+	if has, known := t.knows(i, markRead); known {
+		return has
+	}
+	text := t.attr(i, askQuery)
+	if text == "" {
+		method := t.attr(i, askMethod)
+		return (method == "GET" || method == "HEAD") && t.attr(i, askPersonal) == "" // else the answer may be meant for one user only
+	}
+	if t.layouts == nil || t.layouts[i] == nil {
+		return isRead(text)
+	}
+	l := t.layouts[i]
+	if l.query != text { // most spans of an operation have the same
+		l.query, l.reads = text, isRead(text)
+	}
+	return l.reads
+}
+
+// readKey is what span i asks for, as an idempotent read; "" = it is none, or does not tell.
+func (t *Tree) readKey(i int) string {
+	if !t.reads(i) {
+		return ""
+	}
+	if text := t.attr(i, askQuery); text != "" {
 		return text
 	}
-	method := s.Attr(keysMethod...)
-	if method != "GET" && method != "HEAD" {
-		return ""
-	}
-	if personal(s) {
-		return ""
-	}
-	if url := s.Attr("http.target"); url != "" {
+	if url := t.attr(i, askTarget); url != "" {
 		return url
 	}
-	if path := s.Attr("url.path"); path != "" {
-		if query := s.Attr("url.query"); query != "" {
+	if path := t.attr(i, askURLPath); path != "" {
+		if query := t.attr(i, askURLQuery); query != "" {
 			return path + "?" + query
 		}
 		return path
 	}
-	return s.Attr(keysURL...)
+	return t.attr(i, askURL)
 }
 
-// personal reports whether the answer may be meant for one user only.
-func personal(s *trace.Span) bool {
-	return s.Attr("http.request.header.authorization", "http.request.header.cookie", "enduser.id", "user.id") != ""
-}
-
-func isSelect(sql string) bool {
-	sql = strings.TrimLeft(sql, " \t\r\n(")
-	if len(sql) < 6 || !strings.EqualFold(sql[:6], "select") {
+// isRead reports whether a statement reads, and its text tells what: placeholders hide it.
+func isRead(sql string) bool {
+	begin := strings.TrimLeft(sql, " \t\r\n(")
+	if len(begin) < 6 || !strings.EqualFold(begin[:6], "select") || strings.ContainsAny(sql, "?$") || strings.Contains(sql, "%s") || strings.Contains(sql, ":=") {
 		return false
 	}
-	return !strings.Contains(strings.ToLower(sql), "for update")
+	const locks = "for update"
+	for i := 0; i+len(locks) <= len(begin); i++ {
+		if begin[i]|0x20 == 'f' && strings.EqualFold(begin[i:i+len(locks)], locks) {
+			return false
+		}
+	}
+	return true
 }
 
 // hitRatio is the part of the reads that a cache of this lifetime would have answered, and how many it would not.

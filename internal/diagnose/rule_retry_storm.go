@@ -39,7 +39,7 @@ func retryStorm(v *view) []Finding {
 // Each call is compared with the latest ones only.
 func chains(t *Tree, calls []attempt) (list [][]attempt) {
 	for _, a := range calls {
-		again := resent(&t.Spans[a.span])
+		again := t.resent(int(a.span))
 		found := false
 		for k := len(list) - 1; k >= max(0, len(list)-nearby) && !found; k-- {
 			last := list[k][len(list[k])-1]
@@ -55,13 +55,13 @@ func chains(t *Tree, calls []attempt) (list [][]attempt) {
 }
 
 // resent reports whether a span says that it is no first try.
-func resent(s *trace.Span) bool {
-	for i := range s.Attributes {
-		switch a := &s.Attributes[i]; a.Key {
-		case "http.request.resend_count", "http.resend_count", "grpc.previous-rpc-attempts", "retry.count", "retry_count":
-			n, _ := strconv.Atoi(a.Value)
-			return n >= 1
-		}
+func (t *Tree) resent(i int) bool {
+	if has, known := t.knows(i, markResent); known {
+		return has
+	}
+	if list := t.all(i, kindResent); len(list) > 0 {
+		n, _ := strconv.Atoi(t.Spans[i].Attributes[list[0]].Value)
+		return n >= 1
 	}
 	return false
 }
@@ -116,11 +116,11 @@ func (v *view) retriedAbove(t *Tree, i int) bool {
 			same := 0
 			siblings := t.Children(int(p))
 			for _, c := range siblings[:min(len(siblings), nearby)] {
-				if t.Spans[c].Name == s.Name && (failed(&t.Spans[c]) || resent(&t.Spans[c])) {
+				if t.Spans[c].Name == s.Name && (t.failed(int(c)) || t.resent(int(c))) {
 					same++
 				}
 			}
-			if same >= 2 || same == 1 && !failed(s) && !resent(s) {
+			if same >= 2 || same == 1 && !t.failed(i) && !t.resent(i) {
 				return true
 			}
 		}

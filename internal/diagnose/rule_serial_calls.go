@@ -40,8 +40,9 @@ const maxOrders = 50
 func serialCalls(v *view) []Finding {
 	at := make(map[spot]*serial)
 	for i := range v.samples {
+		v.rest()
 		t := v.samples[i].tree
-		for parent, list := range v.samples[i].remotes() {
+		for parent, list := range v.remotes(i) {
 			// Handing over a message is no call: it tells nobody anything.
 			list = slices.DeleteFunc(slices.Clone(list), func(r remote) bool {
 				return t.Spans[r.leaf].Kind == trace.Producer || r.served >= 0 && t.Why(r.served) == Message

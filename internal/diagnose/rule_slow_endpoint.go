@@ -29,8 +29,10 @@ type tries struct {
 // slowEndpoint finds LP103: one endpoint of several whose calls take much longer than its siblings' calls of the
 // same operation.
 func slowEndpoint(v *view) []Finding {
+	v = v.all().thin(maxAnswered)
 	at := make(map[spot]*tries)
 	for i := range v.samples {
+		v.rest()
 		s := &v.samples[i]
 		var inclusive []int64
 		if v.isSlow(i) {
@@ -85,23 +87,22 @@ func (v *view) try(at map[spot]*tries, t *Tree, i int, inclusive []int64) {
 // endpoint names who answered the call that span i makes and span served serves; "" = unknown. What the balancer
 // chose comes first, then the instance that answered, then the address, which may be that of a whole service.
 func endpoint(t *Tree, i, served int) string {
-	if name := t.Spans[i].Attr("longpole.endpoint"); name != "" {
+	if name := t.attr(i, askEndpoint); name != "" {
 		return name
 	}
 	if served >= 0 {
-		s := &t.Spans[served]
-		if name := s.Attr("service.instance.id", "k8s.pod.name", "host.name"); name != "" {
+		if name := t.attr(served, askPod); name != "" {
 			return name
 		}
-		if s.Host != "" {
-			return s.Host
+		if name := t.Spans[served].Host; name != "" {
+			return name
 		}
 	}
 	if i == served {
 		return ""
 	}
-	name := t.Spans[i].Attr(keysAddress...)
-	if port := t.Spans[i].Attr(keysPort...); name != "" && port != "" {
+	name := t.attr(i, askAddress)
+	if port := t.attr(i, askPort); name != "" && port != "" {
 		name += ":" + port
 	}
 	return name

@@ -59,7 +59,7 @@ func syncWork(v *view) []Finding {
 			if endsAnswer(t, int(f.parent), a) {
 				x.last++
 			}
-			if a.failed && !failed(&t.Spans[f.parent]) {
+			if a.failed && !t.failed(int(f.parent)) {
 				x.ignored++
 			}
 			if v.isSlow(int(f.sample)) {
@@ -103,7 +103,7 @@ func sideWork(name string) bool {
 func (v *view) sideCall(t *Tree, a attempt) bool {
 	to, span := v.target(a), &t.Spans[a.span]
 	return v.sideWork(to.service) || v.sideWork(to.operation) || v.sideWork(span.Name) ||
-		span.Kind == trace.Producer && v.sideWork(span.Attr("messaging.destination.name", "messaging.destination"))
+		span.Kind == trace.Producer && v.sideWork(t.attr(int(a.span), askTopic))
 }
 
 // sideWork is [sideWork], remembered.

@@ -71,7 +71,7 @@ func (v *view) callee(t *Tree, a attempt) place {
 	}
 	p := v.target(a)
 	p.operation = v.names.name(s.Service, s.Name)
-	if name := s.Attr(keysPeer...); name != "" {
+	if name := t.attr(int(a.span), askPeer); name != "" {
 		p.service = name
 	}
 	if a.served >= 0 {
@@ -87,7 +87,6 @@ func (v *view) callee(t *Tree, a attempt) place {
 // count takes in a call and reports whether it was given up.
 func (g *givenUp) count(s *sample, a attempt) (gone bool) {
 	t := s.tree
-	span := &t.Spans[a.span]
 	if t.Why(int(a.span)) == Canceled {
 		return false
 	}
@@ -95,7 +94,7 @@ func (g *givenUp) count(s *sample, a attempt) (gone bool) {
 	g.all += s.stands()
 	served := a.served >= 0 && a.served != a.span
 	if served {
-		if answer := &t.Spans[a.served]; !failed(answer) {
+		if answer := &t.Spans[a.served]; !t.failed(int(a.served)) {
 			g.needed = append(g.needed, answer.End-answer.Start)
 		}
 	}
@@ -104,15 +103,15 @@ func (g *givenUp) count(s *sample, a attempt) (gone bool) {
 		return false
 	}
 	g.alike = append(g.alike, took)
-	early := served && t.Spans[a.served].End > a.end && failed(span)
-	if !timedOut(span) && !early && (!served || !timedOut(&t.Spans[a.served])) {
+	early := served && t.Spans[a.served].End > a.end && t.failed(int(a.span))
+	if !t.timedOut(int(a.span)) && !early && (!served || !t.timedOut(int(a.served))) {
 		return false
 	}
 	g.lost = append(g.lost, took)
 	g.gone += s.stands()
 	if served {
 		g.seen++
-		if !failed(&t.Spans[a.served]) && t.Spans[a.served].End > a.end {
+		if !t.failed(int(a.served)) && t.Spans[a.served].End > a.end {
 			g.late++
 		}
 	}

@@ -24,16 +24,7 @@ func Run(traces []trace.Trace, o Options) Report {
 	r.Input.count(trees)
 	r.Clocks, r.ClocksCut = set.clocks.models()
 	r.Orders = Orders{Dropped: set.orders.dropped(), Skipped: set.orders.lost}
-	names := newNamer()
-	for _, at := range set.spots.list {
-		names.count(at.service, at.operation)
-	}
-	all := &world{trees: trees}
-	p := newPlaces(names)
-	for _, v := range views(trees, p, o.MaxRoutes) {
-		v.facts, v.world, v.yield = &o.Facts, all, o.Clock.Yield
-		r.Routes = append(r.Routes, v.report(p))
-	}
+	r.Routes = append(r.Routes, set.routes(o, logsOf(traces))...)
 	if r.Input.IncompleteTraces > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("%d of %d traces are incomplete: time under a missing span is counted as its parent's", r.Input.IncompleteTraces, len(traces)))
 	}
@@ -114,34 +105,78 @@ type view struct {
 	names              *namer
 	facts              *evidence.Facts
 	world              *world
-	yield              func() // ClockOptions.Yield
-	seen               *scene // what the rules share; nil until asked for
+	yield              func()            // ClockOptions.Yield
+	plain              map[string]string // statements without their values, of those that were seen
+	seen               *scene            // what the rules share; nil until asked for
 }
 
-// views sorts the traces by route, those with the most time in total first. Routes beyond most are joined as "other".
-func views(trees []*Tree, p *places, most int) []*view {
+// named is the names and the places of the set's operations.
+func (s *set) named() *places {
+	names := newNamer()
+	for _, at := range s.spots.list {
+		names.count(at.service, at.operation)
+	}
+	return newPlaces(s.places, names)
+}
+
+// routes reports every route. Each has two tasks, which have nothing to do with each other: what the rules find, and the rest.
+func (s *set) routes(o Options, logs map[string][]trace.Log) []Route {
+	p := s.named()
+	all := &world{set: s, clock: &o.Clock}
+	list := s.views(p, o)
+	routes, found := make([]Route, len(list)), make([][]Finding, len(list))
+	o.Clock.each(2*len(list), func(i int) {
+		if i < len(list) {
+			v := list[i]
+			v.facts, v.world = &o.Facts, all
+			found[i] = v.thin(maxJudged).findings()
+			return
+		}
+		i -= len(list)
+		routes[i] = list[i].report(p)
+		routes[i].Logged = list[i].logged(logs)
+	})
+	for i := range routes {
+		routes[i].Findings = found[i]
+		routes[i].tell(routes[i].Logged)
+	}
+	return routes
+}
+
+// views sorts the traces by route, those with the most time in total first. Routes beyond MaxRoutes are joined as "other".
+func (s *set) views(p *places, o Options) []*view {
 	names := p.names
+	samples := make([]sample, len(s.trees))
+	s.each(o.Clock, func(x *shard) {
+		k := newTaker(p)
+		for i := x.from; i < x.to; i++ {
+			if t := s.trees[i]; len(t.Roots) > 0 { // else it has no usable span
+				samples[i] = k.take(t, t.Roots[0])
+			}
+			o.Clock.rest()
+		}
+	})
 	by := make(map[[2]string]*view)
 	var list []*view
-	for _, t := range trees {
-		if len(t.Roots) == 0 {
-			continue // no usable span
+	for i := range samples {
+		t := samples[i].tree
+		if t == nil {
+			continue
 		}
-		root := t.Roots[0]
-		s := &t.Spans[root]
-		key := [2]string{s.Service, names.name(s.Service, s.Name)}
+		root := &t.Spans[samples[i].root]
+		key := [2]string{root.Service, names.name(root.Service, root.Name)}
 		v := by[key]
 		if v == nil {
 			v = &view{service: key[0], operation: key[1], names: names}
 			by[key] = v
 			list = append(list, v)
 		}
-		v.add(take(t, root, p))
+		v.add(samples[i])
 	}
 	slices.SortFunc(list, func(a, b *view) int {
 		return cmp.Or(cmp.Compare(b.total, a.total), cmp.Compare(a.service, b.service), cmp.Compare(a.operation, b.operation))
 	})
-	if len(list) > most {
+	if most := o.MaxRoutes; len(list) > most {
 		rest := &view{service: other, operation: other, names: names}
 		for _, v := range list[most:] {
 			for _, s := range v.samples {
@@ -150,9 +185,11 @@ func views(trees []*Tree, p *places, most int) []*view {
 		}
 		list = append(list[:most:most], rest)
 	}
-	for _, v := range list {
-		v.finish(p)
-	}
+	o.Clock.each(len(list), func(i int) {
+		list[i].yield = o.Clock.Yield
+		list[i].rest()
+		list[i].finish(p)
+	})
 	return list
 }
 
@@ -176,10 +213,11 @@ func (v *view) finish(p *places) {
 	v.segments = segments(b, p)
 }
 
+// report is the route without what the rules find.
 func (v *view) report(p *places) Route {
 	r := Route{
 		Service: v.service, Operation: v.operation, Traces: len(v.samples), Errors: v.errors,
-		Latency: latency(v.samples), Segments: v.segments, Findings: v.thin().findings(),
+		Latency: latency(v.samples), Segments: v.segments,
 		Represented: represented(weigh(v.samples), len(v.samples)),
 	}
 	below, spans := 0, 0

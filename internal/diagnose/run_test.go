@@ -88,7 +88,7 @@ func TestReportIsTheContract(t *testing.T) {
 func TestRulesLookAtAPartThatStandsForTheWhole(t *testing.T) {
 	traces := population(10_000, func(i int) (float64, []trace.Attribute) { return float64(i%100 + 1), nil })
 	v := viewOf(traces)
-	thin := v.thin()
+	thin := v.thin(maxJudged)
 	if n := len(thin.samples); n != maxJudged || len(thin.slow) != 100 || weigh(thin.samples) != 10_000 || weigh(thin.slow) != 100 {
 		t.Errorf("%d traces that stand for %v, of them %d slow ones for %v", n, weigh(thin.samples), len(thin.slow), weigh(thin.slow))
 	}
@@ -98,7 +98,7 @@ func TestRulesLookAtAPartThatStandsForTheWhole(t *testing.T) {
 	if thin.all() != v || v.all() != v || v.samples[0].weight != 1 {
 		t.Error("the whole is lost or changed")
 	}
-	if small := viewOf(traces[:500]); small.thin() != small {
+	if small := viewOf(traces[:500]); small.thin(maxJudged) != small {
 		t.Error("few traces are looked at all")
 	}
 }

@@ -65,8 +65,9 @@ func (v *view) look() *scene {
 	}
 	c := &scene{own: make(map[sort][]work)}
 	v.seen = c
-	g := gathering{view: v, scene: c, shapes: make(map[string]string), spots: make(map[spot]int32), targets: make(map[place]int32)}
+	g := gathering{view: v, scene: c, spots: make(map[spot]int32), targets: make(map[place]int32)}
 	for n := range v.samples {
+		v.rest()
 		g.sample(int32(n))
 	}
 	c.suspects = v.suspicious(c)
@@ -77,7 +78,6 @@ func (v *view) look() *scene {
 type gathering struct {
 	view    *view
 	scene   *scene
-	shapes  map[string]string
 	spots   map[spot]int32
 	targets map[place]int32
 	self    []int64 // of the sample's spans, ns
@@ -94,12 +94,12 @@ func (g *gathering) sample(n int32) {
 	}
 	for i := range t.Spans {
 		g.family(n, t, i)
-		if g.self[i] == 0 || slices.ContainsFunc(t.Children(i), func(c int32) bool { return failed(&t.Spans[c]) }) {
+		if g.self[i] == 0 || slices.ContainsFunc(t.Children(i), func(c int32) bool { return t.failed(int(c)) }) {
 			continue // pauses between the tries of a call are nobody's work
 		}
 		at := sort{place: g.place(t, i)}
 		if at.segment == trace.SegDatabase {
-			at.statement = shapeOfStatement(g.shapes, t.Spans[i].Attr(keysQuery...))
+			at.statement = g.view.statement(t.attr(i, askQuery))
 		}
 		g.scene.own[at] = append(g.scene.own[at], work{n, int32(i), g.self[i]})
 	}
@@ -117,7 +117,7 @@ func (g *gathering) family(n int32, t *Tree, i int) {
 		g.scene.hurt = append(g.scene.hurt, false)
 	}
 	for _, a := range calls {
-		g.scene.hurt[f.where] = g.scene.hurt[f.where] || a.failed || resent(&t.Spans[a.span])
+		g.scene.hurt[f.where] = g.scene.hurt[f.where] || a.failed || t.resent(int(a.span))
 	}
 }
 
@@ -142,17 +142,25 @@ func intern[K comparable](numbers map[K]int32, list *[]K, key K) int32 {
 	return n
 }
 
-// maxTexts bounds how many texts of statements are remembered. Beyond it statements are no longer told apart.
+// maxTexts bounds how many texts of statements are remembered.
 const maxTexts = 4096
 
-// shapeOfStatement is text without its values; known remembers those that were seen.
-func shapeOfStatement(known map[string]string, text string) string {
-	shape, ok := known[text]
-	if !ok && text != "" && len(known) < maxTexts {
-		shape = withoutLiterals(text)
-		known[text] = shape
+// statement is the text of a statement without its values.
+func (v *view) statement(text string) string {
+	if text == "" {
+		return ""
 	}
-	return shape
+	plain, known := v.plain[text]
+	if !known {
+		plain = withoutLiterals(text)
+		if v.plain == nil {
+			v.plain = make(map[string]string)
+		}
+		if len(v.plain) < maxTexts {
+			v.plain[text] = plain
+		}
+	}
+	return plain
 }
 
 // callsOf is the calls among the children of span i, in time order.
@@ -177,11 +185,11 @@ func (g *gathering) callsOf(t *Tree, i int) (list []attempt) {
 		default:
 			continue
 		}
-		a := attempt{span: c, served: int32(served), start: child.Start, end: child.End, failed: failed(child)}
+		a := attempt{span: c, served: int32(served), start: child.Start, end: child.End, failed: t.failed(int(c))}
 		var to place
 		if served >= 0 {
 			answer := &t.Spans[served]
-			a.failed = a.failed || served != int(c) && failed(answer)
+			a.failed = a.failed || served != int(c) && t.failed(served)
 			to = place{trace.SegDownstream, answer.Service, g.view.names.name(answer.Service, answer.Name)}
 		} else {
 			to = g.place(t, int(c))
@@ -216,7 +224,8 @@ func (v *view) target(a attempt) place { return v.look().targets[a.to] }
 // for the same, and where both callees are recorded they are one operation.
 func sameCall(t *Tree, a, b attempt) bool {
 	x, y := &t.Spans[a.span], &t.Spans[b.span]
-	if x.Name != y.Name || x.Attr(keysQuery...) != y.Attr(keysQuery...) || pathOf(x) != pathOf(y) || x.Attr(keysPeer...) != y.Attr(keysPeer...) {
+	i, k := int(a.span), int(b.span)
+	if x.Name != y.Name || t.attr(i, askQuery) != t.attr(k, askQuery) || t.path(i) != t.path(k) || t.attr(i, askPeer) != t.attr(k, askPeer) {
 		return false
 	}
 	if a.served < 0 || b.served < 0 {
@@ -226,56 +235,58 @@ func sameCall(t *Tree, a, b attempt) bool {
 	return p.Service == q.Service && p.Name == q.Name
 }
 
-// statusOf is the HTTP status that a span tells; 0 = none.
-func statusOf(s *trace.Span) int {
-	status, _ := codesOf(s)
+// status is the HTTP status that span i tells; 0 = none.
+func (t *Tree) status(i int) int {
+	status, _ := strconv.Atoi(t.last(i, kindStatus))
 	return status
 }
 
-// rpcStatus is the status code of gRPC that a span tells, as a number; 0 = fine, or none.
-func rpcStatus(s *trace.Span) int {
-	_, code := codesOf(s)
-	return code
-}
-
-// codesOf is the HTTP status and the status code of gRPC that a span tells.
-func codesOf(s *trace.Span) (status, code int) {
-	for i := range s.Attributes {
-		switch a := &s.Attributes[i]; a.Key {
-		case "http.response.status_code", "http.status_code":
-			status, _ = strconv.Atoi(a.Value)
-		case "rpc.response.status_code", "rpc.grpc.status_code", "grpc.status_code", "rpc.status_code", "rpc.connect_rpc.error_code":
-			var err error
-			if code, err = strconv.Atoi(a.Value); err != nil {
-				code = rpcCodes[strings.ReplaceAll(strings.ToLower(a.Value[:min(len(a.Value), 40)]), "_", "")]
-			}
-		}
+// rpcStatus is the status code of gRPC that span i tells, as a number; 0 = fine, or none.
+func (t *Tree) rpcStatus(i int) int {
+	text := t.last(i, kindRPC)
+	if text == "" {
+		return 0
 	}
-	return status, code
+	code, err := strconv.Atoi(text)
+	if err != nil {
+		code = rpcCodes[strings.ReplaceAll(strings.ToLower(text[:min(len(text), 40)]), "_", "")]
+	}
+	return code
 }
 
 var rpcCodes = map[string]int{
 	"cancelled": 1, "canceled": 1, "unknown": 2, "deadlineexceeded": 4, "resourceexhausted": 8, "aborted": 10, "internal": 13, "unavailable": 14,
 }
 
-// failed reports whether the call that s stands for failed by the fault of who served it.
-func failed(s *trace.Span) bool {
-	if s.Failed {
+// failed reports whether the call that span i stands for failed by the fault of who served it.
+func (t *Tree) failed(i int) bool {
+	if has, known := t.knows(i, markFailed); known {
+		return has
+	}
+	if t.Spans[i].Failed {
 		return true
 	}
-	status, code := codesOf(s)
-	return status >= 500 || status == 429 || status == 408 || code == 2 || code == 4 || code == 8 || code == 13 || code == 14
+	if status := t.status(i); status >= 500 || status == 429 || status == 408 {
+		return true
+	}
+	switch t.rpcStatus(i) {
+	case 2, 4, 8, 13, 14:
+		return true
+	}
+	return false
 }
 
-// complaint is what a span says of its error, in lower case.
-func complaint(s *trace.Span) string {
+// complaint is what span i says of its error, in lower case.
+func (t *Tree) complaint(i int) string {
+	list := t.all(i, kindComplaint)
+	if len(list) == 0 {
+		return ""
+	}
 	var b strings.Builder
-	for i := range s.Attributes {
-		switch a := &s.Attributes[i]; a.Key {
-		case "error.type", "exception.type", "exception.message", "error.message", "otel.status_description", "db.response.status_code", "error.kind", "message":
-			b.WriteString(strings.ToLower(a.Value[:min(len(a.Value), 400)]))
-			b.WriteByte(' ')
-		}
+	for _, k := range list {
+		text := t.Spans[i].Attributes[k].Value
+		b.WriteString(strings.ToLower(text[:min(len(text), 400)]))
+		b.WriteByte(' ')
 	}
 	return b.String()
 }
@@ -285,18 +296,18 @@ func says(text string, phrases ...string) bool {
 	return text != "" && slices.ContainsFunc(phrases, func(p string) bool { return strings.Contains(text, p) })
 }
 
-// timedOut reports whether s tells that its caller gave up waiting.
-func timedOut(s *trace.Span) bool {
-	status := statusOf(s)
-	return rpcStatus(s) == 4 || status == 504 || status == 408 || says(complaint(s), "timeout", "timed out", "deadline", "timedout", "57014", "etimedout")
+// timedOut reports whether span i tells that its caller gave up waiting.
+func (t *Tree) timedOut(i int) bool {
+	status := t.status(i)
+	return t.rpcStatus(i) == 4 || status == 504 || status == 408 || says(t.complaint(i), "timeout", "timed out", "deadline", "timedout", "57014", "etimedout")
 }
 
 // instance names who worked on span i: its instance, pod or host, or "".
-func instance(s *trace.Span) string {
-	if name := s.Attr("service.instance.id", "k8s.pod.name", "host.name", "faas.instance"); name != "" {
+func (t *Tree) instance(i int) string {
+	if name := t.attr(i, askInstance); name != "" {
 		return name
 	}
-	return s.Host
+	return t.Spans[i].Host
 }
 
 // spread describes how long one kind of work takes.

@@ -87,20 +87,15 @@ func entry(t *Tree, i int) bool {
 // calls reports whether span i stands for waiting for another service, and which child serves it (-1 = none is
 // recorded). Without kinds, a span that is no entry and has nothing but one child, in another service, is a call.
 func calls(t *Tree, i int) (served int, ok bool) {
-	if t.located == nil {
+	if t.served == nil {
 		return findCall(t, i)
 	}
-	if t.served[i] == 0 {
-		t.served[i] = noCall
-		if served, ok = findCall(t, i); ok {
-			t.served[i] = noCall + 2 + int32(served)
-		}
-	}
-	return max(int(t.served[i]-noCall-2), -1), t.served[i] != noCall
+	n := t.served[i]
+	return max(int(n), -1), n != noCall
 }
 
-// noCall is in Tree.served for a span that makes no call; for one that does, it is 2 and the span that serves it more.
-const noCall = 1
+// noCall is in Tree.served for a span that makes no call.
+const noCall = -2
 
 func findCall(t *Tree, i int) (served int, ok bool) {
 	switch s := &t.Spans[i]; s.Kind {
@@ -115,14 +110,12 @@ func findCall(t *Tree, i int) (served int, ok bool) {
 	return served, true
 }
 
-// located remembers where the time of spans belongs, for a set of trees. Which trees they are does not matter: it holds
-// what may be said of a span of an operation.
+// located finds where the time of the spans of many trees belongs.
 type located struct {
 	last  []numbered // by spots number: the place that was found last of those called as the operation
 	index map[place]int32
 	list  []place
-	plain map[string]string // statements without their values
-	names []naming          // by spots number
+	names []naming // by spots number
 }
 
 // numbered is the number of a place of that segment.
@@ -131,38 +124,42 @@ type numbered struct {
 	number  int32
 }
 
-func newLocated() *located {
-	return &located{index: make(map[place]int32), plain: make(map[string]string)}
-}
+func newLocated() *located { return &located{index: make(map[place]int32)} }
 
-// attach makes t remember what is found out about its spans, which must be marked.
-func (l *located) attach(t *Tree) {
+// all finds it for the spans of t, which must be marked, and whom they call.
+func (l *located) all(t *Tree) {
 	numbers := make([]int32, 2*len(t.Spans))
-	t.located, t.places, t.served = l, numbers[:len(t.Spans):len(t.Spans)], numbers[len(t.Spans):]
+	served := numbers[len(t.Spans):]
+	for i := range t.Spans {
+		if callee, ok := findCall(t, i); ok {
+			served[i] = int32(callee)
+		} else {
+			served[i] = noCall
+		}
+	}
+	t.served = served
+	places := numbers[:len(t.Spans):len(t.Spans)]
+	for i := range places {
+		places[i] = l.number(t, i)
+	}
+	t.places = places
 }
 
 // number is the number of the place where the time of span i belongs.
 func (l *located) number(t *Tree, i int) int32 {
-	if n := t.places[i]; n > 0 {
-		return n - 1
-	}
-	at := findPlace(t, i)
+	at := findPlace(t, i, l)
 	owner := i
-	if served, ok := calls(t, i); ok && served >= 0 {
-		owner = served
+	if served := t.served[i]; served >= 0 {
+		owner = int(served)
 	}
-	var n int32
-	if s := &t.Spans[owner]; at.service == s.Service && at.operation == s.Name {
-		last := l.lastOf(t.spots[owner])
-		if last.segment != at.segment {
-			*last = numbered{at.segment, l.add(at)}
-		}
-		n = last.number
-	} else {
-		n = l.add(at)
+	if s := &t.Spans[owner]; at.service != s.Service || at.operation != s.Name {
+		return l.add(at)
 	}
-	t.places[i] = n + 1
-	return n
+	last := l.lastOf(t.spots[owner])
+	if last.segment != at.segment {
+		*last = numbered{at.segment, l.add(at)}
+	}
+	return last.number
 }
 
 func (l *located) lastOf(spot int32) *numbered {
@@ -170,24 +167,6 @@ func (l *located) lastOf(spot int32) *numbered {
 		l.last = append(l.last, make([]numbered, n+len(l.last)/4)...)
 	}
 	return &l.last[spot]
-}
-
-// maxPlain is how many texts are remembered without what varies in them.
-const maxPlain = 4096
-
-// plain is what strip makes of a text, which is remembered. All texts of a set are stripped in the same way.
-func (t *Tree) plain(text string, strip func(string) string) string {
-	if t.located == nil {
-		return strip(text)
-	}
-	plain, known := t.located.plain[text]
-	if !known {
-		plain = strip(text)
-		if len(t.located.plain) < maxPlain {
-			t.located.plain[text] = plain
-		}
-	}
-	return plain
 }
 
 func (l *located) add(at place) int32 {
@@ -202,13 +181,14 @@ func (l *located) add(at place) int32 {
 
 // locate says where the time belongs that span i has for itself on the critical path.
 func locate(t *Tree, i int) place {
-	if t.located == nil {
-		return findPlace(t, i)
+	if t.known == nil {
+		return findPlace(t, i, nil)
 	}
-	return t.located.list[t.located.number(t, i)]
+	return t.known[t.places[i]]
 }
 
-func findPlace(t *Tree, i int) place {
+// findPlace is locate, with what names tell remembered in l, if there is one.
+func findPlace(t *Tree, i int, l *located) place {
 	s := &t.Spans[i]
 	served, isCall := calls(t, i)
 	if served >= 0 {
@@ -216,18 +196,23 @@ func findPlace(t *Tree, i int) place {
 		return place{trace.SegNetwork, t.Spans[served].Service, t.Spans[served].Name}
 	}
 	p := place{service: s.Service, operation: s.Name}
-	told := tell(s)
+	told := t.tell(i)
 	if p.segment = trace.Segment(told.segment); p.segment != "" {
 		return p
 	}
-	name := t.nameOf(i)
+	var name naming
+	if l != nil {
+		name = l.nameOf(t, i)
+	} else {
+		name = readNames(s.Service, s.Name)
+	}
 	switch {
-	case s.Kind != trace.Server && s.Kind != trace.Consumer && len(t.Children(i)) == 0 && store(s, &told, name, &p.segment):
+	case s.Kind != trace.Server && s.Kind != trace.Consumer && len(t.Children(i)) == 0 && t.store(i, &told, name, &p.segment):
 	case s.Kind == trace.Producer, isCall && told.message:
 		p.segment = trace.SegQueue
 	case isCall:
 		p.segment = trace.SegDownstream
-		if name := peer(s); name != "" {
+		if name := t.peer(i); name != "" {
 			p.service = name
 		}
 	case told.browser || name.client:
@@ -243,37 +228,27 @@ func findPlace(t *Tree, i int) place {
 // told is what the attributes of a span tell of where its time belongs.
 type told struct {
 	segment   string
-	system    [3]string // the kind of store, the current convention first
+	system    string // the kind of store
 	component string
 	query     bool // it has the text of a query
 	message   bool // it is about a message
 	browser   bool // it is from one
 }
 
-// tell reads the attributes of s once: there are many of them, and more keys.
-func tell(s *trace.Span) (x told) {
-	for i := range s.Attributes {
-		a := &s.Attributes[i]
-		switch a.Key {
-		case "longpole.segment":
-			x.segment = a.Value
-		case "db.system.name":
-			x.system[0] = a.Value
-		case "db.system":
-			x.system[1] = a.Value
-		case "db.type":
-			x.system[2] = a.Value
-		case "component":
-			x.component = a.Value
-		case "db.query.text", "db.statement":
-			x.query = x.query || a.Value != ""
-		case "messaging.system", "message_bus.destination":
-			x.message = x.message || a.Value != ""
-		case "telemetry.sdk.language":
-			x.browser = x.browser || a.Value == "webjs"
-		case "browser.platform", "browser.language":
-			x.browser = x.browser || a.Value != ""
-		}
+// tell reads the attributes of span i.
+func (t *Tree) tell(i int) (x told) {
+	if t.layouts != nil && t.layouts[i] != nil && !t.layouts[i].tells {
+		return x
+	}
+	x.segment, x.component, x.query = t.attr(i, askSegment), t.attr(i, askComponent), t.attr(i, askQuery) != ""
+	x.system = cmp.Or(t.attr(i, askSystem), t.attr(i, askOldSystem), t.attr(i, askStoreType))
+	attributes := t.Spans[i].Attributes
+	for _, k := range t.all(i, kindMessage) {
+		x.message = x.message || attributes[k].Value != ""
+	}
+	for _, k := range t.all(i, kindBrowser) {
+		a := &attributes[k]
+		x.browser = x.browser || a.Value == "webjs" || a.Value != "" && a.Key != "telemetry.sdk.language"
 	}
 	return x
 }
@@ -297,28 +272,24 @@ func readNames(service, operation string) naming {
 }
 
 // nameOf is what the names of span i tell, which is looked up only once for all spans of an operation.
-func (t *Tree) nameOf(i int) naming {
-	s := &t.Spans[i]
-	if t.located == nil {
-		return readNames(s.Service, s.Name)
-	}
-	l, n := t.located, int(t.spots[i])
+func (l *located) nameOf(t *Tree, i int) naming {
+	n := int(t.spots[i])
 	if n >= len(l.names) {
 		l.names = append(l.names, make([]naming, n+1-len(l.names)+len(l.names)/4)...)
 	}
 	if !l.names[n].read {
-		l.names[n] = readNames(s.Service, s.Name)
+		l.names[n] = readNames(t.Spans[i].Service, t.Spans[i].Name)
 	}
 	return l.names[n]
 }
 
-// store reports whether s is a call of a database or a cache, and which.
-func store(s *trace.Span, told *told, name naming, segment *trace.Segment) bool {
-	system := cmp.Or(told.system[0], told.system[1], told.system[2])
+// store reports whether span i is a call of a database or a cache, and which.
+func (t *Tree) store(i int, told *told, name naming, segment *trace.Segment) bool {
+	system := told.system
 	if system == "" {
 		system = told.component
 		if system == "" || !known(system) {
-			system = peerStore(s)
+			system = t.peerStore(i)
 		}
 	}
 	switch {
@@ -338,12 +309,12 @@ func store(s *trace.Span, told *told, name naming, segment *trace.Segment) bool 
 
 func known(system string) bool { return anyWord(system, databases) || anyWord(system, caches) }
 
-// peerStore names the store behind a CLIENT span by its peer ("redis-cart"), or "".
-func peerStore(s *trace.Span) string {
-	if s.Kind != trace.Client || s.Attr(keysMethod...) != "" || s.Attr("rpc.system", "rpc.system.name") != "" {
+// peerStore names the store behind span i, a CLIENT, by its peer ("redis-cart"), or "".
+func (t *Tree) peerStore(i int) string {
+	if t.Spans[i].Kind != trace.Client || t.attr(i, askMethod) != "" || t.attr(i, askRPC) != "" {
 		return ""
 	}
-	if name := first(peer(s)); caches[name] || databases[name] {
+	if name := first(t.peer(i)); caches[name] || databases[name] {
 		return name
 	}
 	return ""
@@ -355,15 +326,15 @@ func verb(name string) bool {
 	return i > 0 && verbs[name[:i]]
 }
 
-// peer names the far end of a call as well as the span can tell, without a port; "" = it cannot.
-func peer(s *trace.Span) string {
-	if name := s.Attr(keysPeer...); name != "" {
+// peer names the far end of the call of span i as well as that can tell, without a port; "" = it cannot.
+func (t *Tree) peer(i int) string {
+	if name := t.attr(i, askPeer); name != "" {
 		return name
 	}
-	if name := s.Attr(keysAddress...); name != "" {
+	if name := t.attr(i, askAddress); name != "" {
 		return name
 	}
-	return host(s.Attr(keysURL...))
+	return host(t.attr(i, askURL))
 }
 
 // host is the host of a URL without its port, or "".

@@ -6,8 +6,35 @@ import "github.com/longpole/longpole/internal/trace"
 type set struct {
 	trees  []*Tree // one a trace, in the order of the input
 	spots  *spots
+	places []place // of the trees' spans, by number
 	clocks *clocks
 	orders *orders
+	shards []shard
+}
+
+// shard is traces that follow each other in the input, which one goroutine works on. How many shards there are depends on the traces
+// alone, and they are put together in their order: so does the answer.
+type shard struct {
+	from, to  int
+	clocks    *clocks
+	builder   builder
+	spots     *spots
+	located   *located
+	processes *processes
+}
+
+// The size of shards.
+const (
+	maxShards   = 16
+	leastShared = 64 // traces; fewer are no work to share
+)
+
+func shardsOf(n int) []shard {
+	shards := make([]shard, max(min(n/leastShared, maxShards), 1))
+	for i := range shards {
+		shards[i] = shard{from: i * n / len(shards), to: (i + 1) * n / len(shards)}
+	}
+	return shards
 }
 
 // Trees is [Build] for traces of one system, which correct each other.
@@ -26,31 +53,93 @@ type set struct {
 func Trees(traces []trace.Trace, o ClockOptions) []*Tree { return newSet(traces, o).trees }
 
 func newSet(traces []trace.Trace, o ClockOptions) *set {
-	s := &set{spots: newSpots(), clocks: learnSteps(traces)}
-	o.known = s.clocks
-	s.trees = make([]*Tree, len(traces))
-	var b builder
-	for i := range traces {
-		s.trees[i] = b.build(traces[i], o)
-	}
+	s := &set{trees: make([]*Tree, len(traces)), shards: shardsOf(len(traces))}
+	s.clocks = s.learnSteps(traces, o)
+	s.each(o, func(x *shard) {
+		x.begin(s.clocks)
+		for i := x.from; i < x.to; i++ {
+			s.trees[i] = x.build(traces[i], o)
+		}
+	})
 	if o.Rule == Centre {
-		s.clocks.learnPairs(s.trees)
+		s.clocks.learnPairs(s.trees, o)
 	}
-	places := newLocated()
-	for i, t := range s.trees {
-		if o.Yield != nil {
-			o.Yield()
+	s.each(o, func(x *shard) {
+		for i := x.from; i < x.to; i++ {
+			o.rest()
+			if x.clocks.improves(s.trees[i]) {
+				s.trees[i] = x.build(traces[i], o)
+			}
+			x.processes.see(s.trees[i])
 		}
-		if s.clocks.improves(t) {
-			t = b.build(traces[i], o)
-			s.trees[i] = t
-		}
-		s.spots.mark(t)
-		places.attach(t)
-	}
-	s.orders = learnOrders(s.trees, len(s.spots.list))
+	})
+	s.join(o)
+	s.orders = learnOrders(s.trees, len(s.spots.list), o)
 	for _, t := range s.trees {
 		t.orders = s.orders
 	}
 	return s
+}
+
+func (x *shard) begin(c *clocks) {
+	x.clocks, x.builder, x.spots, x.located, x.processes = c.reader(), builder{layouts: newLayouts()}, newSpots(), newLocated(), newProcesses()
+}
+
+// build makes a tree, with all that is asked of its spans again and again while they are at hand.
+func (x *shard) build(t trace.Trace, o ClockOptions) *Tree {
+	o.known = x.clocks
+	tree := x.builder.build(t, o)
+	x.spots.mark(tree)
+	x.located.all(tree)
+	x.processes.number(tree)
+	return tree
+}
+
+// each calls do for every shard, as many at once as the options allow.
+func (s *set) each(o ClockOptions, do func(x *shard)) {
+	o.each(len(s.shards), func(i int) { do(&s.shards[i]) })
+}
+
+// learnSteps finds the step of every clock from the times of all spans.
+func (s *set) learnSteps(traces []trace.Trace, o ClockOptions) *clocks {
+	s.each(o, func(x *shard) {
+		x.clocks = newClocks()
+		for i := x.from; i < x.to; i++ {
+			o.rest()
+			x.clocks.learnSteps(traces[i].Spans)
+		}
+	})
+	c := s.shards[0].clocks
+	for i := range s.shards[1:] {
+		c.join(s.shards[i+1].clocks)
+	}
+	c.conclude()
+	return c
+}
+
+// join gives operations and places the numbers that they have in all shards.
+func (s *set) join(o ClockOptions) {
+	s.spots = newSpots()
+	l := newLocated()
+	spots, places := make([][]int32, len(s.shards)), make([][]int32, len(s.shards))
+	for i := range s.shards {
+		x := &s.shards[i]
+		for _, at := range x.spots.list {
+			spots[i] = append(spots[i], s.spots.number(at.service, at.operation))
+		}
+		for _, at := range x.located.list {
+			places[i] = append(places[i], l.add(at))
+		}
+	}
+	s.places = l.list
+	o.each(len(s.shards), func(i int) {
+		x := &s.shards[i]
+		x.clocks, x.builder, x.spots, x.located = nil, builder{}, nil, nil
+		for _, t := range s.trees[x.from:x.to] {
+			t.known = s.places
+			for k := range t.spots {
+				t.spots[k], t.places[k] = spots[i][t.spots[k]], places[i][t.places[k]]
+			}
+		}
+	})
 }

@@ -42,12 +42,16 @@ type Tree struct {
 	child       []int32
 	blockFrom   []int32 // the same for the blocking ones, by later end, then earlier start, then ID
 	block       []int32
-	spots       []int32  // the number of each span's operation; nil = the tree stands alone
-	located     *located // places that are remembered; nil = none are
-	places      []int32  // the number in located of each span, plus 1; 0 = not yet asked
-	served      []int32  // whom each span calls; 0 = not yet asked; see calls
-	detached    int      // spans that nobody waited for
-	orders      *orders  // what other traces tell about siblings; nil = nothing
+	layouts     []*layout // of each span, nil = it has none; nil = the tree stands alone
+	marks       []marks   // what is asked of a span again and again; nil = the tree stands alone
+	has         marks     // those of all spans together
+	spots       []int32   // the number of each span's operation; nil = the tree stands alone
+	known       []place   // that spans belong to; nil = the tree stands alone
+	places      []int32   // of each span, in known
+	served      []int32   // whom each span calls; see calls
+	process     []int32   // the number of the process that each span came in by, for its shard; -1 = it did not
+	detached    int       // spans that nobody waited for
+	orders      *orders   // what other traces tell about siblings; nil = nothing
 }
 
 type interval struct{ start, end int64 }
@@ -170,6 +174,7 @@ type builder struct {
 	ranked []ranked
 
 	offsets []offset
+	layouts *layouts // nil = trees are made without
 }
 
 // again is s with n zeroes, in the same memory if it is large enough.

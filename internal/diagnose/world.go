@@ -1,8 +1,10 @@
 package diagnose
 
 import (
+	"maps"
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/longpole/longpole/internal/trace"
 )
@@ -10,11 +12,13 @@ import (
 // world is all traces of a run, for the rules that ask what else went on: another route's requests keep a service busy, too.
 // What it tells is worked out when it is first asked for.
 type world struct {
-	trees     []*Tree
-	services  map[string]*load
-	targets   map[target]*load
-	processes map[spot]*life // see lives
-	from, to  int64          // when the first request began and the last one ended
+	set   *set
+	clock *ClockOptions
+
+	serving, calling, living sync.Once
+	services                 map[string]*load
+	targets                  map[target]*load
+	processes                *processes
 }
 
 // target is the calls that one service makes of another, or of a store.
@@ -25,6 +29,10 @@ type load struct{ starts, ends []int64 }
 
 func (l *load) add(s *trace.Span) {
 	l.starts, l.ends = append(l.starts, s.Start), append(l.ends, s.End)
+}
+
+func (l *load) join(m *load) {
+	l.starts, l.ends = append(l.starts, m.starts...), append(l.ends, m.ends...)
 }
 
 func (l *load) sort() {
@@ -40,6 +48,15 @@ func (l *load) at(now int64) int {
 	begun, _ := slices.BinarySearch(l.starts, now)
 	ended, _ := slices.BinarySearch(l.ends, now+1)
 	return max(0, begun-ended)
+}
+
+// crowd is at for each of several times.
+func (l *load) crowd(times []int64) []int {
+	crowd := make([]int, len(times))
+	for i, now := range times {
+		crowd[i] = l.at(now)
+	}
+	return crowd
 }
 
 // most is the largest number of requests in work at one time.
@@ -69,38 +86,51 @@ func (l *load) span() int64 {
 
 // service is when the requests that a service serves were in work; nil = it serves none.
 func (w *world) service(name string) *load {
-	if w.services == nil {
+	w.serving.Do(func() {
 		w.services = make(map[string]*load)
-		for _, t := range w.trees {
-			for i := range t.Spans {
-				if s := &t.Spans[i]; entry(t, i) && s.Kind != trace.Client {
-					loadOf(w.services, s.Service).add(s)
-				}
+		for i := range w.set.shards {
+			p := w.set.shards[i].processes
+			for n, at := range p.numbers.list {
+				loadOf(w.services, at.service).join(&p.lives[n].load)
 			}
 		}
-		for _, l := range w.services {
-			l.sort()
-		}
-	}
+		w.sort(slices.Collect(maps.Values(w.services)))
+	})
 	return w.services[name]
+}
+
+func (w *world) sort(list []*load) {
+	w.clock.each(len(list), func(i int) {
+		w.clock.rest()
+		list[i].sort()
+	})
 }
 
 // calls is when a service's calls of a target were in work. Calls of other services are named by the callee, those of stores by
 // the segment.
 func (w *world) calls(from, to string) *load {
-	if w.targets == nil {
-		w.targets = make(map[target]*load)
-		for _, t := range w.trees {
-			for i := range t.Spans {
-				if to := calledFrom(t, i); to != "" {
-					loadOf(w.targets, target{t.Spans[i].Service, to}).add(&t.Spans[i])
+	w.calling.Do(func() {
+		parts := make([]map[target]*load, len(w.set.shards))
+		w.clock.each(len(parts), func(n int) {
+			parts[n] = make(map[target]*load)
+			x := &w.set.shards[n]
+			for _, t := range w.set.trees[x.from:x.to] {
+				w.clock.rest()
+				for i := range t.Spans {
+					if to := calledFrom(t, i); to != "" {
+						loadOf(parts[n], target{t.Spans[i].Service, to}).add(&t.Spans[i])
+					}
 				}
 			}
+		})
+		w.targets = make(map[target]*load)
+		for _, part := range parts {
+			for key, l := range part {
+				loadOf(w.targets, key).join(l)
+			}
 		}
-		for _, l := range w.targets {
-			l.sort()
-		}
-	}
+		w.sort(slices.Collect(maps.Values(w.targets)))
+	})
 	return w.targets[target{from, to}]
 }
 

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 const (
 	kedaMetric = "longpole_desired_replicas"
+	maxRequest = 64 << 10
 	maxStreams = 256 // of StreamIsActive at once; KEDA keeps one for each ScaledObject
 )
 
@@ -25,7 +27,7 @@ const (
 // until it is 12. With dry_run the metric is what there is, so that nothing moves. When a recommendation is older than a
 // minute the answer is UNAVAILABLE, and Kubernetes leaves the replicas as they are.
 //
-// Make one with NewKEDA, and Register it. Safe for concurrent use.
+// Make one with NewKEDA, and Serve or Register it. Safe for concurrent use.
 //
 // Source: kedacore/keda, pkg/scalers/externalscaler/externalscaler.proto. StreamMetricSpec is left out, as the target never
 // changes; KEDA then asks GetMetricSpec.
@@ -41,6 +43,18 @@ func NewKEDA(b *Board) *KEDA { return &KEDA{board: b, closing: make(chan struct{
 
 // Register adds the service to a gRPC server, before that serves.
 func (k *KEDA) Register(s grpc.ServiceRegistrar) { s.RegisterService(&kedaDesc, k) }
+
+// Serve answers on l, by a server of its own, until ctx ends or l errs.
+func (k *KEDA) Serve(ctx context.Context, l net.Listener) error {
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxStreams))
+	k.Register(server)
+	stop := context.AfterFunc(ctx, func() {
+		k.Close()
+		server.Stop()
+	})
+	defer stop()
+	return server.Serve(l)
+}
 
 // Close ends the streams, which would keep a graceful stop of the server from ending. It may be called again.
 func (k *KEDA) Close() {

@@ -28,7 +28,7 @@ var (
 type Collector struct {
 	Book     *slo.Book
 	Board    *Board
-	Notifier *Notifier
+	Notifier func() *Notifier // the one at present; it may return nil
 	Now      func() time.Time
 }
 
@@ -54,8 +54,11 @@ func (c Collector) Collect(out chan<- prometheus.Metric) {
 			gauge(dryDesc, flag(r.DryRun), r.Name)
 		}
 	}
-	if c.Notifier != nil {
-		n := c.Notifier.Counts()
+	if c.Notifier == nil {
+		return
+	}
+	if notifier := c.Notifier(); notifier != nil {
+		n := notifier.Counts()
 		for result, v := range map[string]uint64{"sent": n.Sent, "failed": n.Failed, "dropped": n.Dropped} {
 			out <- prometheus.MustNewConstMetric(alertsDesc, prometheus.CounterValue, float64(v), result)
 		}

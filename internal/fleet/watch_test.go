@@ -163,7 +163,7 @@ func TestCollectorPassesTheLinter(t *testing.T) {
 	b.Add(now, "fast", slo.Counts{Total: 100, Bad: 50})
 	b.Evaluate(now)
 	board.Set(scale.Recommendation{Name: "orders", At: now, Current: 3, Ready: 2, Desired: 4, PerSecond: 12.5})
-	c := Collector{Book: b, Board: board, Notifier: NewNotifier(WebhookConfig{URL: "http://hook.test"}, nil, quiet()), Now: func() time.Time { return now }}
+	c := Collector{Book: b, Board: board, Notifier: func() *Notifier { return NewNotifier(WebhookConfig{URL: "http://hook.test"}, nil, quiet()) }, Now: func() time.Time { return now }}
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(c)
 	answer := httptest.NewRecorder()

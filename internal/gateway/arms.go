@@ -128,18 +128,30 @@ func set(old []*arm, c longpole.Config, off parts) ([]*arm, error) {
 
 // refile takes in what a reload says. The settings of a policy that did not change in the file stay as they are,
 // promoted or not; those of one that did are replaced, and its candidate is dropped, because it was compared with
-// something else. Weights are treated alike.
+// something else. Weights are treated alike. A file that has caught up with what was promoted changes nothing: what is
+// compared with that, a holdback, goes on.
 func (l *live) refile(r Route) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	old := l.arms.Load()
 	if weights := weightsOf(r); !slices.Equal(l.filedSplit, weights) {
 		l.filedSplit = weights
+		same := slices.Equal(l.shares.Load().weights, weights)
 		l.shares.Store(newShares(weights))
+		if t := old.candidate; t != nil && t.version >= 0 && !same {
+			next := *old
+			next.candidate, next.halves = nil, nil
+			l.arms.Store(&next)
+			old = &next
+		}
 	}
 	if reflect.DeepEqual(l.filed, r.Policy) {
 		return nil
 	}
-	old := l.arms.Load()
+	if len(old.baseline) > 0 && reflect.DeepEqual(old.baseline[0].wanted, r.Policy) {
+		l.filed = r.Policy
+		return nil
+	}
 	next, err := set(old.baseline, r.Policy, l.killed)
 	if err != nil {
 		return err

@@ -131,13 +131,19 @@ func (t *attempt) until() time.Time {
 	return t.link.until
 }
 
+// errNoStatus says that an answer cannot be passed on: net/http reads such a status, and panics when it is to write one.
+var errNoStatus = errors.New("gateway: the upstream answers with a status below 100")
+
 // answered takes the head of the answer over.
 func (t *attempt) answered(res *http.Response) error {
-	if res.StatusCode == http.StatusSwitchingProtocols {
+	switch {
+	case res.StatusCode < http.StatusContinue:
+		return errNoStatus
+	case res.StatusCode == http.StatusSwitchingProtocols:
 		if err := switched(t.x.in, res); err != nil {
 			return err
 		}
-	} else {
+	default:
 		stripHopByHop(res.Header)
 	}
 	if !t.headed(t.x.endless(res)) {

@@ -132,9 +132,10 @@ func (x *exchange) lay(k *longpole.Kept[*http.Response], h http.Header) bool {
 	return true
 }
 
-// delimited reports whether the end of a body can be told from the end of its connection.
+// delimited reports whether the end of a body can be told from the end of its connection. Close is never set over HTTP/2, and
+// an HTTP/1.1 answer may call itself HTTP/2.
 func delimited(res *http.Response) bool {
-	return res.ContentLength >= 0 || res.ProtoMajor == 2 || len(res.TransferEncoding) > 0
+	return res.ContentLength >= 0 || res.ProtoMajor == 2 && !res.Close || len(res.TransferEncoding) > 0
 }
 
 func termsOf(v httpcache.Verdict) cache.Terms {

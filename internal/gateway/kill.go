@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -99,12 +100,11 @@ func (g *Gateway) Kill(route string, names ...string) error {
 	t := g.table.Load()
 	if route == "" {
 		g.killed.everywhere = off
+		var errs []error // one route that refuses keeps no other from it
 		for _, r := range t.byName {
-			if err := r.live.kill(g.killed.on(r.cfg.Name)); err != nil {
-				return fmt.Errorf("gateway: route %q: %w", r.cfg.Name, err)
-			}
+			errs = append(errs, g.enforce(r))
 		}
-		return nil
+		return errors.Join(errs...)
 	}
 	r := t.byName[route]
 	if r == nil {
@@ -117,10 +117,17 @@ func (g *Gateway) Kill(route string, names ...string) error {
 		g.killed.routes = map[string]parts{}
 	}
 	g.killed.routes[route] = off
+	var errs []error
 	for _, p := range append([]part{{route: r}}, r.ways.parts...) { // parts of an aggregate are part of their route
-		if err := p.route.live.kill(g.killed.on(p.route.cfg.Name)); err != nil {
-			return fmt.Errorf("gateway: route %q: %w", p.route.cfg.Name, err)
-		}
+		errs = append(errs, g.enforce(p.route))
+	}
+	return errors.Join(errs...)
+}
+
+// enforce tells the policies of a route what is switched off.
+func (g *Gateway) enforce(r *route) error {
+	if err := r.live.kill(g.killed.on(r.cfg.Name)); err != nil {
+		return fmt.Errorf("gateway: route %q: %w", r.cfg.Name, err)
 	}
 	return nil
 }

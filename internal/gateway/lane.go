@@ -41,6 +41,7 @@ var (
 type lane struct {
 	mu    sync.Mutex
 	idle  []*link // the one that was used last comes last
+	shut  bool    // the endpoint is not in use: nothing is kept
 	timer *time.Timer
 }
 
@@ -137,7 +138,7 @@ func (l *lane) put(w *link) {
 	w.since = time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.idle) >= idleConns {
+	if l.shut || len(l.idle) >= idleConns {
 		w.close()
 		return
 	}
@@ -168,10 +169,18 @@ func (l *lane) sweep() {
 	}
 }
 
-// close ends the idle connections; those in use may come back.
+// open lets connections be kept, until close.
+func (l *lane) open() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shut = false
+}
+
+// close ends the idle connections, and those in use with their answers.
 func (l *lane) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.shut = true
 	for _, w := range l.idle {
 		w.close()
 	}
@@ -217,11 +226,11 @@ func (t *attempt) direct(l *lane, to *endpoint) (*http.Response, error) {
 		if cap(w.buf) > laneHeadBytes+laneBodyBytes {
 			w.buf = nil
 		}
-		switch {
-		case err == nil:
+		if err == nil {
 			return t.receive(w)
-		case !reused || n > 0 || t.cause() != nil:
-			return nil, t.failed(err)
+		}
+		if err = t.failed(err); !reused || n > 0 || t.cause() != nil {
+			return nil, err // a time that is over must not cost the connections that are fit
 		}
 		t.drop() // the endpoint has closed it just now, and seen nothing of the request
 	}
@@ -260,9 +269,9 @@ func (t *attempt) receive(w *link) (*http.Response, error) {
 			}
 			return nil, t.failed(err)
 		}
-		if res.StatusCode >= http.StatusOK || res.StatusCode == http.StatusSwitchingProtocols {
+		if code := res.StatusCode; code < http.StatusContinue || code >= http.StatusOK || code == http.StatusSwitchingProtocols {
 			w.left = math.MaxInt64
-			t.last = res.Close || res.StatusCode < http.StatusOK
+			t.last = res.Close || code < http.StatusOK
 			return res, nil
 		}
 		if err := t.informed(res.StatusCode, textproto.MIMEHeader(res.Header)); err != nil {

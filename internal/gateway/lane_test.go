@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,7 +15,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/call"
 )
 
 // rawServer answers on real sockets by writing what answer returns for the n-th request of a connection, both from 1;
@@ -200,6 +205,8 @@ func TestALaneBoundsTheHeadOfAnAnswer(t *testing.T) {
 		"hints": hints + fine,
 		"text":  "garbage\r\n\r\n",
 		"other": "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+		"low":   "HTTP/1.1 099 What\r\nContent-Length: 0\r\n\r\n",
+		"lower": "HTTP/1.1 +12 What\r\nContent-Length: 0\r\n\r\n",
 		"both":  "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nfine",
 	} {
 		url, _ := rawServer(t, func(int, int) (string, bool) { return answer, true })
@@ -228,6 +235,102 @@ func TestALaneIsSweptOfWhatTheEndpointClosed(t *testing.T) {
 	l.close()
 	if _, err := b.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // a pipe says just that
 		t.Errorf("after close: %v", err)
+	}
+}
+
+// TestALaneEndsWithItsEndpoint has an endpoint leave, come back, and go with its upstream; the connections go with it, and
+// with the gateway.
+func TestALaneEndsWithItsEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		leave := make(chan struct{})
+		for _, address := range []string{"a:1", "b:1"} {
+			n.serve(t, address, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/slow" {
+					<-leave
+				}
+				_, _ = io.WriteString(w, "fine")
+			})
+		}
+		c := load(t, one("{}", "http://a:1"))
+		g, err := New(c, Options{Listen: n.listen, Dial: n.dial})
+		must(t, err)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- g.Run(ctx) }()
+		<-g.Ready()
+		client := n.client(t)
+		place := func() *endpoint {
+			cfg := g.upstreams["up"].cfg.Load()
+			return cfg.places[cfg.names[0]]
+		}
+		idle := func(e *endpoint) int {
+			e.lane.mu.Lock()
+			defer e.lane.mu.Unlock()
+			return len(e.lane.idle)
+		}
+		a := place()
+		get(t, client, "http://gw:80/")
+		if idle(a) != 1 {
+			t.Errorf("%d connections are kept", idle(a))
+		}
+		slow := make(chan answer, 1)
+		go func() { slow <- get(t, client, "http://gw:80/slow") }()
+		synctest.Wait()
+		must(t, g.Reload(load(t, one("{}", "http://b:1"))))
+		close(leave)
+		if s := <-slow; s.body != "fine" || idle(a) != 0 {
+			t.Errorf("after the endpoint left: %+v, %d connections are kept", s, idle(a))
+		}
+		must(t, g.Reload(load(t, one("{}", "http://a:1"))))
+		get(t, client, "http://gw:80/")
+		if a = place(); idle(a) != 1 {
+			t.Errorf("after it came back %d connections are kept", idle(a))
+		}
+		must(t, g.Reload(load(t, strings.ReplaceAll(strings.ReplaceAll(one("{}", "http://a:1"), "{up:", "{other:"), "upstream: up", "upstream: other"))))
+		if idle(a) != 0 {
+			t.Errorf("after its upstream left %d connections are kept", idle(a))
+		}
+		must(t, g.Reload(c))
+		get(t, client, "http://gw:80/")
+		a = place()
+		stop()
+		<-ended
+		if idle(a) != 0 {
+			t.Errorf("after the end %d connections are kept", idle(a))
+		}
+	})
+}
+
+// TestATimeThatIsOverCostsNoConnections begins an attempt too late, with connections at hand.
+func TestATimeThatIsOverCostsNoConnections(t *testing.T) {
+	a := attemptFor("GET")
+	a.x.g = &Gateway{options: Options{Dial: func(context.Context, string, string) (net.Conn, error) { return nil, io.EOF }}}
+	a.headBy, a.why = time.Unix(1, 0), longpole.ErrTryTimeout
+	l := &lane{}
+	defer l.close()
+	for range 3 {
+		near, far := net.Pipe()
+		defer far.Close()
+		l.put(newLink(near))
+	}
+	if _, err := a.direct(l, &endpoint{location: location{url: a.out.URL}}); err == nil || !errors.Is(a.cause(), longpole.ErrTryTimeout) { //nolint:bodyclose // there is none
+		t.Errorf("%v, because of %v", err, a.cause())
+	}
+	a.close(call.Timeout)
+	if len(l.idle) != 2 {
+		t.Errorf("%d of 3 connections are left", len(l.idle))
+	}
+}
+
+func TestAnAnswerThatCallsItselfHTTP2IsNotDelimitedForThat(t *testing.T) {
+	res, err := http.ReadResponse(bufio.NewReader(strings.NewReader("HTTP/2.0 200 OK\r\n\r\nfi")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if delimited(res) {
+		t.Error("a cut answer would be kept as a whole one")
 	}
 }
 

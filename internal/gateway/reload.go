@@ -208,6 +208,11 @@ func (g *Gateway) commit(old, next *table, fresh map[string]*upstream, tls secur
 		g.options.Log.Error("calls are not put off", "error", err)
 	}
 	g.roads.keep(fresh)
+	for name, u := range old.upstreams {
+		if fresh[name] != u {
+			u.close()
+		}
+	}
 	g.access.configure(next.cfg.AccessLog)
 	for name, r := range old.byName {
 		if now := next.byName[name]; now == nil || now.live != r.live {

@@ -115,6 +115,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.second.close()
 	g.roads.close()
+	for _, u := range g.table.Load().upstreams {
+		u.close()
+	}
 	return err
 }
 

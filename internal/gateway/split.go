@@ -78,7 +78,8 @@ func (v *visit) point(salt uint64) float64 {
 
 // Split changes the weights (0..1000000, their sum above 0) of a route's versions by the names of their upstreams; those
 // that weights does not name keep theirs. It holds until a reload changes the route's split, and takes effect with the next
-// call. Policies, candidates and what the versions have learned stay. It returns ErrNoRoute and ErrNoSplit.
+// call. Policies, candidates and what the versions have learned stay. It returns ErrNoRoute, ErrNoSplit, and ErrStaged while
+// a version is tried: its baseline must not change under it.
 func (g *Gateway) Split(route string, weights map[string]int) error {
 	g.reload.Lock() // a reload may be about to carry the weights over
 	defer g.reload.Unlock()
@@ -92,6 +93,9 @@ func (g *Gateway) Split(route string, weights map[string]int) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if t := l.arms.Load().candidate; t != nil && t.version >= 0 {
+		return fmt.Errorf("%w: %q tries version %q", ErrStaged, route, l.versions[t.version].name())
+	}
 	next, named := slices.Clone(l.shares.Load().weights), 0
 	for i, v := range l.versions {
 		w, ok := weights[v.name()]

@@ -34,6 +34,7 @@ type RouteStatus struct {
 	Endpoints  []EndpointStatus `json:"endpoints"`
 	Arms       *ArmsStatus      `json:"arms,omitempty"`     // nil = no rollout
 	Holdback   *ArmsStatus      `json:"holdback,omitempty"` // the policy before the last promotion, on a few calls; nil = none
+	Limit      int              `json:"limit,omitempty"`    // calls that the policy in force lets run at once now, of all versions together; 0 = no limit
 	Off        []string         `json:"off,omitempty"`      // parts of the policy that are switched off by hand
 	SideStatus
 
@@ -172,6 +173,9 @@ func (r *route) status(now time.Time) RouteStatus {
 			s.Versions = append(s.Versions, v.status(now, weights[i]))
 		}
 		s.Endpoints = append(s.Endpoints, v.endpoints(now, a.baseline[i].policy)...)
+		if l := a.baseline[i].policy.Limiter(); l != nil {
+			s.Limit += l.Limit()
+		}
 	}
 	s.Arms, s.Holdback = a.candidate.status(a.baseline), a.holdback.status(a.baseline)
 	s.Off = r.live.off()

@@ -113,9 +113,6 @@ func (r *road) close() {
 	for _, t := range r.pools {
 		t.CloseIdleConnections()
 	}
-	for _, e := range r.cfg.places {
-		e.lane.close()
-	}
 }
 
 // protocolsOf are those that calls of one mode may be sent in. An endpoint in the clear cannot offer HTTP/2, so that a

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/balance"
 	"github.com/longpole/longpole/cache"
 	"github.com/longpole/longpole/limit"
 	"github.com/longpole/longpole/retry"
@@ -311,5 +312,66 @@ func TestKillSwitchesAreNamed(t *testing.T) {
 	}
 	if _, err := parseParts("caches"); err == nil {
 		t.Error("caches is taken for a part")
+	}
+}
+
+// TestAReloadThatCatchesUpKeepsTheHoldback has the owner write a promoted policy into the file.
+func TestAReloadThatCatchesUpKeepsTheHoldback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.serve(t, "a:1", ok("x"))
+		g := n.start(t, one("{}", "http://a:1"), nil)
+		before, err := g.Policy("all")
+		must(t, err)
+		must(t, g.Stage("all", longpole.Config{Timeout: time.Minute}), g.Promote("all"), g.Hold("all", before, 0.1))
+		must(t, g.Stage("all", keeps), g.Weight("all", 0.1))
+		must(t, g.Reload(load(t, one("{timeout: 1m}", "http://a:1"))))
+		_, _, held := g.Held("all")
+		_, _, tried := g.Tallies("all")
+		must(t, held, tried)
+		must(t, g.Reload(load(t, one("{timeout: 2m}", "http://a:1"))))
+		if p, _ := g.Policy("all"); p.Timeout != 2*time.Minute {
+			t.Errorf("after another edit: %+v", p)
+		}
+		if _, _, err := g.Held("all"); !errors.Is(err, ErrNoCandidate) {
+			t.Errorf("the holdback of something else: %v", err)
+		}
+	})
+}
+
+// TestTheBaselineOfAVersionDoesNotChangeUnderIt moves weights while a version is tried.
+func TestTheBaselineOfAVersionDoesNotChangeUnderIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := func(v1, v2 int) string {
+			return strings.NewReplacer("weight: 80", "weight: "+strconv.Itoa(v1), "weight: 20", "weight: "+strconv.Itoa(v2)).Replace(canary)
+		}
+		g, _ := startCanary(t, file(1, 0))
+		must(t, g.StageVersion("all", "v2"), g.Weight("all", 0.1))
+		if err := g.Split("all", map[string]int{"v2": 5}); !errors.Is(err, ErrStaged) {
+			t.Errorf("by hand: %v", err)
+		}
+		must(t, g.Reload(load(t, file(1, 0))))
+		if _, _, err := g.Tallies("all"); err != nil {
+			t.Errorf("after a reload that changes nothing: %v", err)
+		}
+		must(t, g.Reload(load(t, file(1, 1))))
+		if _, _, err := g.Tallies("all"); !errors.Is(err, ErrNoCandidate) {
+			t.Errorf("after a reload that gives calls to the candidate: %v", err)
+		}
+		must(t, g.Split("all", map[string]int{"v2": 5}))
+	})
+}
+
+// TestWhatIsSwitchedOffLeavesAValidPolicy tries every set of parts.
+func TestWhatIsSwitchedOffLeavesAValidPolicy(t *testing.T) {
+	for _, c := range []longpole.Config{
+		{Cache: &cache.Config{TTL: time.Hour}, Fallback: &longpole.Fallback{Stale: time.Hour}, Retry: &retry.Config{Hedge: &retry.Hedge{After: time.Millisecond}}, Limit: &limit.Config{}},
+		{Cache: &cache.Config{TTL: time.Hour}, Fallback: &longpole.Fallback{Stale: time.Hour, Static: &longpole.Static{Status: 200}}, Balance: &balance.Config{Eject: &balance.Eject{}}},
+	} {
+		c = c.Safe()
+		must(t, c.Validate())
+		for p := range allParts + 1 {
+			must(t, p.without(c).Validate(), contradictions(p.without(c)))
+		}
 	}
 }

@@ -144,12 +144,33 @@ func (u *upstream) place(next *upstreamConfig) {
 		next.names = append(next.names, at.name)
 		targets = append(targets, balance.Target{Name: at.name, Weight: one.Weight, Zone: one.Zone})
 	}
+	for name, e := range next.places {
+		if seen[name] {
+			e.lane.open()
+		} else {
+			e.lane.close()
+		}
+	}
+	for name, e := range old.places {
+		if next.places[name] != e {
+			e.lane.close() // a call that is still on its way keeps nothing
+		}
+	}
 	// First the places, then the names: a call never draws a name that it cannot find.
 	u.cfg.Store(next)
 	u.set.Configure(targets)
 	select {
 	case u.moved <- struct{}{}:
 	default:
+	}
+}
+
+// close ends the connections to all endpoints. Calls that are still on their way end as they may.
+func (u *upstream) close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, e := range u.cfg.Load().places {
+		e.lane.close()
 	}
 }
 

@@ -24,7 +24,7 @@ const accepted = "OTLP (JSON, JSON lines, protobuf), Jaeger JSON and Zipkin v2 J
 type Limits struct {
 	MessageBytes int64 // of one protobuf message; default 256 MiB. JSON needs no such limit: it is never held
 	Spans        int   // kept of all files; default 5 million
-	Bytes        int64 // of memory that the spans take, estimated; default 1 GiB
+	Bytes        int64 // of memory that the spans take, estimated; default 512 MiB
 	Workers      int   // goroutines that decode protobuf; default as many as Go uses processors
 }
 
@@ -36,7 +36,7 @@ func (l Limits) withDefaults() Limits {
 		l.Spans = 5_000_000
 	}
 	if l.Bytes <= 0 {
-		l.Bytes = 1 << 30
+		l.Bytes = 1 << 29
 	}
 	if l.Workers <= 0 {
 		l.Workers = runtime.GOMAXPROCS(0)

@@ -77,10 +77,18 @@ func NewCollector(c Config) (*Collector, error) {
 		add("postgres", p.title(), &postgresSource{name: p.title(), reader: reader, budget: p.Budget})
 	}
 	for _, r := range c.Redis {
-		add("redis", r.title(), &redisSource{cfg: r})
+		reader, err := NewRedis(r, nil)
+		if err != nil {
+			return nil, err
+		}
+		add("redis", r.title(), &redisSource{cfg: r, reader: reader})
 	}
 	for _, q := range c.Queues {
-		add("queue", plainURL(q.URL), &queueSource{cfg: q})
+		reader, err := NewQueue(q, nil)
+		if err != nil {
+			return nil, err
+		}
+		add("queue", plainURL(q.URL), &queueSource{cfg: q, reader: reader})
 	}
 	for _, p := range c.Profiles {
 		s, err := newProfileSource(p, client)

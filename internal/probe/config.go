@@ -20,11 +20,11 @@ const MaxSources = 64
 type Config struct {
 	Every      time.Duration    `yaml:"every"`      // window of one collection: rates are told over it, and the next one follows at once; 10s..1h; default 1m
 	Statements int              `yaml:"statements"` // of the traces, asked about in one collection; 1..100; default 20
-	Postgres   []PostgresConfig `yaml:"postgres"`
-	Redis      []RedisConfig    `yaml:"redis"`
-	Queues     []QueueConfig    `yaml:"queues"`   // of NATS JetStream
-	Profiles   []ProfilesConfig `yaml:"profiles"` // of processes in Go
-	Metrics    []MetricsConfig  `yaml:"metrics"`  // of processes and what surrounds them
+	Postgres   []PostgresConfig `yaml:"postgres"`   // databases
+	Redis      []RedisConfig    `yaml:"redis"`      // servers; of a cluster each
+	Queues     []QueueConfig    `yaml:"queues"`     // of NATS JetStream
+	Profiles   []ProfilesConfig `yaml:"profiles"`   // of processes in Go
+	Metrics    []MetricsConfig  `yaml:"metrics"`    // of processes and what surrounds them
 }
 
 // WithDefaults fills what is zero.
@@ -94,7 +94,6 @@ func natsURL(list string) bool {
 // within it. What the looks may cost together stays bounded by PerHour.
 func (c Config) Once(window time.Duration) Config {
 	c = c.WithDefaults()
-	c.Every = window
 	brisk := func(b *Budget) { b.MinInterval = max(100*time.Millisecond, min(b.MinInterval, window/(2*samples))) }
 	for i := range c.Postgres {
 		brisk(&c.Postgres[i].Budget)

@@ -89,6 +89,7 @@ max_prepared_transactions = 4
 shared_preload_libraries = 'pg_stat_statements'
 track_io_timing = on
 max_parallel_workers_per_gather = 0
+log_line_prefix = '%%a|%%d|'
 `
 
 func startPostgres(addr string) error {

@@ -42,7 +42,7 @@ type MetricsConfig struct {
 	Match    map[string]string `yaml:"match"`     // labels that a sample must have, where it has such a label: those of one container on a page of many, as container: shop; up to 8
 	Timeout  time.Duration     `yaml:"timeout"`   // of all of them; 10ms..1m; default 5s
 	MaxSize  int64             `yaml:"max_bytes"` // of a page; 4KiB..64MiB; default 8MiB
-	Budget   Budget            `yaml:"budget"`
+	Budget   Budget            `yaml:"budget"`    // of its looks
 }
 
 // WithDefaults fills what is zero.

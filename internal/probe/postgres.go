@@ -16,7 +16,7 @@ import (
 // PostgresConfig bounds what is asked of a PostgreSQL server (13 or later). The zero value means the defaults given at each field.
 type PostgresConfig struct {
 	Name          string        `yaml:"name"`           // what reports call it; default host:port/database of the DSN
-	DSN           string        `yaml:"dsn"`            // for DialPostgres: postgres://user@host:port/database; the standard PG variables fill what it leaves out
+	DSN           string        `yaml:"dsn"`            // postgres://user@host:port/database; the standard variables (PGPASSWORD, PGPASSFILE and so on) fill what it leaves out
 	SearchPath    string        `yaml:"search_path"`    // of the application, so that its statements name the same tables; default that of the user
 	Timeout       time.Duration `yaml:"timeout"`        // of one look, connecting too; 100ms..1m; default 5s
 	StatementTime time.Duration `yaml:"statement_time"` // statement_timeout of the server for each query of a look; 10ms..1m; default 2s
@@ -25,7 +25,7 @@ type PostgresConfig struct {
 	Sessions      int           `yaml:"sessions"`       // read at most; 10..20000; default 2000
 	MaxActive     int           `yaml:"max_active"`     // active sessions above which nothing dear is asked; 1..100000; default half of max_connections
 	HideQueries   bool          `yaml:"hide_queries"`   // true = texts of running queries are shown with ? for each constant
-	Budget        Budget        `yaml:"budget"`
+	Budget        Budget        `yaml:"budget"`         // of its looks
 }
 
 // WithDefaults fills what is zero.

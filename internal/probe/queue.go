@@ -19,7 +19,7 @@ type QueueConfig struct {
 	Timeout   time.Duration `yaml:"timeout"`   // of one look; 10ms..1m; default 5s
 	Streams   int           `yaml:"streams"`   // read at most; 1..1000; default 100
 	Consumers int           `yaml:"consumers"` // read at most, of all streams together; 1..10000; default 500
-	Budget    Budget        `yaml:"budget"`
+	Budget    Budget        `yaml:"budget"`    // of its looks
 }
 
 // WithDefaults fills what is zero.

@@ -20,7 +20,7 @@ type RedisConfig struct {
 	Password string        `yaml:"password"` // default none; ${NAME} is not replaced
 	Timeout  time.Duration `yaml:"timeout"`  // of one look; 10ms..1m; default 1s
 	Slow     int           `yaml:"slow"`     // entries of SLOWLOG read; 1..1000; default 128
-	Budget   Budget        `yaml:"budget"`
+	Budget   Budget        `yaml:"budget"`   // of its looks
 }
 
 // WithDefaults fills what is zero.

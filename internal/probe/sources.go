@@ -145,19 +145,14 @@ func addSessions(out *evidence.PostgresFacts, look evidence.PostgresSessions) {
 // redisSource is one Redis server.
 type redisSource struct {
 	cfg    RedisConfig
-	client rueidis.Client
-	reader *Redis
+	client rueidis.Client // nil = not connected
+	reader *Redis         // with that client
 	before evidence.RedisLook
 }
 
 func (c RedisConfig) title() string { return cmp.Or(c.Name, c.Address) }
 
-func (s *redisSource) spent() Spent {
-	if s.reader == nil {
-		return Spent{}
-	}
-	return s.reader.Spent()
-}
+func (s *redisSource) spent() Spent { return s.reader.Spent() }
 
 func (s *redisSource) close() {
 	if s.client != nil {
@@ -178,13 +173,8 @@ func (s *redisSource) connect() error {
 	if err != nil {
 		return fmt.Errorf("probe: Redis: %w", err)
 	}
-	s.client = client
-	if s.reader == nil {
-		s.reader, err = NewRedis(s.cfg, client)
-	} else {
-		s.reader.client = client
-	}
-	return err
+	s.client, s.reader.client = client, client
+	return nil
 }
 
 func (s *redisSource) collect(ctx context.Context, window time.Duration, _ func() []Query) (func(*evidence.Facts), error) {
@@ -211,17 +201,12 @@ func (s *redisSource) collect(ctx context.Context, window time.Duration, _ func(
 // queueSource is one JetStream server or account.
 type queueSource struct {
 	cfg    QueueConfig
-	conn   *nats.Conn
-	reader *Queue
+	conn   *nats.Conn // nil = not connected
+	reader *Queue     // on that connection
 	before evidence.QueueLook
 }
 
-func (s *queueSource) spent() Spent {
-	if s.reader == nil {
-		return Spent{}
-	}
-	return s.reader.Spent()
-}
+func (s *queueSource) spent() Spent { return s.reader.Spent() }
 
 func (s *queueSource) close() {
 	if s.conn != nil {
@@ -243,13 +228,8 @@ func (s *queueSource) connect() error {
 		conn.Close()
 		return fmt.Errorf("probe: JetStream: %w", err)
 	}
-	s.conn = conn
-	if s.reader == nil {
-		s.reader, err = NewQueue(s.cfg, js)
-	} else {
-		s.reader.js = js
-	}
-	return err
+	s.conn, s.reader.js = conn, js
+	return nil
 }
 
 func (s *queueSource) collect(ctx context.Context, window time.Duration, _ func() []Query) (func(*evidence.Facts), error) {

@@ -38,9 +38,6 @@ func busy(in *Input, with func(Route) (Finding, bool)) (list []Finding) {
 	return list
 }
 
-// firsts is how many calls of a route were sent to an upstream at all.
-func firsts(r Route) uint64 { return r.Did.Attempts - min(r.Did.Attempts, r.Did.Retries+r.Did.Hedges) }
-
 // hitRatio is the share of a cache's lookups that it answered.
 func hitRatio(r Route) (ratio float64, ok bool) {
 	all := uint64(0)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 )
 
 // Text writes what a person at a terminal wants first: holdbacks, findings with their mends, and what is new.
@@ -29,8 +30,16 @@ func (r *Review) Text(w io.Writer) error {
 			}
 		}
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, strings.Map(printable, b.String()))
 	return err
+}
+
+// printable keeps names in traces from steering the terminal.
+func printable(c rune) rune {
+	if unicode.IsControl(c) && c != '\n' {
+		return -1
+	}
+	return c
 }
 
 // faultSummary is how much of the matrix is overdue.

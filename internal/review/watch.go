@@ -169,14 +169,21 @@ func classify(g judge.Judgement, target judge.MetricResult, p Promise, effect fl
 		return StillHelps, "No worse than the policy before, which is what it was promoted for: " + compared + "."
 	case p.NoWorse || !fit:
 		return NotJudged, "Not enough evidence yet: " + compared + "."
-	case target.Verdict == judge.Improved && over && p.Then < 0 && effect > decayedBelow*p.Then:
+	case target.Verdict == judge.Improved && p.Then < 0 && effect > decayedBelow*p.Then && over:
 		return Decayed, fmt.Sprintf("Better still, but by %s where it was %s: %s.", percentOf(effect), percentOf(p.Then), compared)
-	case target.Verdict == judge.Improved:
+	case target.Verdict == judge.Improved && (over || effect <= decayedBelow*p.Then):
 		return StillHelps, fmt.Sprintf("%s, %s when it was promoted: %s.", percentOf(effect), percentOf(p.Then), compared)
 	case over:
 		return NoEffect, fmt.Sprintf("No difference is left, %s when it was promoted: %s. Propose to remove it.", percentOf(p.Then), compared)
 	}
 	return NotJudged, "Not enough evidence yet: " + compared + "."
+}
+
+// Suspend lets the evidence of a change begin anew, as while what it does is switched off for both cohorts. Its verdict stands.
+func (w *Watch) Suspend(now time.Time, p Promise, promoted, heldBack stats.Tally) {
+	if t := w.tracks[p.ID]; t != nil {
+		t.begin(now, p, [2]stats.Tally{promoted, heldBack})
+	}
 }
 
 func targetOf(g judge.Judgement, name string) judge.MetricResult {

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +35,7 @@ var (
 const (
 	kept         = 100 // ended rollouts that are remembered
 	journalLines = 64  // of one rollout
+	mostWritten  = 512 // notes of one rollout in a process that are written down; then only those of another phase
 	lastTries    = 3   // to drop a candidate when the program ends
 )
 
@@ -81,12 +81,13 @@ type Status struct {
 	Weights        map[string]int  `json:"weights,omitempty"`         // of the route's versions before a version was promoted
 	Undone         time.Time       `json:"undone,omitzero"`           // when a promotion was taken back
 	UndoReason     string          `json:"undo_reason,omitempty"`
-	Hash           string          `json:"hash"`                 // of the change's content, by staging.Hash
-	Override       bool            `json:"override,omitempty"`   // it began without the record that was required
-	Weak           bool            `json:"weak,omitempty"`       // its record proves little: every step took twice the evidence
-	Hypothesis     *Hypothesis     `json:"hypothesis,omitempty"` // nil = not said
-	Holdback       float64         `json:"holdback,omitempty"`   // share of the calls that keeps the old policy after a promotion
-	AttemptsFactor float64         `json:"attempts_factor"`      // attempts per call that the candidate may make, over the baseline's
+	Hash           string          `json:"hash"`                  // of the change's content, by staging.Hash
+	Override       bool            `json:"override,omitempty"`    // it began without the record that was required
+	Weak           bool            `json:"weak,omitempty"`        // its record proves little: every step took twice the evidence
+	Hypothesis     *Hypothesis     `json:"hypothesis,omitempty"`  // nil = not said
+	Holdback       float64         `json:"holdback,omitempty"`    // share of the calls that keeps the old policy after a promotion
+	AttemptsFactor float64         `json:"attempts_factor"`       // attempts per call that the candidate may make, over the baseline's
+	CostFactor     float64         `json:"cost_factor,omitempty"` // the same of cost per call; 0 = the judge's default
 }
 
 // Controller runs rollouts against a Target, one at a time for each route.
@@ -126,9 +127,12 @@ type run struct {
 	over    time.Time
 	journal []Event
 	dropped int
+	written int     // notes
+	told    Phase   // of the last that was written down
 	final   *Status // once ended, in place of st
 
 	restarts int
+	halted   bool // when the process before ended
 	weights  map[string]int
 }
 
@@ -266,7 +270,7 @@ func (c *Controller) admit(r *run) error {
 			return fmt.Errorf("%w: %s", ErrBusy, other.id)
 		}
 	}
-	r.id = "r" + strconv.Itoa(c.next+1)
+	r.id = identifier(c.next + 1)
 	if err := c.began(r); err != nil {
 		return err
 	}
@@ -448,6 +452,14 @@ func (c *Controller) abortAll(reason string) {
 		}
 		if err != nil {
 			c.o.Log.Error("rollout: the candidate could not be dropped", "rollout", s.ID, "route", s.Route, "error", err)
+			c.surrender(s.ID)
 		}
+	}
+}
+
+// surrender ends a rollout whose candidate cannot be dropped: it goes with the program, and the next one must not begin it anew.
+func (c *Controller) surrender(id string) {
+	if r, err := c.find(id); err == nil {
+		_ = r.apply(func(st state) (state, []command) { return surrender(st), nil })
 	}
 }

@@ -47,7 +47,9 @@ func (c *Controller) write(e Entry) error {
 	if c.o.Journal == nil {
 		return nil
 	}
-	e.At = time.Now()
+	if e.At.IsZero() {
+		e.At = time.Now()
+	}
 	if err := c.o.Journal.Append(e); err != nil {
 		c.unwritten.Add(1)
 		return fmt.Errorf("%w: %w", ErrJournal, err)
@@ -93,7 +95,12 @@ func (c *Controller) Restore(entries []Entry) (doubts []string) {
 	doubt := func(format string, args ...any) { doubts = append(doubts, fmt.Sprintf(format, args...)) }
 	for _, e := range entries {
 		r := runs[e.ID]
+		if n, err := number(e.ID); err == nil {
+			c.next = max(c.next, n) // also of what cannot be read any more: no identifier comes twice
+		}
 		switch {
+		case e.Kind == entryStarted && r != nil:
+			doubt("rollout %s: it begins twice", e.ID)
 		case e.Kind == entryStarted:
 			made, err := c.revive(e)
 			if err != nil {
@@ -107,30 +114,28 @@ func (c *Controller) Restore(entries []Entry) (doubts []string) {
 		case r == nil: // its start is too old to be kept, or was refused above
 		case e.Kind == entryNote && e.Event != nil:
 			r.remember(*e.Event)
+			r.halted = e.Event.Phase == Paused
 		case e.Kind == entryRestarted:
 			r.restarts++
-		case e.Kind == entryEnded && e.Status != nil:
+		case r.final != nil && e.Kind != entryUndone: // it has ended
+		case e.Kind == entryEnded && e.Status != nil && e.Status.Phase.Final():
 			r.close(*e.Status)
 			if e.Status.Phase == Promoted {
 				inForce = append(inForce, r)
 			}
-		case e.Kind == entryUndone && r.final != nil:
+		case e.Kind == entryUndone && r.final != nil && r.final.Phase == Promoted:
 			r.final.Undone, r.final.UndoReason = e.At, e.Reason
 		}
 	}
 	for _, e := range killed {
-		if err := c.kill(e.At, e.Route, e.Parts, e.Reason); err != nil {
+		if err := c.kill(e.At, e.Route, e.Parts, e.Reason); err != nil && len(e.Parts) > 0 { // else there is nothing to switch off
 			doubt("what was switched off on route %q: %v", e.Route, err)
 		}
 	}
-	for _, r := range inForce {
-		if err := c.reinstate(r); err != nil {
-			doubt("rollout %s had promoted its change on route %q: %v", r.id, r.spec.Change.Route, err)
-		}
-	}
-	for _, r := range c.all {
+	doubts = append(doubts, c.reinstateAll(inForce)...)
+	for i, r := range c.all {
 		if !r.isFinal() {
-			c.interrupted(r)
+			c.interrupted(r, c.all[i+1:])
 		}
 	}
 	c.forget()
@@ -139,21 +144,33 @@ func (c *Controller) Restore(entries []Entry) (doubts []string) {
 
 // revive makes a rollout of its first entry.
 func (c *Controller) revive(e Entry) (*run, error) {
+	if _, err := number(e.ID); err != nil {
+		return nil, err
+	}
 	var spec Spec
 	if err := conf.Decode("journal", e.Spec, &spec); err != nil {
 		return nil, err
 	}
-	n, err := strconv.Atoi(strings.TrimPrefix(e.ID, "r"))
-	if err != nil {
-		return nil, fmt.Errorf("rollout: %q is no identifier of ours", e.ID)
+	if spec.Change.Route == "" {
+		return nil, errors.New("rollout: the entry says nothing of a route")
 	}
-	c.next = max(c.next, n)
 	r, err := c.newRun(spec.WithDefaults(), e.At)
 	if err == nil {
 		r.id = e.ID
 	}
 	return r, err
 }
+
+// number is that of an identifier.
+func number(id string) (int, error) {
+	n, err := strconv.Atoi(strings.TrimPrefix(id, "r"))
+	if err != nil || n < 1 || n > 1<<53 || id != identifier(n) {
+		return 0, fmt.Errorf("rollout: %q is no identifier of ours", id)
+	}
+	return n, nil
+}
+
+func identifier(n int) string { return "r" + strconv.Itoa(n) }
 
 // remember keeps the first and the last lines when there are too many.
 func (r *run) remember(e Event) {
@@ -173,6 +190,35 @@ func (r *run) close(s Status) {
 	close(r.ended)
 }
 
+// reinstateAll puts in force what rollouts promoted, one upon the other. What the last one of a route came to is what
+// counts: the file may be ahead of those before.
+func (c *Controller) reinstateAll(promoted []*run) (doubts []string) {
+	type matter struct {
+		route string
+		split bool
+	}
+	last := map[matter]string{}
+	var order []matter
+	for _, r := range promoted {
+		m := matter{r.spec.Change.Route, r.spec.Version != ""}
+		if !slices.Contains(order, m) {
+			order = append(order, m)
+		}
+		if r.final.Undone.IsZero() {
+			delete(last, m)
+		}
+		if err := c.reinstate(r); err != nil {
+			last[m] = fmt.Sprintf("rollout %s had promoted its change on route %q: %v", r.id, m.route, err)
+		}
+	}
+	for _, m := range order {
+		if doubt, ok := last[m]; ok {
+			doubts = append(doubts, doubt)
+		}
+	}
+	return doubts
+}
+
 // reinstate puts in force what r promoted, unless it was taken back, or the file has changed under it.
 func (c *Controller) reinstate(r *run) error {
 	if !r.final.Undone.IsZero() {
@@ -184,7 +230,10 @@ func (c *Controller) reinstate(r *run) error {
 		if err != nil {
 			return err
 		}
-		if !reflect.DeepEqual(weights, r.weights) {
+		switch {
+		case alone(weights, r.spec.Version): // the owner has put it into the file
+			return nil
+		case !maps.Equal(weights, r.weights):
 			return errors.New("not put in force again: the file splits its calls in another way now")
 		}
 		return target.Split(route, only(weights, r.spec.Version))
@@ -196,17 +245,32 @@ func (c *Controller) reinstate(r *run) error {
 	to := r.spec.Change.To.Safe()
 	switch {
 	case reflect.DeepEqual(now.Safe(), to): // the owner has put it into the file
-		return nil
+		return c.holdback(r)
 	case !reflect.DeepEqual(now.Safe(), r.spec.Change.From.Safe()):
 		return errors.New("not put in force again: the file says another policy now than the one it was promoted over")
 	}
 	if err := target.Adopt(route, to); err != nil {
 		return err
 	}
+	return c.holdback(r)
+}
+
+// holdback keeps a few calls on the policy before what r promoted, where its spec asks for it.
+func (c *Controller) holdback(r *run) error {
 	if h := r.spec.Holdback; h != nil && *h > 0 {
-		return target.Hold(route, r.spec.Change.From, *h)
+		return c.o.Target.Hold(r.spec.Change.Route, r.spec.Change.From, *h)
 	}
 	return nil
+}
+
+// alone reports whether one version has all weight.
+func alone(weights map[string]int, version string) bool {
+	for name, w := range weights {
+		if (w > 0) != (name == version) {
+			return false
+		}
+	}
+	return weights[version] > 0
 }
 
 // only gives all weight to one version.
@@ -220,17 +284,24 @@ func only(weights map[string]int, version string) map[string]int {
 }
 
 // interrupted begins a rollout anew that the end of the process cut off, or gives it up. Its candidate went with the process:
-// all calls are on the policy in force.
-func (c *Controller) interrupted(r *run) {
+// all calls are on the policy in force. after are those that began after it: one of the same route says that it had ended, for
+// there is one at a time.
+func (c *Controller) interrupted(r *run, after []*run) {
 	r.restarts++
 	if err := c.write(Entry{Kind: entryRestarted, ID: r.id}); err != nil {
 		c.o.Log.Error("rollout", "rollout", r.id, "error", err)
 	}
 	_, err := c.from(r.spec.Change)
+	next := slices.IndexFunc(after, func(o *run) bool { return o.spec.Change.Route == r.spec.Change.Route })
 	switch {
+	case next >= 0:
+		err = fmt.Errorf("it had ended before %s began; how could not be written down", after[next].id)
 	case r.spec.Restart == Rollback:
 		err = errors.New("the program ended in the middle, and it was not to be resumed")
 	case err == nil:
+		if r.halted {
+			r.st.halted = time.Now()
+		}
 		r.note("the program ended in the middle; it begins anew, and so does the evidence")
 		return
 	}
@@ -295,8 +366,9 @@ func (c *Controller) halt(id string, fit func(state) bool, do func(Spec, state) 
 }
 
 // Undo takes a promotion back: the policy, or the split, from before the rollout is in force again with the next call.
-// ErrUnknown; ErrState when it promoted nothing, was undone already or is not the newest on its route; ErrStale when the policy
-// in force is not the one that it promoted; ErrBusy while another rollout of the route runs; or the Target's error.
+// ErrUnknown; ErrState when it promoted nothing, was undone already or is not the newest on its route; ErrStale when the policy,
+// or the split, in force is not the one that it promoted; ErrBusy while another rollout of the route runs; the Target's
+// error; or ErrJournal: then it is undone all the same, and the next process will not know.
 func (c *Controller) Undo(id, reason string) error {
 	r, err := c.find(id)
 	if err != nil {
@@ -306,9 +378,12 @@ func (c *Controller) Undo(id, reason string) error {
 	if err := c.undoable(r); err != nil {
 		return err
 	}
+	if err := c.stillPromoted(r); err != nil {
+		return err
+	}
 	if r.spec.Version != "" {
 		err = c.o.Target.Split(route, r.weights)
-	} else if err = c.stillPromoted(r); err == nil {
+	} else {
 		err = c.o.Target.Adopt(route, r.spec.Change.From)
 	}
 	if err != nil {
@@ -320,6 +395,7 @@ func (c *Controller) Undo(id, reason string) error {
 	c.o.Log.Warn("rollout undone", "rollout", id, "route", route, "reason", reason)
 	if err := c.write(Entry{Kind: entryUndone, ID: id, Route: route, Reason: reasonOr(reason)}); err != nil {
 		c.o.Log.Error("rollout: that it was undone will be forgotten with the process", "rollout", id, "error", err)
+		return err
 	}
 	return nil
 }
@@ -343,6 +419,13 @@ func (c *Controller) undoable(r *run) error {
 }
 
 func (c *Controller) stillPromoted(r *run) error {
+	if r.spec.Version != "" {
+		now, err := c.o.Target.Weights(r.spec.Change.Route)
+		if err == nil && !alone(now, r.spec.Version) {
+			err = fmt.Errorf("%w: the calls of route %q are split in another way since", ErrStale, r.spec.Change.Route)
+		}
+		return err
+	}
 	now, err := c.o.Target.Policy(r.spec.Change.Route)
 	if err != nil {
 		return err
@@ -361,11 +444,12 @@ const Rollouts = "rollouts"
 // route. It is written down, so that a restart does not switch them on. The Target's error, or ErrJournal; what was
 // switched off is off all the same then.
 func (c *Controller) Kill(route string, parts []string, reason string) error {
-	if err := c.kill(time.Now(), route, parts, reason); err != nil {
+	at := time.Now()
+	if err := c.kill(at, route, parts, reason); err != nil {
 		return err
 	}
 	c.o.Log.Warn("switched off by hand", "route", route, "parts", parts, "reason", reason)
-	return c.write(Entry{Kind: entryKilled, Route: route, Parts: parts, Reason: reason})
+	return c.write(Entry{Kind: entryKilled, At: at, Route: route, Parts: parts, Reason: reason})
 }
 
 func (c *Controller) kill(at time.Time, route string, parts []string, reason string) error {

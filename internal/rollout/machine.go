@@ -100,15 +100,17 @@ type state struct {
 // pending is a rollout that was asked for.
 func pending(spec Spec) state {
 	c := judge.Config{Target: spec.Target, AttemptsFactor: spec.AttemptsFactor, Blocks: spec.Switchback > 0}
-	if r := spec.Change.To.Retry; r != nil && !r.Off && r.Hedge != nil {
-		c.CostFactor = spec.AttemptsFactor // more attempts are what such a change buys its latency with
-	}
+	c.CostFactor = spec.costFactor()
 	return state{phase: Pending, judge: judge.New(c)}
 }
 
 // begin starts a pending rollout.
 func begin(spec Spec, st state, now time.Time) (state, []command) {
 	st.phase, st.began, st.due = Warmup, now, now.Add(spec.Slice)
+	if !st.halted.IsZero() {
+		st.halted = now
+		return st.note("candidate staged; it is paused as it was before"), []command{{do: stage}, {do: weigh}}
+	}
 	if spec.Switchback > 0 {
 		st.current = judge.Turn{Judged: true}
 		return st.note("candidate staged; the baseline warms up for %s", spec.Warmup), []command{{do: stage}, {do: turn, turn: st.current}}
@@ -407,6 +409,15 @@ func failed(st state, c command, err error) (state, []command) {
 		return st, []command{{do: weigh, weight: 0}}
 	}
 	return st, nil
+}
+
+// surrender ends a rollout whose candidate could not be dropped at the end of the program.
+func surrender(st state) state {
+	if st.ending == "" || st.phase.Final() {
+		return st
+	}
+	st.phase, st.ending, st.weight = st.ending, "", 0
+	return st.note("%s; the candidate could not be dropped and goes with the program: %s", st.phase, st.reason)
 }
 
 func (st state) sentence() string {

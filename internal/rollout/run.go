@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -41,10 +42,15 @@ func (r *run) look() {
 
 // control is apply for a person: ErrEnded when there is nothing to control.
 func (r *run) control(transition func(state) (state, []command)) error {
-	if r.isFinal() {
+	alive := false
+	err := r.apply(func(st state) (state, []command) {
+		alive = true
+		return transition(st)
+	})
+	if !alive {
 		return fmt.Errorf("%w: %s", ErrEnded, r.id)
 	}
-	return r.apply(transition)
+	return err
 }
 
 // apply makes one transition and carries out its commands, and those that follow from their failure. It returns the
@@ -78,10 +84,7 @@ func (r *run) carryOut(c command) error {
 	route, target := r.spec.Change.Route, r.c.o.Target
 	switch c.do {
 	case stage:
-		if r.spec.Version != "" {
-			return target.StageVersion(route, r.spec.Version)
-		}
-		return target.Stage(route, r.spec.Change.To)
+		return r.stage()
 	case weigh:
 		return target.Weight(route, c.weight)
 	case turn:
@@ -102,6 +105,24 @@ func (r *run) carryOut(c command) error {
 	default:
 		return target.Discard(route)
 	}
+}
+
+// stage stages the candidate. What it is to be compared with, and what a holdback and an undo would bring back, may have
+// changed since it was asked for. Later changes drop the candidate by themselves.
+func (r *run) stage() (err error) {
+	route, target := r.spec.Change.Route, r.c.o.Target
+	if r.spec.Version != "" {
+		err = target.StageVersion(route, r.spec.Version)
+	} else {
+		err = target.Stage(route, r.spec.Change.To)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err = r.c.from(r.spec.Change); err != nil {
+		err = errors.Join(err, target.Discard(route))
+	}
+	return err
 }
 
 // hold keeps a few calls on the old policy after a promotion, where the spec asks for it.
@@ -137,8 +158,14 @@ func (r *run) settle() {
 // note adds a line to the journal.
 func (r *run) note(text string) {
 	e := Event{At: time.Now(), Phase: r.st.phase, Weight: r.st.weight, Text: text}
+	if !r.st.halted.IsZero() && !e.Phase.Final() {
+		e.Phase = Paused // which a restart keeps
+	}
 	r.remember(e)
-	r.c.noted(r.id, e)
+	if r.written++; r.written <= mostWritten || e.Phase != r.told {
+		r.told = e.Phase
+		r.c.noted(r.id, e)
+	}
 }
 
 func (r *run) isFinal() bool {
@@ -174,6 +201,7 @@ func (r *run) build() Status {
 		Journal: append([]Event(nil), r.journal...), Dropped: r.dropped,
 	}
 	s.Hash, s.Override, s.Weak, s.AttemptsFactor = r.hash, r.spec.Override, r.spec.Weak, r.spec.AttemptsFactor
+	s.CostFactor = r.spec.costFactor()
 	if r.spec.Hypothesis != (Hypothesis{}) {
 		h := r.spec.Hypothesis
 		s.Hypothesis = &h

@@ -75,6 +75,15 @@ func (s Spec) weakened() Spec {
 	return s
 }
 
+// costFactor is the cost per call that the candidate may make, over the baseline's; 0 = the judge's default. More attempts
+// are what a hedge buys its latency with.
+func (s Spec) costFactor() float64 {
+	if r := s.Change.To.Retry; r != nil && !r.Off && r.Hedge != nil {
+		return s.AttemptsFactor
+	}
+	return 0
+}
+
 // evidence is how many times the least evidence a step takes.
 func (s Spec) evidence() int {
 	if s.Weak {

@@ -47,7 +47,7 @@ func (s Scenario) WithDefaults() Scenario {
 		x := &s.Load.Routes[i]
 		_, operation, _ := strings.Cut(x.To, ".")
 		setDefault(&x.Name, operation)
-		setDefault(&x.Keys, 1000)
+		setDefault(&x.Keys, 100_000)
 	}
 	for i := range s.Faults {
 		x := &s.Faults[i]

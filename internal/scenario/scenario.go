@@ -46,9 +46,10 @@ type Link struct {
 
 // Operation is one thing that a service does: GET /SERVICE/NAME.
 type Operation struct {
-	Name   string `yaml:"name"`
-	Answer int64  `yaml:"answer"` // bytes of the answer; default 256
-	Steps  []Step `yaml:"steps"`  // one after the other
+	Name      string `yaml:"name"`
+	Answer    int64  `yaml:"answer"`     // bytes of the answer, their median; default 256
+	AnswerP99 int64  `yaml:"answer_p99"` // their p99, lognormal; default answer: always the same
+	Steps     []Step `yaml:"steps"`      // one after the other
 }
 
 // Step is one thing of these, and no more than one.
@@ -57,7 +58,7 @@ type Step struct {
 	CPU      *Dist    `yaml:"cpu"`      // computes for so long, on a core of the replica
 	Sleep    *Dist    `yaml:"sleep"`    // waits for something that is not computing
 	Call     *Call    `yaml:"call"`     // of another service
-	Parallel []Step   `yaml:"parallel"` // calls and queries started together and all waited for
+	Parallel []Step   `yaml:"parallel"` // calls and queries, started together and all waited for
 	Query    *Query   `yaml:"query"`    // of a store
 	Publish  *Publish `yaml:"publish"`  // of a message
 	Allocate int64    `yaml:"allocate"` // bytes of garbage
@@ -77,7 +78,7 @@ type Dist struct {
 // Call is of an operation of another service.
 type Call struct {
 	To      string        `yaml:"to"`      // SERVICE.OPERATION
-	Repeat  int           `yaml:"repeat"`  // so many calls, each for another key; default 1
+	Repeat  int           `yaml:"repeat"`  // so many calls, each for another key, one after the other or, within parallel, together; default 1
 	Share   float64       `yaml:"share"`   // of the requests that make it; default 100%
 	Retries int           `yaml:"retries"` // more attempts after a failed one, at once
 	Timeout time.Duration `yaml:"timeout"` // of each attempt; default 30s
@@ -99,7 +100,7 @@ type Query struct {
 	Verb   string  `yaml:"verb"`   // select, update or insert; default select
 	Where  string  `yaml:"where"`  // column that it is looked up by; default id
 	Rows   int     `yaml:"rows"`   // that it gives; default 1
-	Repeat int     `yaml:"repeat"` // so many statements, each for another key; default 1
+	Repeat int     `yaml:"repeat"` // so many statements, as with calls; default 1
 	Share  float64 `yaml:"share"`  // of the requests that make it; default 100%
 	Fixed  bool    `yaml:"fixed"`  // always for the same key
 	Hold   *Dist   `yaml:"hold"`   // an update keeps its row locked for so long; nil = no lock
@@ -158,6 +159,7 @@ type Queue struct {
 // Edge is a service behind the gateway.
 type Edge struct {
 	Service string `yaml:"service"`
+	Route   string `yaml:"route"`  // further fields of the gateway's routes to it, as text: priority, tenant, payload; "" = none
 	Policy  string `yaml:"policy"` // what stands under `policy:` of a gateway's route, as text; "" = the safe defaults
 }
 
@@ -174,7 +176,7 @@ type Route struct {
 	To      string            `yaml:"to"`      // SERVICE.OPERATION
 	Name    string            `yaml:"name"`    // default that of the operation
 	Rate    float64           `yaml:"rate"`    // calls a second
-	Keys    int               `yaml:"keys"`    // different keys asked for; default 1000
+	Keys    int               `yaml:"keys"`    // different keys asked for; default 100000, so that hardly any comes twice
 	Zipf    float64           `yaml:"zipf"`    // how much more popular the first keys are: weight 1/rank^zipf; 0 = all alike
 	Headers map[string]string `yaml:"headers"` // of every call
 }
@@ -205,13 +207,13 @@ type Fault struct {
 
 // Truth is what a diagnosis should find. Where several answers are right, all of them stand here.
 type Truth struct {
-	Healthy  bool          `yaml:"healthy"`   // nothing is wrong, and nothing should be named
-	Class    []string      `yaml:"class"`     // of the finding
-	Code     []string      `yaml:"code"`      // of the finding, as LP103; may be left out
-	Segment  string        `yaml:"segment"`   // "" = not judged
-	Service  []string      `yaml:"service"`   // that the finding names
-	Action   []string      `yaml:"action"`    // kinds, any of which should come first
-	P99After time.Duration `yaml:"p99_after"` // bound on the first route's p99 once a cure of ours is in force; 0 = no cure of ours is expected
+	Healthy  bool          `yaml:"healthy" json:"healthy,omitempty"`        // nothing is wrong, and nothing should be named
+	Class    []string      `yaml:"class" json:"class,omitempty"`            // of the finding
+	Code     []string      `yaml:"code" json:"code,omitempty"`              // of the finding, as LP103; may be left out
+	Segment  string        `yaml:"segment" json:"segment,omitempty"`        // "" = not judged
+	Service  []string      `yaml:"service" json:"service,omitempty"`        // that the finding names
+	Action   []string      `yaml:"action" json:"action,omitempty"`          // kinds, any of which should come first
+	P99After time.Duration `yaml:"p99_after" json:"p99_after_ns,omitempty"` // bound on the first route's p99 once a cure of ours is in force; 0 = no cure of ours is expected
 }
 
 // The kinds of fault.

@@ -120,6 +120,7 @@ func (v *validator) service(x *Service) error {
 		path := fmt.Sprintf("operations[%d]", i)
 		f.Check(nameOK(o.Name) && !seen[o.Name], path+".name", o.Name, nameWant+", unique within the service")
 		f.Check(o.Answer >= 0 && o.Answer <= maxAnswer, path+".answer", o.Answer, "a size up to 8MiB")
+		f.Check(o.AnswerP99 == 0 || o.AnswerP99 >= o.Answer && o.Answer > 0 && o.AnswerP99 <= maxAnswer, path+".answer_p99", o.AnswerP99, "at least answer, which must be there, and up to 8MiB")
 		seen[o.Name] = true
 		f.Within(path, v.steps("steps", o.Steps, false))
 	}

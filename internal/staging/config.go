@@ -42,7 +42,7 @@ var (
 func (c Config) Validate() error {
 	var f setting.Faults
 	named := c.Name != ""
-	f.Check(named || c == Config{}, "name", c.Name, "the name of this environment")
+	f.Check(named || c.Requires == "", "name", c.Name, "the name of this environment")
 	f.Check(!named || environmentName.MatchString(c.Name), "name", c.Name, "1..64 letters, digits and -_. characters")
 	f.Check(c.Requires == "" || environmentName.MatchString(c.Requires) && c.Requires != c.Name, "requires", c.Requires, "the name of another environment")
 	one := (c.Records == "") != (c.URL == "")

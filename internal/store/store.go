@@ -19,6 +19,8 @@ var (
 	ErrInUse  = errors.New("store: another process uses the folder")
 	ErrNewer  = errors.New("store: the folder was written by a newer version")
 	ErrAbsent = errors.New("store: there is no such thing")
+	// ErrDamaged is a database, or a file of traces, that cannot be read. Nothing of it is removed.
+	ErrDamaged = errors.New("store: the folder is damaged")
 )
 
 // version is what this code writes. A folder of an older version is brought up to date when it is opened.
@@ -49,16 +51,19 @@ type Store struct {
 
 	lumped  atomic.Uint64 // rollups that were counted together for want of a series
 	expired atomic.Uint64 // traces that were dropped by size before their time
+	damaged atomic.Uint64 // times that a trace could not be read
 }
 
 // Dropped is what the bounds of the configuration cost since the folder was opened.
 type Dropped struct {
 	Series uint64 `json:"series"` // histograms counted together as [Lumped]
 	Traces uint64 `json:"traces"` // kept traces dropped before their age, for want of space
+	// Damaged is how often a kept trace was left out of an answer, because its file is gone or cannot be read.
+	Damaged uint64 `json:"damaged"`
 }
 
-// Open opens the folder of c, and makes it when it is missing. It errs with the faults of c, ErrInUse, ErrNewer, or what
-// the disk says.
+// Open opens the folder of c, and makes it when it is missing. It errs with the faults of c, ErrInUse, ErrNewer, ErrDamaged,
+// or what the disk says.
 func Open(ctx context.Context, c Config) (_ *Store, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -82,7 +87,7 @@ func Open(ctx context.Context, c Config) (_ *Store, err error) {
 	}
 	s.write.SetMaxOpenConns(1)
 	if err := s.migrate(ctx); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (%s)", err, path)
 	}
 	if s.read, err = sql.Open("sqlite", "file:"+path+pragmas); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -106,6 +111,9 @@ func (s *Store) migrate(ctx context.Context) error {
 		case found == version:
 			return nil
 		}
+		if err := s.begins(); err != nil {
+			return err
+		}
 		if _, err := tx.ExecContext(ctx, schema); err != nil {
 			return err
 		}
@@ -124,7 +132,12 @@ func (s *Store) change(ctx context.Context, do func(*sql.Tx) error) error {
 		_ = tx.Rollback()
 		return described(err)
 	}
-	return described(tx.Commit())
+	err = tx.Commit()
+	if err != nil {
+		// The transaction may still be open on the one connection that writes, where no other could begin; mostly it is not.
+		_, _ = s.write.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+	}
+	return described(err)
 }
 
 // described prefixes what SQLite says, and tells a full disk apart.
@@ -132,10 +145,15 @@ func described(err error) error {
 	if err == nil {
 		return nil
 	}
-	if fault, ok := errors.AsType[*sqlite.Error](err); ok && fault.Code()&0xff == sqlite3.SQLITE_FULL {
-		return fmt.Errorf("store: the disk is full: %w", err)
+	if fault, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch fault.Code() & 0xff {
+		case sqlite3.SQLITE_FULL:
+			return fmt.Errorf("store: the disk is full: %w", err)
+		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+			return fmt.Errorf("%w: longpole.db: %w", ErrDamaged, err)
+		}
 	}
-	if errors.Is(err, ErrNewer) || errors.Is(err, ErrAbsent) {
+	if errors.Is(err, ErrNewer) || errors.Is(err, ErrAbsent) || errors.Is(err, ErrDamaged) {
 		return err
 	}
 	return fmt.Errorf("store: %w", err)
@@ -166,7 +184,7 @@ func (s *Store) Tidy(ctx context.Context, now time.Time) error {
 
 // Dropped is what the bounds cost so far.
 func (s *Store) Dropped() Dropped {
-	return Dropped{Series: s.lumped.Load(), Traces: s.expired.Load()}
+	return Dropped{Series: s.lumped.Load(), Traces: s.expired.Load(), Damaged: s.damaged.Load()}
 }
 
 // Close ends the use of the folder. The Store must not be used any more.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,7 +45,11 @@ func (s *Store) Keep(ctx context.Context, now time.Time, list ...Kept) error {
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	blob := packer.EncodeAll(ingest.EncodeOTLP(spans), nil)
+	message := ingest.EncodeOTLP(spans)
+	if len(message) > maxBatch {
+		return fmt.Errorf("store: %d traces take %d bytes; want at most %d at a time", len(list), len(message), maxBatch)
+	}
+	blob := packer.EncodeAll(message, nil)
 	_ = packer.Close()
 	return s.change(ctx, func(tx *sql.Tx) error {
 		r, err := tx.ExecContext(ctx, "INSERT INTO batches (at, bytes) VALUES (?, ?)", now.UnixNano(), len(blob))
@@ -84,12 +89,12 @@ func index(ctx context.Context, tx *sql.Tx, batch int64, k *Kept) error {
 }
 
 func (s *Store) batchFile(batch int64) string {
-	return filepath.Join(s.traceDir(), fmt.Sprintf("%012d.otlp.zst", batch))
+	return filepath.Join(s.traceDir(), fmt.Sprintf("%012d"+batchSuffix, batch))
 }
 
 // writeFile writes a file that is whole and synced, or not there.
 func writeFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "new-*")
+	f, err := os.CreateTemp(filepath.Dir(path), newPrefix+"*")
 	if err != nil {
 		return err
 	}
@@ -189,7 +194,8 @@ func (s *Store) Find(ctx context.Context, q TraceQuery) ([]Found, error) {
 	return all, described(errors.Join(rows.Err(), rows.Close()))
 }
 
-// Traces is the kept traces that q asks for, in its order. It reads each file of traces once.
+// Traces is the kept traces that q asks for, in its order. It reads each file of traces once. What is in a file that cannot
+// be read is left out and counted; ErrDamaged when that leaves nothing.
 func (s *Store) Traces(ctx context.Context, q TraceQuery) ([]trace.Trace, error) {
 	text, args := q.statement("batch, id, weight")
 	rows, err := s.read.QueryContext(ctx, text, args...)
@@ -213,10 +219,22 @@ func (s *Store) Traces(ctx context.Context, q TraceQuery) ([]trace.Trace, error)
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return nil, described(err)
 	}
+	var damage error
 	for batch, wanted := range at {
 		if err := s.fill(batch, wanted, found); err != nil {
-			return nil, err
+			damage = err
+			for _, places := range wanted {
+				for _, i := range places {
+					found[i].Spans = nil // what came before the damage may not be all of it
+				}
+			}
 		}
+	}
+	all := len(found)
+	found = slices.DeleteFunc(found, func(t trace.Trace) bool { return len(t.Spans) == 0 })
+	s.damaged.Add(uint64(all - len(found)))
+	if len(found) == 0 {
+		return nil, damage
 	}
 	return found, nil
 }
@@ -244,7 +262,7 @@ func (s *Store) fill(batch int64, wanted map[string][]int, found []trace.Trace) 
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("store: %s: %w", filepath.Base(s.batchFile(batch)), err)
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, s.batchFile(batch), err)
 	}
 	return nil
 }
@@ -273,7 +291,7 @@ func (s *Store) dropTraces(ctx context.Context, now time.Time) error {
 	oldest := now.Add(-s.config.TracesFor).UnixNano()
 	for _, b := range all {
 		if b.at >= oldest && total <= s.config.TraceBytes {
-			break
+			continue // older ones may follow: clocks are set back
 		}
 		if b.at >= oldest {
 			s.expired.Add(uint64(b.traces))
@@ -303,7 +321,21 @@ func (s *Store) dropBatch(ctx context.Context, id int64) error {
 	return nil
 }
 
-// sweep removes the files that no index names: a crash came between the two.
+const (
+	batchSuffix = ".otlp.zst"
+	newPrefix   = "new-" // of a file that is not whole yet
+)
+
+// begins errs where the index is to begin anew though there are traces: sweep would remove all of them.
+func (s *Store) begins() error {
+	files, err := filepath.Glob(filepath.Join(s.traceDir(), "*"+batchSuffix))
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: longpole.db is gone or empty, but %s has %d files of traces; bring it back, or move them away to begin anew", ErrDamaged, s.traceDir(), len(files))
+}
+
+// sweep removes the files of ours that no index names: a crash came between the two.
 func (s *Store) sweep(ctx context.Context) error {
 	files, err := os.ReadDir(s.traceDir())
 	if err != nil {
@@ -311,7 +343,11 @@ func (s *Store) sweep(ctx context.Context) error {
 	}
 	for _, f := range files {
 		var there bool
-		if id, err := strconv.ParseInt(strings.TrimSuffix(f.Name(), ".otlp.zst"), 10, 64); err == nil {
+		number, whole := strings.CutSuffix(f.Name(), batchSuffix)
+		if !whole && !strings.HasPrefix(f.Name(), newPrefix) || !f.Type().IsRegular() {
+			continue
+		}
+		if id, err := strconv.ParseInt(number, 10, 64); err == nil {
 			if err := s.write.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM batches WHERE id = ?)", id).Scan(&there); err != nil {
 				return described(err)
 			}

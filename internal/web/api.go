@@ -28,7 +28,7 @@ const (
 )
 
 func (a *admin) routes(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"version": a.Version, "routes": a.Gateway.Routes()})
+	writeJSON(w, http.StatusOK, map[string]any{"version": a.Version, "routes": a.Gateway.Routes(), "history": a.Store != nil})
 }
 
 // liveReport is a diagnosis with the time it speaks of.
@@ -36,6 +36,7 @@ type liveReport struct {
 	At       time.Time `json:"at,omitzero"`
 	WindowMS int64     `json:"window_ms"`
 	advise.Report
+	Dropped map[string]uint64 `json:"dropped"` // spans that did not reach the diagnosis since the start, by reason
 }
 
 func (a *admin) findings(w http.ResponseWriter, _ *http.Request) {
@@ -43,7 +44,7 @@ func (a *admin) findings(w http.ResponseWriter, _ *http.Request) {
 	if f.Report.Routes == nil {
 		f.Report.Routes = []advise.Route{}
 	}
-	writeJSON(w, http.StatusOK, liveReport{f.At, f.Window.Milliseconds(), f.Report})
+	writeJSON(w, http.StatusOK, liveReport{f.At, f.Window.Milliseconds(), f.Report, a.Dropped()})
 }
 
 func (a *admin) rollouts(w http.ResponseWriter, _ *http.Request) {
@@ -79,7 +80,8 @@ type Request struct {
 	Washout        time.Duration    `yaml:"washout"`
 	Holdback       *float64         `yaml:"holdback"` // default 1%
 	Restart        string           `yaml:"restart"`
-	Reason         string           `yaml:"reason"` // up to 1000 bytes
+	Reason         string           `yaml:"reason"`   // up to 1000 bytes
+	Override       bool             `yaml:"override"` // true = although the environment that must have verified the change has not; takes a reason
 }
 
 // Validate returns every fault of q, joined; each but one is a *setting.Error.
@@ -115,7 +117,7 @@ func (q *Request) spec() rollout.Spec {
 	s := rollout.Spec{
 		Change: longpole.Change{Route: q.Route}, Goal: q.Goal, Target: q.Target, Steps: q.Steps, Slice: q.Slice,
 		Warmup: q.Warmup, MaxDuration: q.MaxDuration, OnInconclusive: q.OnInconclusive, Reason: q.Reason,
-		Version: q.Version, Risk: q.Risk, Switchback: q.Switchback, Washout: q.Washout, Holdback: q.Holdback, Restart: q.Restart,
+		Version: q.Version, Risk: q.Risk, Switchback: q.Switchback, Washout: q.Washout, Holdback: q.Holdback, Restart: q.Restart, Override: q.Override,
 	}
 	if s.Holdback == nil && s.Version == "" {
 		share := defaultHoldback
@@ -130,7 +132,7 @@ func (q *Request) spec() rollout.Spec {
 // advised is spec with the change, and its forecast, that report advises.
 func (q *Request) advised(report advise.Report) (rollout.Spec, error) {
 	s := q.spec()
-	action, ok := findAction(report, q)
+	finding, action, ok := findAction(report, q)
 	if !ok {
 		return s, fmt.Errorf("no finding %s%s carries a change for route %s now; GET /api/v1/findings shows what there is",
 			q.Advice, strings.TrimRight(" "+q.Kind, " "), q.Route)
@@ -139,23 +141,49 @@ func (q *Request) advised(report advise.Report) (rollout.Spec, error) {
 	if e := action.Effect(q.Route); e != nil {
 		s.Predicted = rollout.Quantiles{P50: millis(e.Predicted.P50), P95: millis(e.Predicted.P95), P99: millis(e.Predicted.P99)}
 	}
+	s.Hypothesis = hypothesis(finding, action, q.Route)
 	return s, nil
+}
+
+// unverifiedHint is what to do about a change that nobody has verified.
+const unverifiedHint = "run the same rollout there until it is promoted, or say override (--override --reason WHY), which stands in the journal"
+
+// mostHypothesis bounds each text of a hypothesis, in bytes.
+const mostHypothesis = 300
+
+// hypothesis is why the change of an advice is tried, for reviews.
+func hypothesis(f advise.Finding, a advise.Action, route string) rollout.Hypothesis {
+	h := rollout.Hypothesis{
+		Code: f.Code, Kind: a.Kind, Segment: string(f.Segment), Summary: shortened(f.Summary), Cost: shortened(a.Cost), Share: f.ShareP99,
+	}
+	if e := a.Effect(route); e != nil && e.Interval.P50[1] > 0 {
+		h.Low = rollout.Quantiles{P50: millis(e.Interval.P50[0]), P95: millis(e.Interval.P95[0]), P99: millis(e.Interval.P99[0])}
+		h.High = rollout.Quantiles{P50: millis(e.Interval.P50[1]), P95: millis(e.Interval.P95[1]), P99: millis(e.Interval.P99[1])}
+	}
+	return h
+}
+
+func shortened(text string) string {
+	if len(text) <= mostHypothesis {
+		return text
+	}
+	return strings.ToValidUTF8(text[:mostHypothesis], "") + "..."
 }
 
 func millis(v float64) time.Duration { return time.Duration(v * float64(time.Millisecond)) }
 
 // findAction is the first action that q asks for.
-func findAction(r advise.Report, q *Request) (advise.Action, bool) {
+func findAction(r advise.Report, q *Request) (advise.Finding, advise.Action, bool) {
 	for _, rt := range r.Routes {
 		for _, f := range rt.Findings {
 			for _, a := range f.Actions {
 				if a.Change != nil && a.Change.Route == q.Route && strings.EqualFold(f.Code, q.Advice) && (q.Kind == "" || a.Kind == q.Kind) {
-					return a, true
+					return f, a, true
 				}
 			}
 		}
 	}
-	return advise.Action{}, false
+	return advise.Finding{}, advise.Action{}, false
 }
 
 func (a *admin) startRollout(w http.ResponseWriter, r *http.Request) {
@@ -172,6 +200,10 @@ func (a *admin) startRollout(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	id, err := a.Rollouts.Start(spec)
+	if errors.Is(err, rollout.ErrUnverified) {
+		writeJSON(w, http.StatusConflict, problem{Error: err.Error(), Hint: unverifiedHint})
+		return
+	}
 	if err != nil {
 		writeError(w, startStatus(err), err.Error())
 		return
@@ -231,6 +263,8 @@ func (a *admin) steer(do func(id, reason string) error) http.HandlerFunc {
 			writeError(w, http.StatusNotFound, err.Error())
 		case errors.Is(err, rollout.ErrEnded), errors.Is(err, rollout.ErrState), errors.Is(err, rollout.ErrStale), errors.Is(err, rollout.ErrBusy):
 			writeError(w, http.StatusConflict, err.Error())
+		case errors.Is(err, rollout.ErrJournal):
+			writeError(w, http.StatusServiceUnavailable, err.Error())
 		case err != nil:
 			writeError(w, http.StatusInternalServerError, err.Error())
 		default:
@@ -274,6 +308,7 @@ func (a *admin) ready(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintf(text, "%s route %s: %d of %d endpoints fit\n", mark, route.Name, fit, len(route.Endpoints))
 	}
+	a.Live.readySources(text)
 	if a.Gateway.Draining() {
 		status = http.StatusServiceUnavailable
 		fmt.Fprintln(text, "[-] the gateway drains")

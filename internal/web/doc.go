@@ -7,6 +7,11 @@
 //	POST /api/v1/rollouts                start one: {"route", "to" or "advice", ...}
 //	POST /api/v1/rollouts/ID/promote     {"reason"}
 //	POST /api/v1/rollouts/ID/abort       {"reason"}
+//	POST /api/v1/rollouts/ID/pause       {"reason"}, and resume, undo
+//	GET  /api/v1/history                 percentiles over time
+//	GET  /api/v1/traces[/ID]             kept traces
+//	GET  /api/v1/slos                    objectives and error budgets
+//	GET  /api/v1/scale                   wanted replicas
 //	GET  /metrics                        Prometheus
 //	GET  /livez, /readyz[?verbose]
 //

@@ -17,10 +17,14 @@ import (
 
 var update = flag.Bool("update", false, "write the table of metrics in docs/operations.md anew")
 
-// sources are the files of this package, without its tests.
-func sources(t *testing.T) map[string]*ast.File {
+// sources are the files of this package, without its tests, and those with pattern.
+func sources(t *testing.T, pattern ...string) map[string]*ast.File {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
+	for _, p := range pattern {
+		more, _ := filepath.Glob(p)
+		names = append(names, more...)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,11 +49,11 @@ func literal(e ast.Expr) string {
 	return ""
 }
 
-// metricTable has a row for each prometheus.NewDesc of this package.
+// metricTable has a row for each prometheus.NewDesc of this package, and of package fleet.
 func metricTable(t *testing.T) string {
 	t.Helper()
 	var rows []string
-	for _, file := range sources(t) {
+	for _, file := range sources(t, "../fleet/*.go") {
 		ast.Inspect(file, func(n ast.Node) bool {
 			c, ok := n.(*ast.CallExpr)
 			if !ok || len(c.Args) != 4 {

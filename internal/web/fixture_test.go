@@ -30,6 +30,7 @@ type fixture struct {
 	version  string
 	handler  http.Handler
 	store    *store.Store
+	live     web.Live
 }
 
 // twoRoutes is a configuration with the routes orders and catalogue, which share one upstream.
@@ -58,7 +59,7 @@ func newFixture(t *testing.T, file string, o gateway.Options, change ...func(*fi
 	}
 	f.handler = web.New(web.Options{
 		Gateway: g, Rollouts: f.rollouts, Findings: func() web.Findings { return f.findings }, Token: f.token,
-		Dropped: func() map[string]uint64 { return map[string]uint64{"queue_full": 3, "late": 0} }, Version: f.version, Store: f.store,
+		Dropped: func() map[string]uint64 { return map[string]uint64{"queue_full": 3, "late": 0} }, Version: f.version, Store: f.store, Live: f.live,
 	})
 	return f
 }

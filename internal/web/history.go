@@ -28,7 +28,7 @@ type track struct {
 }
 
 // history is the percentiles of routes and endpoints over time, merged to steps of ?step= (default a sixtieth of the time
-// asked for). ?route=, ?segment= and ?endpoint= choose; ?from= and ?to= are RFC 3339, or durations before now; default the
+// asked for). ?route=, ?segment= and ?endpoint= choose, and ?whole=true leaves out what is of one endpoint only; ?from= and ?to= are RFC 3339, or durations before now; default the
 // last hour.
 func (a *admin) history(w http.ResponseWriter, r *http.Request) {
 	if a.Store == nil {
@@ -77,11 +77,14 @@ func (a *admin) historyOf(w http.ResponseWriter, r *http.Request, from, to time.
 		writeError(w, http.StatusBadRequest, fmt.Sprintf("want from before to, and at most %d steps between them", mostPoints))
 		return
 	}
-	all, dropped := []*track{}, 0
+	all, dropped, whole := []*track{}, 0, q.Get("whole") == "true"
 	place := map[store.Series]*track{}
 	newest := map[store.Series]stats.Snapshot{} // of the last point of each series
 	points := 0
 	err := a.Store.Each(r.Context(), store.Query{Series: store.Series{Route: q.Get("route"), Segment: q.Get("segment"), Endpoint: q.Get("endpoint")}, From: from, To: to}, func(u store.Rollup) bool {
+		if whole && u.Endpoint != "" {
+			return true
+		}
 		s := place[u.Series]
 		if s == nil {
 			s = &track{Series: u.Series}

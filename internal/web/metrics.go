@@ -52,6 +52,9 @@ var (
 // metrics is the /metrics handler with a registry of its own. What one series has wrong costs that series only.
 func (a *admin) metrics() http.Handler {
 	r := prometheus.NewRegistry()
+	if a.Live.Metrics != nil {
+		r.MustRegister(a.Live.Metrics)
+	}
 	r.MustRegister(a, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelWarn),
@@ -95,6 +98,15 @@ func (a *admin) Collect(out chan<- prometheus.Metric) {
 	}
 	s.process(a.Gateway)
 	s.beside(a.Gateway)
+	s.review(a.Reviews)
+	s.live(a.Live)
+	s.evidence(a.Live)
+	if a.Store != nil {
+		d := a.Store.Dropped()
+		s.counter(storeDroppedDesc, d.Series, "series")
+		s.counter(storeDroppedDesc, d.Traces, "traces")
+		s.counter(storeDroppedDesc, d.Damaged, "damaged")
+	}
 	for reason, n := range a.Dropped() {
 		s.counter(droppedDesc, n, reason)
 	}

@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,6 +16,9 @@ import (
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/rollout"
+	"github.com/longpole/longpole/internal/slo"
+	"github.com/longpole/longpole/internal/stats"
+	"github.com/longpole/longpole/internal/store"
 )
 
 const uiFolder = "../../ui"
@@ -70,7 +74,7 @@ func busyShop(t *testing.T) *fixture {
 	shop := cfg.Upstreams["shop"]
 	shop.Health.Path, shop.Health.Interval, shop.Health.Timeout = "/ok", 200*time.Millisecond, 5*time.Second
 	cfg.Upstreams["shop"] = shop
-	f := newFixture(t, file, gateway.Options{})
+	f := newFixture(t, file, gateway.Options{}, func(f *fixture) { f.store, f.live.SLOs = pastOfShop(t), promises })
 	if err := f.gateway.Reload(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +100,42 @@ func busyShop(t *testing.T) *fixture {
 		})
 	}
 	return f
+}
+
+// pastOfShop is a state folder with the last half hour of the route orders, of which a part was spent in a database.
+func pastOfShop(t *testing.T) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	now := time.Now()
+	var list []store.Rollup
+	for ago := 30 * time.Minute; ago > 0; ago -= 10 * time.Second {
+		swing := time.Duration(20+10*math.Sin(ago.Minutes())) * time.Millisecond
+		for of, d := range map[store.Series]time.Duration{{Route: "orders"}: swing, {Route: "orders", Segment: "database"}: swing / 2, {Route: "orders", Segment: "database", Endpoint: "pg"}: swing / 2} {
+			list = append(list, store.Rollup{Series: of, From: now.Add(-ago), Calls: 3, Latency: stats.Of(d/2, d, 3*d)})
+		}
+	}
+	if err := s.Add(t.Context(), list...); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// promises are two objectives: one that burns, and one without calls.
+func promises() []slo.Status {
+	book, err := slo.New([]slo.Objective{{Name: "orders-there", Route: "orders", Target: 0.999}, {Name: "catalogue-fast", Route: "catalogue", Target: 0.99, Threshold: 250 * time.Millisecond}})
+	if err != nil {
+		panic(err) // both are valid
+	}
+	now := time.Now()
+	book.Explain(now, "orders-there", []slo.Share{{Cause: slo.Cause{Segment: "timeout"}, Ratio: 1}})
+	book.Add(now, "orders-there", slo.Counts{Total: 100_000, Bad: 75})
+	book.Add(now, "orders-there", slo.Counts{Total: 1000, Bad: 1000})
+	book.Evaluate(now)
+	return book.Status(now)
 }
 
 // TestPageInABrowser says what it looks for in ui/page.test.mjs. With LONGPOLE_SCREENSHOTS it leaves pictures in that

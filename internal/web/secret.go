@@ -21,10 +21,22 @@ func withoutSecrets(c gateway.Config) gateway.Config {
 		r.Password = hidden
 		c.Redis = &r
 	}
+	if h := c.Alerts.Webhook; h != nil {
+		hook := *h
+		hook.URL = hidden // many hold their token in the path
+		hook.Headers = maps.Clone(hook.Headers)
+		for name := range hook.Headers {
+			hook.Headers[name] = hidden
+		}
+		c.Alerts.Webhook = &hook
+	}
 	c.Offload.URL = withoutPassword(c.Offload.URL)
 	if c.Evidence != nil {
 		e := c.Evidence.WithoutSecrets()
 		c.Evidence = &e
+	}
+	if c.Review.Webhook != "" {
+		c.Review.Webhook = hidden // who knows the address may write there
 	}
 	c.Routes = slices.Clone(c.Routes)
 	for i := range c.Routes {

@@ -42,6 +42,8 @@ type Options struct {
 	Reload   func() error // reads the configuration file again; nil = there is none
 	Profile  bool         // true = profiles of the Go runtime under /debug/pprof/
 	Store    *store.Store // what outlives the process; nil = nothing does
+	Live     Live         // what the server knows beside the gateway
+	Reviews  Reviews      // records of changes, and reviews of them; nil = nobody keeps them
 }
 
 // admin holds the handlers.
@@ -90,6 +92,8 @@ func New(o Options) http.Handler {
 	guarded.HandleFunc("GET /api/v1/killed", a.killed)
 	guarded.HandleFunc("POST /api/v1/killed", a.kill)
 	a.jobs(guarded)
+	a.signals(guarded)
+	a.reviewing(guarded)
 	guarded.Handle("GET /metrics", a.metrics())
 	if a.Reload != nil {
 		guarded.HandleFunc("POST /-/reload", a.reload)
@@ -98,7 +102,7 @@ func New(o Options) http.Handler {
 		profile(guarded)
 	}
 	guarded.HandleFunc("GET /api/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; there are /api/v1/routes, config, overload, findings, rollouts, faults, jobs, discovery, certificates, history and killed")
+		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; there are /api/v1/routes, config, overload, findings, rollouts, slos, scale, traces, received, calibration, faults, jobs, discovery, certificates, history, killed, records, workload and review")
 	})
 	guarded.Handle("GET /", http.FileServerFS(static))
 	sameOrigin := http.NewCrossOriginProtection()
@@ -192,6 +196,7 @@ func writeText(w http.ResponseWriter, status int, text string) {
 // problem is the body of every error.
 type problem struct {
 	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"` // how to mend it, where that is no part of the error
 }
 
 func writeError(w http.ResponseWriter, status int, text string) {

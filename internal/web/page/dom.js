@@ -14,6 +14,8 @@ export function show(parent, ...list) {
   align(parent, h('', null, list).children);
 }
 
+const svg = 'http://www.w3.org/2000/svg';
+
 const shown = new WeakMap(); // element -> the properties it was given last
 
 function align(parent, list) {
@@ -27,7 +29,7 @@ function align(parent, list) {
   }
   let at = parent.firstChild;
   for (const tree of list) {
-    const node = find(keyed, at, tree) || make(tree);
+    const node = find(keyed, at, tree) || make(tree, parent);
     if (node.parentNode === parent && keyOf(node) === undefined) {
       while (at !== node) at = drop(at); // what stands between is gone from the description
     }
@@ -63,9 +65,12 @@ function fits(node, tree) {
   return typeof tree === 'string' ? node.nodeType === Node.TEXT_NODE : node.localName === tree.tag;
 }
 
-function make(tree) {
+// drawn are the elements of SVG that views use; title is one only within a drawing.
+const drawn = new Set(['svg', 'g', 'line', 'path', 'rect', 'text']);
+
+function make(tree, parent) {
   if (typeof tree === 'string') return document.createTextNode(tree);
-  const node = document.createElement(tree.tag);
+  const node = drawn.has(tree.tag) || parent?.namespaceURI === svg ? document.createElementNS(svg, tree.tag) : document.createElement(tree.tag);
   if (tree.props.open) node.open = true; // from then on the reader opens and closes it
   return node;
 }
@@ -85,8 +90,8 @@ function update(node, tree) {
 
 // set gives node one property. width is set by itself, since the content security policy forbids style attributes.
 function set(node, name, value) {
-  if (name === 'width') node.style.width = value;
-  else if (name.startsWith('on') || name === 'disabled') node[name] = value ?? null;
+  if (name === 'width' && node.namespaceURI !== svg) node.style.width = value;
+  else if (name.startsWith('on') || name === 'disabled' || name === 'selected') node[name] = value ?? null;
   else if (value === undefined || value === null || value === false) node.removeAttribute(name);
   else node.setAttribute(name, value === true ? '' : value);
 }

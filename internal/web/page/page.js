@@ -2,16 +2,20 @@
 
 import { h, show } from './dom.js';
 import { clock } from './format.js';
+import { history } from './history.js';
+import { objectives, switches } from './objectives.js';
 import { pole } from './pole.js';
 import { ended, rollouts } from './rollouts.js';
 import { endpointTable, overview, routeTable } from './routes.js';
 
 const everyMS = 1000;
 const patienceMS = 5000;
+const pastEveryMS = 10000;
 
 const at = (id) => document.getElementById(id);
 
-const state = { routes: [], findings: {}, rollouts: [], version: '' };
+const state = { routes: [], findings: {}, rollouts: [], slos: [], killed: {}, version: '' };
+const past = { route: '', range: '1h', names: [], data: {} };
 const busy = new Set(); // names of what was asked for and not answered yet
 const faults = new Map(); // name -> why it was refused
 
@@ -26,9 +30,12 @@ const act = {
 function render() {
   show(at('overview'), overview(state.routes, state.rollouts));
   show(at('pole'), pole(state.findings, act));
+  show(at('objectives'), objectives(state.slos));
   show(at('rollouts'), rollouts(state.rollouts, act));
   show(at('routes'), routeTable(state.routes));
   show(at('endpoints'), endpointTable(state.routes));
+  show(at('history'), history(past, past.names, past.data, choose));
+  show(at('switches'), switches(state.killed, state.routes, act));
   show(at('version'), state.version && `Longpole ${state.version}`);
 }
 
@@ -58,15 +65,38 @@ async function refresh() {
   if (reading) return;
   reading = true;
   try {
-    const [routes, findings, list] = await Promise.all(['routes', 'findings', 'rollouts'].map((p) => answer('api/v1/' + p)));
-    Object.assign(state, { routes: routes.routes || [], version: routes.version, findings, rollouts: list.rollouts || [] });
+    const [routes, findings, list, slos, killed] = await Promise.all(['routes', 'findings', 'rollouts', 'slos', 'killed'].map((p) => answer('api/v1/' + p)));
+    Object.assign(state, { routes: routes.routes || [], version: routes.version, keepsHistory: routes.history, findings, rollouts: list.rollouts || [], slos: slos.slos || [], killed });
     say('live', 'live', clock(Date.now()) + (findings.at ? `, diagnosis of ${clock(findings.at)}` : ''));
     render();
+    await remember();
   } catch (e) {
     say('lost', `connection lost: ${e.message}`);
   } finally {
     reading = false;
   }
+}
+
+// remember reads the history of the chosen route, now and then.
+let remembered = 0;
+async function remember() {
+  past.names = state.routes.map((r) => r.name);
+  if (!past.names.includes(past.route)) past.route = past.names[0] || '';
+  if (!state.keepsHistory) past.data = { error: 'No history is kept. Give the configuration a folder for it: state: {dir: FOLDER}' };
+  if (!past.route || !state.keepsHistory || Date.now() - remembered < pastEveryMS) return;
+  remembered = Date.now();
+  try {
+    past.data = await answer(`api/v1/history?whole=true&route=${encodeURIComponent(past.route)}&from=${past.range}`);
+  } catch (e) {
+    past.data = { error: e.message };
+  }
+  render();
+}
+
+function choose(what) {
+  Object.assign(past, what, { data: {} });
+  remembered = 0;
+  remember();
 }
 
 // say changes the status line; its words only when they differ, since they are read aloud.

@@ -12,7 +12,7 @@ const verdicts = { confirmed: 'good', likely: 'wait', suspected: 'quiet' };
 // pole describes the diagnosis; rollouts says which routes have one under way.
 export function pole(report, act) {
   const routes = report.routes || [];
-  const notes = [routes.length > 0 && basis(report), (report.notes || []).map((n) => h('p', { class: 'note' }, n))];
+  const notes = [routes.length > 0 && basis(report), lost(report.dropped || {}), (report.notes || []).map((n) => h('p', { class: 'note' }, n))];
   if (routes.length === 0) {
     return [notes, h('p', { class: 'empty' },
       'No traces yet. Calls through the gateway appear here within half a minute. To see inside your services, send their spans by OTLP to port 4317 (gRPC) or 4318 (HTTP).')];
@@ -29,6 +29,12 @@ function basis(report) {
     .filter(([k]) => input[k] > 0).map(([k, noun]) => plural(input[k], noun));
   const window = report.window_ms ? ` of the last ${plural(Math.round(report.window_ms / 60000), 'minute')}` : '';
   return h('p', { class: 'note', key: 'basis' }, [`From ${plural(input.traces, 'trace')} with ${plural(input.spans, 'span')}${window}`, ...odd].join(', ') + '.');
+}
+
+// lost says what did not reach the diagnosis; what there was no room for is sampled, and others stand for it.
+function lost(dropped) {
+  const all = Object.entries(dropped).filter(([, n]) => n > 0).map(([why, n]) => `${plural(n, 'span')} (${words(why)})`);
+  return all.length > 0 && h('p', { class: 'note', key: 'lost' }, `Left out since the start: ${all.join(', ')}.`);
 }
 
 function routeOf(route, first, act) {

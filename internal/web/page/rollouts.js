@@ -7,12 +7,12 @@ const endedShown = 10;
 const changesShown = 20;
 
 const phases = {
-  pending: ['…', 'wait'], warmup: ['…', 'wait'], step: ['▶', 'wait'],
+  pending: ['…', 'wait'], warmup: ['…', 'wait'], step: ['▶', 'wait'], paused: ['❚❚', 'wait'],
   promoted: ['✓', 'good'], rolled_back: ['✕', 'bad'], aborted: ['■', 'bad'], inconclusive: ['?', 'wait'],
 };
 const verdicts = { improved: ['✓', 'good'], no_worse: ['✓', 'good'], worse: ['✕', 'bad'], invalid: ['✕', 'bad'], inconclusive: ['…', 'quiet'] };
 
-const unfinal = ['pending', 'warmup', 'step'];
+const unfinal = ['pending', 'warmup', 'step', 'paused'];
 
 // ended reports whether nothing more will happen to r.
 export function ended(r) { return !unfinal.includes(r.phase); }
@@ -57,7 +57,7 @@ function body(r, act) {
     metrics.length > 0 && judged(metrics),
     r.change && h('details', { class: 'inner', key: 'change' }, h('summary', {}, 'the change of the policy'), policyChange(r.change)),
     h('details', { class: 'inner', key: 'journal' }, h('summary', {}, 'journal'), journal(r)),
-    !ended(r) && buttons(r, act),
+    buttons(r, act),
   ];
 }
 
@@ -123,12 +123,18 @@ function journal(r) {
 function buttons(r, act) {
   const path = `api/v1/rollouts/${encodeURIComponent(r.id)}/`;
   const reason = { reason: 'by hand, from the page' };
+  const button = (what, text, label, question, kind) => h('button', {
+    type: 'button', key: what, class: kind, disabled: act.busy(path), 'aria-label': label,
+    onclick: () => (!question || window.confirm(question)) && act.post(path, path + what, reason),
+  }, text);
+  const paused = r.phase === 'paused';
+  if (ended(r) && r.phase !== 'promoted') return null;
   return h('p', { class: 'buttons', key: 'buttons' },
-    h('button', {
-      type: 'button', key: 'promote', disabled: act.busy(path), 'aria-label': `Promote now: ${r.id}`,
-      onclick: () => window.confirm(`Make the candidate of ${r.id} the policy of ${r.route} now, whatever the evidence?`) && act.post(path, path + 'promote', reason),
-    }, 'Promote now'),
-    h('button', { type: 'button', key: 'abort', class: 'danger', disabled: act.busy(path), 'aria-label': `Abort ${r.id}`, onclick: () => act.post(path, path + 'abort', reason) }, 'Abort'),
+    r.phase === 'promoted' && button('undo', 'Undo', `Undo ${r.id}`, `Put the policy of ${r.route} from before ${r.id} in force again now?`, 'danger'),
+    !ended(r) && !paused && button('promote', 'Promote now', `Promote now: ${r.id}`, `Make the candidate of ${r.id} the policy of ${r.route} now, whatever the evidence?`),
+    !ended(r) && !paused && button('pause', 'Pause', `Pause ${r.id}`),
+    paused && button('resume', 'Resume', `Resume ${r.id}`, '', 'primary'),
+    !ended(r) && button('abort', 'Abort', `Abort ${r.id}`, '', 'danger'),
     act.fault(path));
 }
 

@@ -1,0 +1,284 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/internal/advise"
+	"github.com/longpole/longpole/internal/diagnose"
+	"github.com/longpole/longpole/internal/evidence"
+	"github.com/longpole/longpole/internal/gateway"
+	"github.com/longpole/longpole/internal/ingest"
+	"github.com/longpole/longpole/internal/load"
+	"github.com/longpole/longpole/internal/rollout"
+	"github.com/longpole/longpole/internal/scenario"
+	"github.com/longpole/longpole/internal/trace"
+)
+
+// TrialOptions are how scenarios are run. The zero value is ready to use.
+type TrialOptions struct {
+	Seed     uint64                                       // of all draws
+	Progress func(phase string)                           // told what is being done; nil = nobody listens
+	Canary   time.Duration                                // longest time of the trial of a cure; 0 = 40s
+	Traces   func(traces []trace.Trace, f evidence.Facts) // takes what was diagnosed; nil = nobody wants it
+}
+
+// settleTime is what spans are given to arrive after a phase.
+const settleTime = 1200 * time.Millisecond
+
+// trial is one run of a scenario: system, gateway, load, and what they tell.
+type trial struct {
+	spec     scenario.Scenario
+	o        TrialOptions
+	system   *System
+	gateway  *gateway.Gateway
+	rollouts *rollout.Controller
+	traffic  *load.Generator
+	spans    collection
+	front    net.Listener
+	receiver net.Listener
+	outcome  Outcome
+
+	mu    sync.Mutex
+	surge context.CancelFunc // ends the calls on top of the usual load
+	extra sync.WaitGroup
+}
+
+// Run plays a scenario: what is measured before, the diagnosis with all facts, the advice, the trial of the first cure of
+// ours, what is measured after. An error says that it could not be run, not that something was not found.
+func Run(ctx context.Context, spec scenario.Scenario, o TrialOptions) (Outcome, error) {
+	if o.Progress == nil {
+		o.Progress = func(string) {}
+	}
+	if o.Canary == 0 {
+		o.Canary = 40 * time.Second
+	}
+	began := time.Now()
+	t := &trial{spec: spec, o: o, outcome: Outcome{Scenario: spec.Name, Truth: spec.Truth}}
+	if err := t.start(); err != nil {
+		return t.outcome, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	g, gctx := errgroup.WithContext(ctx)
+	t.system.surge = func(factor float64) { t.overload(gctx, factor) }
+	g.Go(func() error { return t.system.Run(gctx) })
+	g.Go(func() error { return t.receive(gctx) })
+	g.Go(func() error { return t.gateway.Run(gctx) })
+	g.Go(func() error { return t.rollouts.Run(gctx) })
+	g.Go(func() error { return t.traffic.Run(gctx) })
+	g.Go(func() error {
+		defer stop()
+		return t.play(gctx)
+	})
+	err := g.Wait()
+	t.overload(ctx, 1)
+	t.extra.Wait()
+	t.outcome.Seconds = time.Since(began).Seconds()
+	t.outcome.judge()
+	return t.outcome, err
+}
+
+// start opens every listener.
+func (t *trial) start() (err error) {
+	t.system = NewSystem(t.spec, t.o.Seed)
+	if err = t.system.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			t.system.closeListeners()
+			for _, l := range []net.Listener{t.front, t.receiver} {
+				if l != nil {
+					_ = l.Close()
+				}
+			}
+		}
+	}()
+	cfg, err := gateway.Load(t.spec.Name+"'s gateway", t.system.GatewayYAML("127.0.0.1:0", gateway.Off, gateway.Off))
+	if err != nil {
+		return fmt.Errorf("lab: the scenario's policies: %w", err)
+	}
+	var lc net.ListenConfig
+	for _, to := range []*net.Listener{&t.front, &t.receiver} {
+		if *to, err = lc.Listen(context.Background(), "tcp", "127.0.0.1:0"); err != nil {
+			return fmt.Errorf("lab: %w", err)
+		}
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	o := gateway.Options{Log: quiet, Spans: t.spans.add, Listen: func(_, _ string) (net.Listener, error) { return t.front, nil }}
+	if t.gateway, err = gateway.New(cfg, o); err != nil {
+		return err
+	}
+	t.rollouts = rollout.NewController(rollout.Options{Target: t.gateway, Log: quiet})
+	front := "http://" + t.front.Addr().String()
+	t.system.Connect(front, "http://"+t.receiver.Addr().String()+"/v1/traces")
+	t.traffic, err = load.New(Traffic(&t.spec, front, 1, t.o.Seed), load.Options{Spans: t.spans.add})
+	return err
+}
+
+// receive takes the spans of the services as a collector does.
+func (t *trial) receive(ctx context.Context) error {
+	r := ingest.NewReceiver(ingest.Sinks{Spans: func(spans []trace.Span) int { t.spans.add(spans); return 0 }})
+	srv := &http.Server{Handler: r.HTTP(), ReadHeaderTimeout: 5 * time.Second}
+	defer context.AfterFunc(ctx, func() { _ = srv.Close() })() // the services send what they have left first, or lose it with the run
+	if err := srv.Serve(t.receiver); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("lab: receiver: %w", err)
+	}
+	return nil
+}
+
+// overload sends calls on top of the usual ones, so that together they are factor times as many.
+func (t *trial) overload(ctx context.Context, factor float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.surge != nil {
+		t.surge()
+		t.surge = nil
+	}
+	if factor <= 1 || ctx.Err() != nil {
+		return
+	}
+	plan := Traffic(&t.spec, "http://"+t.front.Addr().String(), factor-1, t.o.Seed+1)
+	plan.Drain = time.Millisecond
+	g, err := load.New(plan, load.Options{Spans: t.spans.add})
+	if err != nil {
+		return // it is the plan that t.traffic was made of
+	}
+	ctx, t.surge = context.WithCancel(ctx)
+	t.extra.Go(func() { _ = g.Run(ctx) }) // it errs for recordings only
+}
+
+// play goes through the phases.
+func (t *trial) play(ctx context.Context) error {
+	t.system.Begin(false)
+	if err := t.wait(ctx, t.spec.Load.Warmup, "warming up"); err != nil {
+		return err
+	}
+	healthy := t.system.Profiles()
+	if len(t.spec.Faults) == 0 {
+		healthy = nil
+	}
+	from := time.Now()
+	before, err := t.measure(ctx, "before")
+	if err != nil {
+		return err
+	}
+	facts := t.system.Facts(healthy)
+	to := time.Now()
+	if err := t.wait(ctx, settleTime, "collecting the last spans"); err != nil {
+		return err
+	}
+	t.outcome.Before = before
+	report := t.diagnose(from, to, facts)
+	cure, ours := cureOf(report)
+	if !ours || t.spec.Truth.Healthy {
+		return nil
+	}
+	promoted, err := t.try(ctx, cure)
+	if err != nil || !promoted {
+		return err
+	}
+	after, err := t.measure(ctx, "after")
+	if err != nil {
+		return err
+	}
+	t.outcome.After = &after
+	return nil
+}
+
+func (t *trial) diagnose(from, to time.Time, facts evidence.Facts) advise.Report {
+	t.o.Progress("diagnosing")
+	traces := t.spans.window(from, to)
+	if t.o.Traces != nil {
+		t.o.Traces(traces, facts)
+	}
+	policies := map[string]longpole.Config{}
+	for _, r := range t.gateway.Routes() {
+		if p, err := t.gateway.Policy(r.Name); err == nil {
+			policies[r.Name] = p
+		}
+	}
+	report := advise.Run(traces, diagnose.Options{Facts: facts}, policies)
+	t.outcome.Traces = len(traces)
+	t.outcome.diagnosed(report)
+	return report
+}
+
+// wait lets d pass.
+func (t *trial) wait(ctx context.Context, d time.Duration, what string) error {
+	t.o.Progress(fmt.Sprintf("%s, %s", what, d.Round(time.Second)))
+	return pause(ctx, d)
+}
+
+// attempts is how many calls the gateway sent so far.
+func (t *trial) attempts() (n uint64) {
+	for _, r := range t.gateway.Routes() {
+		n += r.Tally.Attempts
+	}
+	return n
+}
+
+// measure lets the load run for a phase, with the faults from the beginning of their time line.
+func (t *trial) measure(ctx context.Context, phase string) (Measure, error) {
+	t.system.Begin(true)
+	if err := t.traffic.Begin(phase); err != nil {
+		return Measure{}, err
+	}
+	sent := t.attempts()
+	if err := t.wait(ctx, t.spec.Load.Duration, "measuring "+phase); err != nil {
+		return Measure{}, err
+	}
+	sent = t.attempts() - sent
+	seen, _ := t.traffic.Phase(phase)
+	calls := uint64(0)
+	for _, r := range seen.Results {
+		calls += r.Calls
+	}
+	m := measureOf(seen.Results[0])
+	m.Cost = float64(sent) / float64(max(calls, 1))
+	t.outcome.Doubts = append(t.outcome.Doubts, seen.Doubts()...)
+	return m, t.traffic.Begin("after " + phase)
+}
+
+// The pace of the trial of a cure: as fast as the judge allows.
+var canarySteps = []float64{0.5}
+
+const (
+	canarySlice  = 500 * time.Millisecond
+	canaryWarmup = 2 * time.Second
+)
+
+// try rolls a cure out and reports whether it was promoted.
+func (t *trial) try(ctx context.Context, cure advise.Action) (bool, error) {
+	path := "/" + strings.Replace(t.spec.Load.Routes[0].To, ".", "/", 1)
+	t.outcome.Forecast = forecast(cure, path)
+	t.outcome.Cure = &Cure{Kind: cure.Kind, Route: cure.Change.Route, Summary: cure.Summary}
+	spec := rollout.Spec{Change: *cure.Change, Steps: canarySteps, Slice: canarySlice, Warmup: canaryWarmup, MaxDuration: t.o.Canary, Risk: 1, Reason: "lab: " + cure.Summary}
+	t.system.Begin(true)
+	id, err := t.rollouts.Start(spec)
+	if err != nil {
+		return false, fmt.Errorf("lab: %s: %w", t.spec.Name, err)
+	}
+	for {
+		s, _ := t.rollouts.Get(id)
+		if s.Phase.Final() {
+			t.outcome.Cure.Phase, t.outcome.Cure.Why = string(s.Phase), s.Outcome
+			return s.Phase == rollout.Promoted, nil
+		}
+		t.o.Progress(fmt.Sprintf("canary of %s on %s: %s, %d+%d calls", cure.Kind, cure.Change.Route, s.Phase, s.Judgement.CandidateCalls, s.Judgement.BaselineCalls))
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return false, err
+		}
+	}
+}

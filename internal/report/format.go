@@ -1,0 +1,69 @@
+package report
+
+import (
+	"fmt"
+	"html/template"
+	"strings"
+	"time"
+)
+
+var functions = template.FuncMap{
+	"counted": counted, "ms": ms, "percent": percent, "signed": signed, "class": class, "cut": cut, "duration": duration,
+	"line": func(s string) string { return strings.Join(strings.Fields(s), " ") },
+	"add":  func(a, b int) int { return a + b },
+	"less": func(a, b float64) float64 { return a - b },
+	"width": func(share float64) float64 {
+		return float64(int(1000*min(1, max(0, share)) + 0.5))
+	},
+	"odds":  func(p float64) string { return fmt.Sprintf("%.0e", p) },
+	"count": func(v float64) string { return fmt.Sprintf("%.0f", v) },
+}
+
+// ms formats milliseconds to about three significant digits.
+func ms(v float64) string {
+	switch {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	case v > 0 && v < 0.1:
+		return fmt.Sprintf("%.3f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+func signed(v float64) string {
+	if v < 0 {
+		return "−" + ms(-v)
+	}
+	return "+" + ms(v)
+}
+
+func percent(v float64) string {
+	switch {
+	case v > 0 && v < 0.0005:
+		return "<0.1 %"
+	case v > 0 && v < 0.01:
+		return fmt.Sprintf("%.1f %%", v*100)
+	}
+	return fmt.Sprintf("%.0f %%", v*100)
+}
+
+func duration(d time.Duration) string { return d.Round(10 * time.Microsecond).String() }
+
+// cut shortens s to n runes with an ellipsis.
+func cut(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-1]) + "…"
+}
+
+// counted is a number of things.
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

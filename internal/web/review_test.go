@@ -1,0 +1,77 @@
+package web_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/longpole/longpole/internal/gateway"
+	"github.com/longpole/longpole/internal/review"
+	"github.com/longpole/longpole/internal/rollout"
+	"github.com/longpole/longpole/internal/staging"
+	"github.com/longpole/longpole/internal/web"
+)
+
+// shelf is a web.Reviews of its own making.
+type shelf struct {
+	last *review.Review
+	err  error
+}
+
+func (s *shelf) Records() []staging.Record  { return []staging.Record{{Rollout: "r7"}} }
+func (s *shelf) Workload() staging.Workload { return staging.Workload{Environment: "staging"} }
+
+func (s *shelf) Newest() (review.Review, bool) {
+	if s.last == nil {
+		return review.Review{}, false
+	}
+	return *s.last, true
+}
+
+func (s *shelf) Review(context.Context) (review.Review, error) {
+	if s.err != nil {
+		return review.Review{}, s.err
+	}
+	s.last = &review.Review{Program: "v9", Findings: []review.Finding{
+		{Code: "LP301", Severity: review.Info}, {Code: "LP301", Severity: review.Info}, {Code: "LP320", Severity: review.Critical},
+	}}
+	return *s.last, nil
+}
+
+func TestReviewsAreMadeAndKept(t *testing.T) {
+	s := &shelf{}
+	f := newFixture(t, twoRoutes(upstream(t)), gateway.Options{})
+	f.handler = web.New(web.Options{
+		Gateway: f.gateway, Rollouts: f.rollouts, Findings: func() web.Findings { return web.Findings{} }, Dropped: func() map[string]uint64 { return nil }, Reviews: s,
+	})
+	f.do("GET", "/api/v1/review", "").want(http.StatusNotFound, "no review yet")
+	if a := f.do("GET", "/metrics", ""); strings.Contains(a.body, "longpole_review_findings{") {
+		t.Error("findings are told before the first review")
+	}
+	f.do("POST", "/api/v1/review", "").want(http.StatusOK, `"version":"v9"`)
+	f.do("GET", "/api/v1/review", "").want(http.StatusOK, `"version":"v9"`)
+	f.do("GET", "/metrics", "").want(http.StatusOK, `longpole_review_findings{code="LP301",severity="info"} 2`, `longpole_review_findings{code="LP320",severity="critical"} 1`)
+	f.do("GET", "/api/v1/records", "").want(http.StatusOK, `"rollout":"r7"`)
+	f.do("GET", "/api/v1/workload", "").want(http.StatusOK, `"environment":"staging"`)
+	s.err = errors.New("the disk is full")
+	f.do("POST", "/api/v1/review", "").want(http.StatusInternalServerError, "the disk is full")
+}
+
+func TestAnUnverifiedChangeIsAConflictWithAHint(t *testing.T) {
+	f := newFixture(t, twoRoutes(upstream(t)), gateway.Options{}, func(f *fixture) {
+		f.rollouts = rollout.NewController(rollout.Options{Target: f.gateway, Verified: func(rollout.Spec, string) (rollout.Verification, error) {
+			return rollout.Verification{}, rollout.ErrUnverified
+		}})
+	})
+	f.do("POST", "/api/v1/rollouts", `{"route": "orders", "to": {"timeout": "9s"}}`).want(http.StatusConflict, "was not verified", `"hint":"run the same rollout there`)
+	f.do("POST", "/api/v1/rollouts", `{"route": "orders", "to": {"timeout": "9s"}, "override": true}`).want(http.StatusBadRequest, "override")
+	f.do("POST", "/api/v1/rollouts", `{"route": "orders", "to": {"timeout": "9s"}, "override": true, "reason": "outage"}`).want(http.StatusCreated, `"override":true`, `"weak":true`)
+}
+
+func TestAnAdvisedRolloutRemembersItsHypothesis(t *testing.T) {
+	f := newFixture(t, twoRoutes(upstream(t)), gateway.Options{}, func(f *fixture) { f.findings = sample("orders") })
+	f.do("POST", "/api/v1/rollouts", `{"route": "orders", "advice": "LP103"}`).
+		want(http.StatusCreated, `"code":"LP103","kind":"hedge","segment":"downstream"`, `"cost":"5.2 % more upstream calls"`, `"share_p99":0.72`, `"high_ms":{"p50":8.3,"p95":15,"p99":24.4}`)
+}

@@ -1,0 +1,108 @@
+// Looks at the page that `longpole diagnose -o html` writes with a real browser. Usage: node report.test.mjs URL [FOLDER FOR
+// SCREENSHOTS]. What the page is about stands in internal/report/report_test.go.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { chromium } from 'playwright-core';
+
+const [url, folder] = process.argv.slice(2);
+const axe = await readFile(new URL('./node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+});
+
+async function open(options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(60_000);
+  const faults = [];
+  page.on('console', (m) => { if (m.type() === 'error' || m.type() === 'warning') faults.push(`console: ${m.text()}`); });
+  page.on('pageerror', (e) => faults.push(`error: ${e.message}`));
+  page.on('request', (r) => { if (r.url() !== url + '/' && !r.url().startsWith('data:')) faults.push(`request: ${r.url()}`); });
+  await page.goto(url + '/');
+  return { page, context, faults };
+}
+
+async function text(locator) { return (await locator.innerText()).replace(/\s+/g, ' '); }
+
+let failed = 0;
+async function check(name, run) {
+  try {
+    await run();
+    console.log(`ok      ${name}`);
+  } catch (e) {
+    failed++;
+    console.log(`FAILED  ${name}\n${e.stack}`);
+  }
+}
+
+const main = await open();
+await check('the slider shows what the time is spent on at each quantile', async () => {
+  const figure = main.page.locator('.icicle').first();
+  await figure.locator('.boxes div').first().waitFor();
+  assert.match(await text(figure.locator('output')), /^p99: \d+ ms$/);
+  const slow = await text(figure.locator('.told'));
+  assert.match(slow, /Most time of its own: shop SELECT items \d+ ms/);
+  const widths = async () => figure.locator('.boxes div').evaluateAll((all) => all.map((b) => [b.title.replace(/:.*/, ''), b.getBoundingClientRect().width]));
+  const before = new Map(await widths());
+  await figure.locator('input').focus();
+  for (let i = 0; i < 8; i++) await main.page.keyboard.press('ArrowLeft');
+  assert.match(await text(figure.locator('output')), /^p50: \d+(\.\d)? ms$/);
+  const after = new Map(await widths());
+  assert.ok(after.get('shop SELECT items') < 0.8 * before.get('shop SELECT items'), 'the query takes less of typical traces');
+  assert.match(await figure.locator('input').getAttribute('aria-valuetext'), /^p50, /);
+});
+await check('boxes of children lie within their parents', async () => {
+  const boxes = await main.page.locator('.icicle .boxes').first().evaluate((e) => [...e.children].map((b) => [parseFloat(b.style.left), parseFloat(b.style.width), parseFloat(b.style.top)]));
+  for (const [left, width, top] of boxes) {
+    assert.ok(left >= -0.01 && left + width <= 100.01, `${left} + ${width}`);
+    if (top > 0) assert.ok(boxes.some(([l, w, y]) => y < top && top - y < 25 && l <= left + 0.01 && l + w >= left + width - 0.01), `nothing above ${left} ${top}`);
+  }
+});
+await check('two traces stand side by side, with what was waited for', async () => {
+  const figures = main.page.locator('figure');
+  assert.equal(await figures.count(), 2);
+  const [a, b] = [await figures.nth(0).boundingBox(), await figures.nth(1).boundingBox()];
+  assert.ok(Math.abs(a.y - b.y) < 2 && b.x >= a.x + a.width, 'side by side');
+  assert.ok(await figures.nth(1).locator('rect.crit').count() >= 10);
+});
+await check('a finding has its evidence and its cure', async () => {
+  const said = await text(main.page.locator('.finding').filter({ hasText: 'LP102' }));
+  for (const part of ['What speaks for it', 'What speaks against it', 'predicted', 'Cost', 'Risk', 'Watch']) assert.ok(said.includes(part), `${part} is missing: ${said}`);
+});
+await check('the flame graph is drawn', async () => assert.ok(await main.page.locator('svg.flame rect').count() === 4));
+await check('names from traces stay text', async () => assert.equal(await main.page.locator('main img').count(), 0));
+await check('the button changes the theme', async () => {
+  const ground = () => main.page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const before = await ground();
+  await main.page.locator('#theme').click();
+  assert.notEqual(await ground(), before);
+});
+await check('no errors, no request to elsewhere', async () => assert.deepEqual(main.faults, []));
+
+for (const colorScheme of ['light', 'dark']) {
+  const { page, context, faults } = await open({ colorScheme });
+  for (const width of [1280, 390]) {
+    await check(`${colorScheme}, ${width}: fits and is accessible`, async () => {
+      await page.setViewportSize({ width, height: 900 });
+      const [wide, has] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+      assert.ok(wide <= has, `${wide} px wide in a window of ${has}`);
+      await page.evaluate(axe);
+      const { violations } = await page.evaluate(() => window.axe.run());
+      const serious = violations.filter((v) => v.impact === 'serious' || v.impact === 'critical');
+      assert.deepEqual(serious.map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => n.html).join(' | ')}`), []);
+      if (folder) await page.screenshot({ path: `${folder}/report-${colorScheme}-${width}.png`, fullPage: true });
+    });
+  }
+  await check(`${colorScheme}: no errors`, async () => assert.deepEqual(faults, []));
+  await context.close();
+}
+const bare = await open({ javaScriptEnabled: false });
+await check('without scripts all but the slider is there', async () => {
+  assert.ok(await bare.page.locator('.finding').count() >= 1);
+  assert.equal(await bare.page.locator('figure').count(), 2);
+  assert.ok(!(await bare.page.locator('.icicle').first().isVisible()));
+});
+await browser.close();
+process.exitCode = failed > 0 ? 1 : 0;
