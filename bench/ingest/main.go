@@ -76,9 +76,9 @@ func generate(spans int) input {
 	return in
 }
 
-// read is what a command does with a file of this content.
+// read is what a command does with a file of this content, except that it keeps all of it, however much that is.
 func (in *input) read(workers int) (ingest.Input, error) {
-	return ingest.Limits{Workers: workers}.ReadPaths(context.Background(), []string{"-"}, bytes.NewReader(in.stream), nil)
+	return ingest.Limits{Workers: workers, Bytes: 8 << 30}.ReadPaths(context.Background(), []string{"-"}, bytes.NewReader(in.stream), nil)
 }
 
 // A rate is what one step did.
@@ -130,8 +130,8 @@ func measure(name string, processors int, atLeast time.Duration, step func() int
 
 func steps(spans int, atLeast time.Duration, profile, folder string) error {
 	in := generate(spans)
-	if limit := debug.SetMemoryLimit(-1); limit == memory { // the commands do not hold their input
-		debug.SetMemoryLimit(limit + 2*int64(len(in.stream)))
+	if debug.SetMemoryLimit(-1) == memory { // a command does not hold its input, twice, and what it made of it before
+		debug.SetMemoryLimit(4 * memory)
 	}
 	read, err := in.read(1)
 	if err != nil {

@@ -92,5 +92,10 @@ func checkOutput(output string, known ...string) error {
 	if slices.Contains(known, output) {
 		return nil
 	}
-	return usagef("want "+strings.Join(known, " or "), "unknown output %q", output)
+	last := len(known) - 1
+	want := known[last]
+	if last > 0 {
+		want = strings.Join(known[:last], ", ") + " or " + want
+	}
+	return usagef("want "+want, "unknown output %q", output)
 }

@@ -356,7 +356,7 @@ func (c *Controller) halt(id string, fit func(state) bool, do func(Spec, state) 
 	}
 	refused := error(nil)
 	err = r.control(func(st state) (state, []command) {
-		if st.phase == Pending || st.ending != "" || !fit(st) {
+		if st.phase == Pending && st.halted.IsZero() || st.ending != "" || !fit(st) {
 			refused = fmt.Errorf("%w: %s", ErrState, id)
 			return st, nil
 		}

@@ -311,6 +311,10 @@ func pause(st state, now time.Time, reason string) (state, []command) {
 
 // resume gives them back. The time in between does not count, and what the cohorts did then is not judged.
 func resume(spec Spec, st state, now time.Time, reason string) (state, []command) {
+	if st.phase == Pending { // it was paused when the process before ended
+		st.halted = time.Time{}
+		return st.note("resumed: %s", reason), nil
+	}
 	gone := now.Sub(st.halted)
 	st.began, st.due, st.halted, st.rebase = st.began.Add(gone), now.Add(spec.Slice), time.Time{}, true
 	st = st.note("resumed after %s: %s", gone.Round(time.Second), reason)

@@ -104,6 +104,32 @@ func TestAPauseOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+func TestAPauseFromBeforeMayEndBeforeTheStart(t *testing.T) {
+	p := &paper{}
+	process(t, newRoad(1), p, func(c *Controller) {
+		id := mustStart(t, c, trial())
+		time.Sleep(time.Second)
+		if err := c.Pause(id, "incident 7"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		r := newRoad(.6)
+		c := NewController(Options{Target: r, Journal: p})
+		c.Restore(p.read(t))
+		if err := c.Resume("r1", "over"); err != nil {
+			t.Error(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- c.Run(t.Context()) }()
+		if s := wait(c, "r1"); s.Phase != Promoted {
+			t.Errorf("%s: %s", s.Phase, s.Outcome)
+		}
+		c.Close()
+		<-ended
+	})
+}
+
 func TestARolloutWhoseEndWasNotWrittenDoesNotComeBackAfterTheNext(t *testing.T) {
 	p := &paper{}
 	process(t, newRoad(1), p, func(c *Controller) {
