@@ -20,7 +20,7 @@ const (
 // mayStart names the packages that own goroutines. That of httppolicy reads a body that knows of no deadline.
 var mayStart = []string{
 	".", "httppolicy", "internal/gateway", "internal/rollout", "internal/load", "internal/lab", "internal/ingest", "cmd/longpole",
-	"internal/certs", "internal/discover", "internal/offload", "internal/fleet",
+	"internal/certs", "internal/discover", "internal/offload", "internal/fleet", "internal/probe",
 }
 
 // clockless names the packages that are told the time, so that their tests need none.

@@ -128,7 +128,7 @@ func pickScenarios(names []string) ([]scenario.Scenario, error) {
 }
 
 const labRunLong = `Run scenarios one after the other: measure, diagnose with the evidence of all parts, advise, try the first change of
-ours as a canary, measure again. Each takes about 20 s, and up to a minute where a change is tried.
+ours as a canary, measure again. Each takes about 20 s, and up to two minutes where a change is tried.
 
 A row says whether the diagnosis named the planted class and service (and at which rank), what the first action was, and
 what clients saw before, what was predicted, and after. Exits 99 when a scenario does not pass.

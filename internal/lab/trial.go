@@ -29,7 +29,7 @@ import (
 type TrialOptions struct {
 	Seed     uint64                                       // of all draws
 	Progress func(phase string)                           // told what is being done; nil = nobody listens
-	Canary   time.Duration                                // longest time of the trial of a cure; 0 = 40s
+	Canary   time.Duration                                // longest time of the trial of a cure; 0 = 90s
 	Traces   func(traces []trace.Trace, f evidence.Facts) // takes what was diagnosed; nil = nobody wants it
 }
 
@@ -61,7 +61,7 @@ func Run(ctx context.Context, spec scenario.Scenario, o TrialOptions) (Outcome, 
 		o.Progress = func(string) {}
 	}
 	if o.Canary == 0 {
-		o.Canary = 40 * time.Second
+		o.Canary = 90 * time.Second
 	}
 	began := time.Now()
 	t := &trial{spec: spec, o: o, outcome: Outcome{Scenario: spec.Name, Truth: spec.Truth}}
