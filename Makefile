@@ -23,7 +23,7 @@ test: ## install what the tests need, then run them all with the race detector
 	scripts/setup-tests.sh
 	go vet ./...
 	go test -race -timeout 20m ./...
-	go test ./balance ./internal/judge # their largest simulations are too slow for the race detector
+	go test ./balance ./internal/judge ./internal/diagnose # their largest simulations are too slow for the race detector
 
 race: test ## the same as test: the race detector is always on
 

@@ -34,6 +34,7 @@ type orders struct {
 type siblings struct {
 	spots   []int32 // at most maxSiblings of them
 	pairs   []pair  // of a before b: pairs[a*maxSiblings+b]
+	again   []int32 // operations of which one span had several, at most maxSiblings: they have several roles, which nothing tells apart
 	dropped bool    // an order was
 }
 
@@ -75,7 +76,11 @@ func (o *orders) learn(t *Tree, i int) {
 	var list [maxSiblings]int32
 	n, all := 0, true
 	for at, k := range children {
-		if t.why[k] != Waited || repeatedAmong(t, children, at) {
+		if t.why[k] != Waited {
+			continue
+		}
+		if repeatedAmong(t, children, at) {
+			s.repeated(t.spots[k])
 			continue
 		}
 		place := s.place(t.spots[k])
@@ -95,6 +100,13 @@ func (o *orders) learn(t *Tree, i int) {
 		for a := range b {
 			s.pairs[int(o.local[a])*maxSiblings+int(o.local[b])].add(t, list[a], list[b], length)
 		}
+	}
+}
+
+// repeated notes that a span had several children of an operation.
+func (s *siblings) repeated(spot int32) {
+	if len(s.again) < maxSiblings && !slices.Contains(s.again, spot) {
+		s.again = append(s.again, spot)
 	}
 }
 
@@ -151,9 +163,10 @@ func (p *pair) add(t *Tree, a, b int32, length int64) {
 
 // decide drops the orders that were falsified.
 func (s *siblings) decide() {
+	mixed := func(at int) bool { return at < len(s.spots) && slices.Contains(s.again, s.spots[at]) }
 	for i := range s.pairs {
 		p := &s.pairs[i]
-		p.dropped = p.seen >= fewOrders && p.broken > 0 && !p.follows()
+		p.dropped = p.seen >= fewOrders && p.broken > 0 && !p.follows() && !mixed(i/maxSiblings) && !mixed(i%maxSiblings)
 		s.dropped = s.dropped || p.dropped
 	}
 }

@@ -47,7 +47,7 @@ func shardsOf(n int) []shard {
 // its own it is taken for that. Here the path goes through it only if no trace falsifies the order: if the two overlap
 // in one trace, neither waits for the other in any; unless the start of the second follows the end of the first so
 // closely, over all traces in which it came later, that it cannot be chance. Nothing is concluded from fewer than eight
-// spans, about siblings of the same operation, or where a span has more than a dozen different children.
+// spans, about operations that one span has several children of, or where a span has more than a dozen different children.
 //
 // The trees are in the order of traces, and may share memory with each other.
 func Trees(traces []trace.Trace, o ClockOptions) []*Tree { return newSet(traces, o).trees }

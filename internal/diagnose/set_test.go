@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"reflect"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -28,7 +29,7 @@ func ill() []trace.Trace {
 				s.Start, s.End = 3*s.Start, 3*s.Start+40*(s.End-s.Start)
 			}
 			s.Failed = i%7 == 0 && s.Kind == trace.Client
-			s.Attributes = append(s.Attributes[:len(s.Attributes):len(s.Attributes)], attribute("url.path", "/p/%d", i%3), attribute("http.request.method", "GET"))
+			s.Attributes = append(slices.Clip(s.Attributes), attribute("url.path", "/p/%d", i%3), attribute("http.request.method", "GET"))
 		}
 	}
 	return traces
