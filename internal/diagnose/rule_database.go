@@ -23,15 +23,29 @@ const (
 func slowDatabase(v *view) []Finding {
 	var found []Finding
 	for _, s := range v.look().of(trace.SegDatabase) {
-		text := v.statementOf(s)
-		f := v.finding("LP109", "database", s, 0.6)
-		f.Detail.Variant, f.Detail.Statement = "slow_query", withoutLiterals(text)
-		f.Summary = fmt.Sprintf("%s waits for its database for %s of the slow traces: %s", s.service, percent(f.ShareP99), shorten(f.Detail.Statement, s.operation))
-		if v.askDatabase(&f, s, text) {
+		if f, slow := v.slowQuery(s); slow {
+			found = append(found, f)
+		}
+	}
+	for i := range v.look().faint {
+		f, slow := v.slowQuery(&v.look().faint[i])
+		if slow && f.Verdict == Confirmed && f.Detail.Variant != slowQueryVariant {
 			found = append(found, f)
 		}
 	}
 	return found
+}
+
+// slowQueryVariant is a slow query of which nothing more is known.
+const slowQueryVariant = "slow_query"
+
+func (v *view) slowQuery(s *suspect) (f Finding, slow bool) {
+	text := v.statementOf(s)
+	f = v.finding("LP109", "database", s, 0.6)
+	f.Detail.Variant, f.Detail.Statement = slowQueryVariant, withoutLiterals(text)
+	f.Summary = fmt.Sprintf("%s waits for its database for %s of the slow traces: %s", s.service, percent(f.ShareP99), shorten(f.Detail.Statement, s.operation))
+	slow = v.askDatabase(&f, s, text)
+	return f, slow
 }
 
 // statementOf is the text of the statement that the long works of s take most time with; "" = the spans do not tell.

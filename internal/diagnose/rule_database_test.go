@@ -25,6 +25,9 @@ func slowQuery(long float64) func(d dice, i int) string {
 
 func alwaysSlow(d dice, _ int) string { return query(d.near(120), ordersQuery, "") }
 
+// brisk is slow by no limit, and half of the request.
+func brisk(d dice, _ int) string { return query(d.near(20), ordersQuery, "") }
+
 // asked is what a server says of a statement that takes mean ms.
 func asked(mean float64, more evidence.PostgresStatement) evidence.Facts {
 	more.Text = "SELECT * FROM orders WHERE customer_id = $1"
@@ -53,6 +56,14 @@ func TestDatabase(t *testing.T) {
 		{
 			name: "confirmed: the server takes that long", text: alwaysSlow, service: "shop", variant: "slow_query", verdict: Confirmed, says: "takes 110.0 ms for it",
 			facts: asked(110, evidence.PostgresStatement{}),
+		},
+		{
+			name: "confirmed: an index is missing, though each call is short", text: brisk, service: "shop", variant: "missing_index", verdict: Confirmed,
+			facts: asked(18, evidence.PostgresStatement{SeqScans: scan, Indexes: index}),
+		},
+		{
+			name: "near miss: short calls that the server finds nothing wrong with", text: brisk,
+			facts: asked(18, evidence.PostgresStatement{}),
 		},
 		{
 			name: "found by its fingerprint among the dearest", text: alwaysSlow, service: "shop", verdict: Confirmed,

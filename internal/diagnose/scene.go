@@ -23,6 +23,7 @@ type scene struct {
 	gaps     map[int32]map[int32]gap     // see view.gapBefore; nil until asked for
 	side     map[string]bool             // see view.sideWork
 	suspects []suspect                   // of own, those that take long, the largest part of the slow band first
+	faint    []suspect                   // of own, those that only facts could make suspects
 	refuted  map[place][]string          // why the time of a place is not what it looks like
 	patience map[spot]map[place]*givenUp // see view.patience; nil until asked for
 	fates    map[spot]*fates             // see view.fates; nil until asked for
@@ -71,6 +72,7 @@ func (v *view) look() *scene {
 		g.sample(int32(n))
 	}
 	c.suspects = v.suspicious(c)
+	c.faint = v.faint(c)
 	return c
 }
 
@@ -454,6 +456,39 @@ func (v *view) suspicious(c *scene) (list []suspect) {
 			s.excess = s.slow
 		}
 		if share := v.share(s.slow); s.constant && share >= alwaysShare || !s.constant && share >= tailShare {
+			list = append(list, s)
+		}
+	}
+	slices.SortFunc(list, func(a, b suspect) int {
+		return cmp.Or(cmp.Compare(b.slow, a.slow), byPlace(a.place, b.place), cmp.Compare(a.statement, b.statement))
+	})
+	return list
+}
+
+// faintest is the part of always from which a database is asked, where there are facts to ask.
+const faintest = 10
+
+// faint finds the calls of databases that are no suspects by their time alone, and yet a good part of the slow traces: whether
+// 20 ms are a scan of the whole table or honest work only the server can tell. Only what it confirms may come of them.
+func (v *view) faint(c *scene) (list []suspect) {
+	if len(v.facts.Postgres) == 0 {
+		return nil
+	}
+	for at, works := range c.own {
+		if at.segment != trace.SegDatabase || slices.ContainsFunc(c.suspects, func(s suspect) bool { return s.sort == at }) {
+			continue
+		}
+		s := suspect{sort: at, works: works, constant: true}
+		took := make([]weighted, len(works))
+		for i, w := range works {
+			took[i] = weighted{w.self, v.samples[w.sample].stands()}
+			if v.isSlow(int(w.sample)) {
+				s.slow += w.self
+			}
+		}
+		slices.SortFunc(took, byTime)
+		s.spread, s.excess = spreadOf(took), s.slow
+		if s.p50 >= always(at.segment)/faintest && v.share(s.slow) >= alwaysShare {
 			list = append(list, s)
 		}
 	}
