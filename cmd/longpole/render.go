@@ -12,6 +12,7 @@ import (
 
 	"github.com/longpole/longpole/internal/advise"
 	"github.com/longpole/longpole/internal/diagnose"
+	"github.com/longpole/longpole/internal/report"
 )
 
 func writeJSON(w io.Writer, v any) error {
@@ -66,32 +67,7 @@ func renderReport(out io.Writer, r advise.Report, o shown) error {
 }
 
 func renderInput(w io.Writer, in diagnose.Input) {
-	fmt.Fprintf(w, "%s, %s", count(in.Traces, "trace"), count(in.Spans, "span"))
-	if in.Files > 0 {
-		fmt.Fprintf(w, ", %s", count(in.Files, "file"))
-	}
-	for _, c := range []struct {
-		n          int
-		what, then string
-	}{
-		{in.IncompleteTraces, "incomplete trace", ""},
-		{in.DuplicateSpans, "duplicate span", " dropped"},
-		{in.InvalidSpans, "invalid span", " dropped"},
-		{in.SkewCorrectedSpans, "span", " moved for clock skew"},
-		{in.SyntheticRoots, "missing root", " made up"},
-		{in.OrphanSpans, "span", " without its parent"},
-	} {
-		if c.n > 0 {
-			fmt.Fprintf(w, ", %s%s", count(c.n, c.what), c.then)
-		}
-	}
-	if in.Represented > 0 {
-		fmt.Fprintf(w, "; sampled: they stand for %s", count(int(in.Represented+0.5), "trace"))
-	}
-	if in.Coverage < 1 {
-		fmt.Fprintf(w, "; %s of the spans hang on their trace's root, the others are in no figure", percent(in.Coverage))
-	}
-	fmt.Fprintln(w)
+	fmt.Fprintln(w, strings.Join(report.InputLines(in), ", "))
 }
 
 // renderClocks shows the clocks that differ or cannot be trusted: the others are what a reader takes for granted.

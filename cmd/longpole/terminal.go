@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/longpole/longpole/internal/report"
 )
 
 // isTerminal reports whether w is a character device, so that progress may overwrite its line.
@@ -111,35 +113,10 @@ func isFigure(cell string) bool {
 	return cell == "" || cell[0] >= '0' && cell[0] <= '9'
 }
 
-// ms formats milliseconds to about three significant digits: 0.004, 0.42, 7.31, 184, 1250.
-func ms(v float64) string {
-	switch {
-	case v >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 10:
-		return fmt.Sprintf("%.1f", v)
-	case v > 0 && v < 0.1:
-		return fmt.Sprintf("%.3f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
-}
-
-// percent formats a share 0..1.
-func percent(v float64) string {
-	switch {
-	case v > 0 && v < 0.0005:
-		return "<0.1 %"
-	case v > 0 && v < 0.01:
-		return fmt.Sprintf("%.1f %%", v*100)
-	}
-	return fmt.Sprintf("%.0f %%", v*100)
-}
-
-// cut shortens s to n runes with an ellipsis.
-func cut(s string, n int) string {
-	r := []rune(s)
-	if len(r) <= n {
-		return s
-	}
-	return string(r[:n-1]) + "…"
-}
+// Figures read the same on a terminal and on the page of a report.
+var (
+	ms      = report.Milliseconds
+	percent = report.Percent
+	cut     = report.Cut
+	count   = report.Counted
+)

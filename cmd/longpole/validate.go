@@ -74,14 +74,6 @@ func faulty(path string, faults error, hint string) error {
 	return &failure{code: exitConfig, err: fmt.Errorf("%s in %s:\n%w", count(len(setting.List(faults)), "fault"), path, faults), hint: hint}
 }
 
-// count is "1 fault" or "3 faults".
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
 // verdict is the JSON form.
 type verdict struct {
 	Valid  bool     `json:"valid"`

@@ -142,6 +142,17 @@ func addSessions(out *evidence.PostgresFacts, look evidence.PostgresSessions) {
 	out.Chains = out.Chains[:min(len(out.Chains), evidence.MaxChains)]
 }
 
+// twoLooks looks at the end of the window, and before it too where there is no look from the time before.
+func twoLooks[L any](ctx context.Context, window time.Duration, before *L, first bool, look func(context.Context) (L, error)) (after L, err error) {
+	if first {
+		if *before, err = look(ctx); err != nil {
+			return after, err
+		}
+	}
+	pause(ctx, window)
+	return look(ctx)
+}
+
 // redisSource is one Redis server.
 type redisSource struct {
 	cfg    RedisConfig
@@ -181,15 +192,7 @@ func (s *redisSource) collect(ctx context.Context, window time.Duration, _ func(
 	if err := s.connect(); err != nil {
 		return nil, err
 	}
-	if s.before.At.IsZero() {
-		look, err := s.reader.Look(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s.before = look
-	}
-	pause(ctx, window)
-	after, err := s.reader.Look(ctx)
+	after, err := twoLooks(ctx, window, &s.before, s.before.At.IsZero(), s.reader.Look)
 	if err != nil {
 		return nil, err
 	}
@@ -236,15 +239,7 @@ func (s *queueSource) collect(ctx context.Context, window time.Duration, _ func(
 	if err := s.connect(); err != nil {
 		return nil, err
 	}
-	if s.before.At.IsZero() {
-		look, err := s.reader.Look(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s.before = look
-	}
-	pause(ctx, window)
-	after, err := s.reader.Look(ctx)
+	after, err := twoLooks(ctx, window, &s.before, s.before.At.IsZero(), s.reader.Look)
 	if err != nil {
 		return nil, err
 	}

@@ -111,7 +111,7 @@ type change struct {
 func (p Page) content(d detail) content {
 	c := content{
 		Policy: policy(), Style: template.CSS(style), Script: template.JS(script), Version: p.Version,
-		Input: inputLines(p.Report.Input), Notes: p.Report.Notes, Compared: p.Report.Culprits != nil, Culprits: p.Report.Culprits, Facts: factsOf(p.Facts),
+		Input: InputLines(p.Report.Input), Notes: p.Report.Notes, Compared: p.Report.Culprits != nil, Culprits: p.Report.Culprits, Facts: factsOf(p.Facts),
 		Segments: []trace.Segment{trace.SegClient, trace.SegGateway, trace.SegService, trace.SegDownstream, trace.SegCache, trace.SegDatabase, trace.SegQueue, trace.SegNetwork},
 	}
 	if !p.Made.IsZero() {
@@ -148,8 +148,9 @@ func (p Page) content(d detail) content {
 	return c
 }
 
-func inputLines(in diagnose.Input) []string {
-	lines := []string{counted(in.Traces, "trace"), counted(in.Spans, "span")}
+// InputLines says what was read, and what of it was fit for use, a few words each.
+func InputLines(in diagnose.Input) []string {
+	lines := []string{Counted(in.Traces, "trace"), Counted(in.Spans, "span")}
 	for _, x := range []struct {
 		n          int
 		what, then string
@@ -163,14 +164,14 @@ func inputLines(in diagnose.Input) []string {
 		{in.OrphanSpans, "span", " without its parent"},
 	} {
 		if x.n > 0 {
-			lines = append(lines, counted(x.n, x.what)+x.then)
+			lines = append(lines, Counted(x.n, x.what)+x.then)
 		}
 	}
 	if in.Represented > 0 {
 		lines = append(lines, fmt.Sprintf("sampled: they stand for %.0f traces", in.Represented))
 	}
 	if in.Coverage < 1 {
-		lines = append(lines, percent(in.Coverage)+" of the spans hang on their trace's root")
+		lines = append(lines, Percent(in.Coverage)+" of the spans hang on their trace's root, the others are in no figure")
 	}
 	return lines
 }
@@ -250,7 +251,7 @@ func class(s trace.Segment) string { return "seg-" + cmp.Or(string(s), "other") 
 
 // name is what a place is called in one line.
 func name(service, operation string) string {
-	return cut(strings.TrimSpace(service+" "+operation), 120)
+	return Cut(strings.TrimSpace(service+" "+operation), 120)
 }
 
 func pathsOf(p diagnose.Picture) paths {
@@ -394,7 +395,7 @@ func flameOf(p evidence.ProfileFacts) *flame {
 		if s.depth >= 0 {
 			b := box{X: math.Round(10000*s.from/whole) / 10, W: math.Round(10000*s.f.Value/whole) / 10, Y: s.depth * flameRow, Hue: hue(s.f.Name), Name: s.f.Name, Share: s.f.Value / whole}
 			if room := int(b.W * 0.15); room >= 4 {
-				b.Label = cut(short(s.f.Name), room)
+				b.Label = Cut(short(s.f.Name), room)
 			}
 			out.Boxes = append(out.Boxes, b)
 			out.Height = max(out.Height, b.Y+flameRow)

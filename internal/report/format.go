@@ -8,7 +8,7 @@ import (
 )
 
 var functions = template.FuncMap{
-	"counted": counted, "ms": ms, "percent": percent, "signed": signed, "class": class, "cut": cut, "duration": duration,
+	"counted": Counted, "ms": Milliseconds, "percent": Percent, "signed": signed, "class": class, "cut": Cut, "duration": duration,
 	"line": func(s string) string { return strings.Join(strings.Fields(s), " ") },
 	"add":  func(a, b int) int { return a + b },
 	"less": func(a, b float64) float64 { return a - b },
@@ -19,8 +19,8 @@ var functions = template.FuncMap{
 	"count": func(v float64) string { return fmt.Sprintf("%.0f", v) },
 }
 
-// ms formats milliseconds to about three significant digits.
-func ms(v float64) string {
+// Milliseconds formats them to about three significant digits: 0.004, 0.42, 7.31, 184, 1250.
+func Milliseconds(v float64) string {
 	switch {
 	case v >= 100:
 		return fmt.Sprintf("%.0f", v)
@@ -34,12 +34,13 @@ func ms(v float64) string {
 
 func signed(v float64) string {
 	if v < 0 {
-		return "−" + ms(-v)
+		return "−" + Milliseconds(-v)
 	}
-	return "+" + ms(v)
+	return "+" + Milliseconds(v)
 }
 
-func percent(v float64) string {
+// Percent formats a share 0..1.
+func Percent(v float64) string {
 	switch {
 	case v > 0 && v < 0.0005:
 		return "<0.1 %"
@@ -51,8 +52,8 @@ func percent(v float64) string {
 
 func duration(d time.Duration) string { return d.Round(10 * time.Microsecond).String() }
 
-// cut shortens s to n runes with an ellipsis.
-func cut(s string, n int) string {
+// Cut shortens s to n runes with an ellipsis.
+func Cut(s string, n int) string {
 	r := []rune(s)
 	if len(r) <= n {
 		return s
@@ -60,8 +61,8 @@ func cut(s string, n int) string {
 	return string(r[:n-1]) + "…"
 }
 
-// counted is a number of things.
-func counted(n int, what string) string {
+// Counted is a number of things: "1 trace", "3 traces".
+func Counted(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
