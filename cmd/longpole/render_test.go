@@ -41,7 +41,7 @@ func TestReportIsShownInAlignedTables(t *testing.T) {
 	if err := renderReport(&out, r, shown{}); err != nil {
 		t.Fatal(err)
 	}
-	want := `1000 traces, 8000 spans, 20 incomplete traces, 1 missing root made up, 40 spans without its parent; sampled: they stand for 50000 traces; 90 % of the spans hang on their trace's root, the others are in no figure
+	want := `1000 traces, 8000 spans, 20 incomplete traces, 1 missing root made up, 40 spans without parent, sampled: they stand for 50000 traces, 90 % of the spans hang on their trace's root, the others are in no figure
 
 Clocks that differ
   CLOCK OF  LESS THAT OF  OFFSET MS  +- MS  STEP  CALLS

@@ -48,11 +48,21 @@ func TestAQueueTellsItsBacklogAndItsRates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	publish := func(n int) {
+	publish := func(n int, pending uint64) {
 		for i := range n {
 			if _, err := js.Publish(t.Context(), fmt.Sprintf("jobs.%d", i%3), []byte("x")); err != nil {
 				t.Fatal(err)
 			}
+		}
+		for { // a stream tells its consumers of what is new after it has told the publisher
+			info, err := c.Info(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.NumPending == pending {
+				return
+			}
+			time.Sleep(time.Millisecond)
 		}
 	}
 	fetch := func(n int, each func(i int, m jetstream.Msg) error) {
@@ -76,18 +86,19 @@ func TestAQueueTellsItsBacklogAndItsRates(t *testing.T) {
 		t.Fatal(err)
 	}
 	q.guard.budget.MinInterval = 0
-	publish(30)
+	publish(30, 30)
 	before, err := q.Look(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	publish(100)
+	publish(100, 130)
 	fetch(60, func(_ int, m jetstream.Msg) error { return m.DoubleAck(t.Context()) })
 	fetch(10, func(i int, m jetstream.Msg) error {
-		if i == 0 {
-			return m.Nak()
+		if i > 0 {
+			return nil
 		}
-		return nil
+		_, err := js.Conn().RequestWithContext(t.Context(), m.Reply(), []byte("-NAK")) // Nak does not wait for the server, which would hand out a new one first
+		return err
 	})
 	fetch(1, func(int, jetstream.Msg) error { return nil }) // the one that came back
 	after, err := q.Look(t.Context())

@@ -161,7 +161,7 @@ func InputLines(in diagnose.Input) []string {
 		{in.InvalidSpans, "invalid span", " dropped"},
 		{in.SkewCorrectedSpans, "span", " moved for clock skew"},
 		{in.SyntheticRoots, "missing root", " made up"},
-		{in.OrphanSpans, "span", " without its parent"},
+		{in.OrphanSpans, "span", " without parent"},
 	} {
 		if x.n > 0 {
 			lines = append(lines, Counted(x.n, x.what)+x.then)
