@@ -96,8 +96,11 @@ func (b *builder) arrange() {
 	for i := range sorted {
 		s, n := &t.Spans[i], sorted[i].node
 		*s = *b.span(n)
+		if s.Link != nil {
+			t.linked++
+		}
 		if t.layouts != nil {
-			t.layouts[i] = b.layouts.of(s.Attributes)
+			t.layouts[i] = b.layouts.of(s)
 			t.mark(i)
 		}
 		if t.skew != nil {

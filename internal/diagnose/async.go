@@ -19,14 +19,15 @@ const (
 	Late                     // the child starts when the parent has ended
 	Outlives                 // the child ends clearly after the parent by the same clock, and is no answer to a client
 	Canceled                 // the child was canceled when a sibling, which ran beside it, had finished: the loser of a hedge
+	Linked                   // no child, but a consumer that is linked to the span, in most cases in a trace of its own
 )
 
 // String is the lower-case name.
 func (d Detached) String() string {
-	if d > Canceled {
+	if d > Linked {
 		return "unknown"
 	}
-	return [...]string{"waited", "message", "follows", "late", "outlives", "canceled"}[d]
+	return [...]string{"waited", "message", "follows", "late", "outlives", "canceled", "linked"}[d]
 }
 
 // Async is work that a span started and did not wait for, with a path of its own.

@@ -53,8 +53,24 @@ func (v *view) differences() (list []Difference, cut int) {
 	if s.slow == 0 || s.slow == len(s.traces) {
 		return nil, 0
 	}
+	return s.conclude(float64(quantileOf(v.typical)), v.rest)
+}
+
+// differencesBetween finds what the traces of one set have and those of an earlier one have not, by the same rules.
+func differencesBetween(before, now []sample, rest func()) []Difference {
+	s := emptySurvey()
+	s.take(before, maxOthersSeen)
+	s.later = len(s.traces)
+	s.take(now, maxSlowSeen)
+	s.slow = len(s.traces) - s.later
+	list, _ := s.conclude(float64(quantileOf(before)), rest)
+	return list
+}
+
+// conclude reads the traces and tests what they have; typical is the duration that an excess is measured by, ns.
+func (s *survey) conclude(typical float64, rest func()) (list []Difference, cut int) {
 	for i := range s.traces {
-		v.rest()
+		rest()
 		s.read(i)
 	}
 	candidates := s.candidates()
@@ -65,7 +81,6 @@ func (v *view) differences() (list []Difference, cut int) {
 			passed = i + 1
 		}
 	}
-	typical := float64(quantileOf(v.typical))
 	for _, c := range candidates[:passed] {
 		d := c.Difference
 		if d.SlowShare < differTwice*d.HealthyShare || d.SlowShare-d.HealthyShare < differMore || d.ExcessMS < differExcess*typical/1e6 {
@@ -89,11 +104,19 @@ type survey struct {
 	slow       int    // of traces, the last ones
 	numbers    *spots // of columns: service and key
 	columns    []*column
-	operations map[int32]*value // by spots number
+	operations map[operationKey]*value
+	named      []*value // the values of operations, each once
+	later      int      // the first trace of a set of its own, whose operations have other numbers; 0 = all are of one set
 	tests      int
 	cut        int
 	known      map[columnsKey][]*column
 	same       map[uint64]int // place in the list of differences of what a set of traces has
+}
+
+// operationKey is the spots number of an operation in one of two sets.
+type operationKey struct {
+	later  bool
+	number int32
 }
 
 // columnsKey is what has the same columns: spans of a service with the same attributes.
@@ -112,10 +135,10 @@ type column struct {
 	at     spot
 	index  map[string]int32
 	values []value
-	last   int32             // the value that was seen last
-	wide   bool              // there are more than maxValues
-	number bool              // all values are numbers
-	max    map[int32]float64 // by trace: the largest number
+	last   int32     // the value that was seen last
+	wide   bool      // there are more than maxValues
+	number bool      // all values are numbers
+	max    []float64 // by trace: the largest number; NaN = none
 }
 
 type value struct {
@@ -131,7 +154,7 @@ func (v *value) add(trace int) {
 
 // newSurvey chooses the traces: all slow ones, as far as they are not too many, and others evenly by their duration.
 func newSurvey(v *view) *survey {
-	s := &survey{numbers: newSpots(), operations: make(map[int32]*value), known: make(map[columnsKey][]*column), same: make(map[uint64]int)}
+	s := emptySurvey()
 	n := len(v.samples)
 	slow := max(len(v.slow), min(differSlow, n/20))
 	s.take(v.samples[:n-slow], maxOthersSeen)
@@ -139,6 +162,10 @@ func newSurvey(v *view) *survey {
 	s.take(v.samples[n-slow:], maxSlowSeen)
 	s.slow = len(s.traces) - before
 	return s
+}
+
+func emptySurvey() *survey {
+	return &survey{numbers: newSpots(), operations: make(map[operationKey]*value), known: make(map[columnsKey][]*column), same: make(map[uint64]int)}
 }
 
 func (s *survey) take(samples []sample, most int) {
@@ -178,16 +205,30 @@ func (s *survey) read(i int) {
 
 // operation notes that trace i has a span of the operation of that number.
 func (s *survey) operation(i int, number int32, span *trace.Span) {
-	v := s.operations[number]
+	key := operationKey{s.later > 0 && i >= s.later, number}
+	v := s.operations[key]
 	if v == nil {
-		if len(s.operations) == maxOperations {
+		if v = s.operationNamed(key.later, span.Service+" "+span.Name); v == nil {
 			s.cut++
 			return
 		}
-		v = &value{text: span.Service + " " + span.Name}
-		s.operations[number] = v
+		s.operations[key] = v
 	}
 	v.add(i)
+}
+
+// operationNamed is the value of an operation that has no number yet; nil = there is no room for it.
+func (s *survey) operationNamed(later bool, text string) *value {
+	if later {
+		if at := slices.IndexFunc(s.named, func(v *value) bool { return v.text == text }); at >= 0 {
+			return s.named[at]
+		}
+	}
+	if len(s.named) == maxOperations {
+		return nil
+	}
+	s.named = append(s.named, &value{text: text})
+	return s.named[len(s.named)-1]
 }
 
 // columnsOf is the columns of the attributes of span i, in their order.
@@ -215,7 +256,7 @@ func (s *survey) column(service, key string) *column {
 		return nil
 	}
 	if int(n) == len(s.columns) {
-		s.columns = append(s.columns, &column{at: spot{service, key}, index: make(map[string]int32), number: true, max: make(map[int32]float64)})
+		s.columns = append(s.columns, &column{at: spot{service, key}, index: make(map[string]int32), number: true})
 	}
 	return s.columns[n]
 }
@@ -268,14 +309,35 @@ func (c *column) measure(i int, text string) {
 	if !c.number {
 		return
 	}
-	number, err := strconv.ParseFloat(text, 64)
+	number, err := number(text)
 	if err != nil || math.IsNaN(number) || math.IsInf(number, 0) {
 		c.number = false
 		return
 	}
-	if old, ok := c.max[int32(i)]; !ok || number > old {
-		c.max[int32(i)] = number
+	for len(c.max) <= i {
+		c.max = append(c.max, math.NaN())
 	}
+	if !(number <= c.max[i]) {
+		c.max[i] = number
+	}
+}
+
+// number reads one, most quickly a short whole one.
+func number(text string) (float64, error) {
+	if len(text) > 15 { // of more digits a float64 may not hold all
+		return strconv.ParseFloat(text, 64)
+	}
+	n := int64(0)
+	for i := range len(text) {
+		if text[i] < '0' || text[i] > '9' {
+			return strconv.ParseFloat(text, 64)
+		}
+		n = 10*n + int64(text[i]-'0')
+	}
+	if text == "" {
+		return strconv.ParseFloat(text, 64)
+	}
+	return float64(n), nil
 }
 
 // candidate is something that may be a difference.
@@ -292,7 +354,7 @@ func compareCandidates(a, b candidate) int {
 
 // candidates tests every value of every column.
 func (s *survey) candidates() (list []candidate) {
-	for _, v := range s.operations {
+	for _, v := range s.named {
 		list = s.test(list, spot{"", "operation"}, v.text, v.traces)
 	}
 	for _, c := range s.columns {
@@ -319,7 +381,7 @@ func (s *survey) testNumbers(list []candidate, c *column) []candidate {
 		limit := float64(int64(1) << power)
 		traces = traces[:0]
 		for i := range s.traces {
-			if number, ok := c.max[int32(i)]; ok && number >= limit {
+			if i < len(c.max) && c.max[i] >= limit {
 				traces = append(traces, int32(i))
 			}
 		}

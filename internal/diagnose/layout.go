@@ -184,15 +184,34 @@ const (
 
 // layouts finds the layouts of spans.
 type layouts struct {
-	recent [1 << 8]*layout // the one that was found last for a hash
+	shared [1 << 10]sharedLayout // the ones that were found last, by what spans share
+	recent [1 << 8]*layout       // and by a hash of their keys
 	all    map[uint64][]*layout
 	n      int
 }
 
+// sharedLayout is the layout of spans with these keys.
+type sharedLayout struct {
+	keys   *trace.Keys
+	layout *layout
+}
+
 func newLayouts() *layouts { return &layouts{all: make(map[uint64][]*layout)} }
 
-// of is the layout of these attributes; nil = there is no room for it.
-func (o *layouts) of(attributes []trace.Attribute) *layout {
+// of is the layout of the attributes of s; nil = there is no room for it.
+func (o *layouts) of(s *trace.Span) *layout {
+	if s.Keys == nil || len(s.Keys.List) != len(s.Attributes) {
+		return o.search(s.Attributes)
+	}
+	slot := &o.shared[s.Keys.Hash%uint64(len(o.shared))]
+	if slot.keys != s.Keys {
+		*slot = sharedLayout{s.Keys, o.search(s.Attributes)}
+	}
+	return slot.layout
+}
+
+// search looks at all keys.
+func (o *layouts) search(attributes []trace.Attribute) *layout {
 	n := len(attributes)
 	h := uint32(n) * 0x9E3779B1
 	if n > 0 {

@@ -13,7 +13,7 @@ import (
 
 // AsyncPath is work that traces of a route start and do not wait for, of one kind: a path of its own.
 type AsyncPath struct {
-	Why        string        `json:"why"` // "message", "follows", "late" or "outlives"; see [Detached]
+	Why        string        `json:"why"` // "message", "follows", "late", "outlives" or "linked"; see [Detached]
 	Service    string        `json:"service"`
 	Operation  string        `json:"operation"`
 	Count      int           `json:"count"`       // times it was seen
@@ -125,19 +125,20 @@ type asyncOf struct {
 	places *places
 	kinds  map[asyncKey]*asyncSum
 	queues map[queueKey]*queueSum
+	paths  map[spanAt][]Section // of linked work, which several may be linked to
 	cut    int
 }
 
 // async lists the detached work of a route, most time first, and the queues, by their p99. cut is how many pieces of
 // work and messages are in neither because of the bounds.
 func (v *view) async(p *places) (paths []AsyncPath, queues []Queue, cut int) {
-	a := asyncOf{view: v, places: p, kinds: make(map[asyncKey]*asyncSum), queues: make(map[queueKey]*queueSum)}
+	a := asyncOf{view: v, places: p, kinds: make(map[asyncKey]*asyncSum), queues: make(map[queueKey]*queueSum), paths: make(map[spanAt][]Section)}
 	for i := range v.samples {
 		v.rest()
 		s := &v.samples[i]
-		root := &s.tree.Spans[s.root]
-		if root.Kind == trace.Consumer {
-			a.received(s, nil, root)
+		a.arrived(s)
+		if v.passes != nil {
+			a.linked(s)
 		}
 		if s.tree.detached == 0 {
 			continue
@@ -162,17 +163,22 @@ func (v *view) async(p *places) (paths []AsyncPath, queues []Queue, cut int) {
 	return paths, queues, a.cut
 }
 
-// add takes in one piece of detached work.
+// add takes in one piece of detached work, and the message that it works on.
 func (a *asyncOf) add(s *sample, x Async) {
-	t, span := s.tree, &s.tree.Spans[x.Span]
-	if x.Why == Message || span.Kind == trace.Consumer {
-		var sent *trace.Span
-		if x.Why == Message {
-			sent = &t.Spans[x.Parent]
-		}
-		a.received(s, sent, span)
+	span := &s.tree.Spans[x.Span]
+	switch {
+	case x.Why == Message:
+		a.received(s, &s.tree.Spans[x.Parent], span)
+	case span.Kind == trace.Consumer && len(a.view.passes.sentBy(s.tree, x.Span)) == 0:
+		a.received(s, nil, span)
 	}
-	key := asyncKey{x.Why, a.view.spot(span)}
+	a.work(s, x.Why, spanAt{s.tree, x.Span}, x.Wait, x.Sections)
+}
+
+// work takes in one piece of work that a sample did not wait for, with its critical path.
+func (a *asyncOf) work(s *sample, why Detached, at spanAt, wait int64, path []Section) {
+	t, span := at.tree, &at.tree.Spans[at.span]
+	key := asyncKey{why, a.view.spot(span)}
 	k := a.kinds[key]
 	if k == nil {
 		if len(a.kinds) == maxAsync {
@@ -185,10 +191,10 @@ func (a *asyncOf) add(s *sample, x Async) {
 	w := s.stands()
 	k.count++
 	k.stands += w
-	k.wait.add(x.Wait, w)
+	k.wait.add(wait, w)
 	k.length.add(span.End-span.Start, w)
 	k.whole += w * float64(span.End-span.Start)
-	for _, section := range x.Sections {
+	for _, section := range path {
 		k.own[a.places.of(t, section.Span)] += w * float64(section.End-section.Start)
 	}
 }

@@ -50,7 +50,7 @@ type Route struct {
 	Errors    int       `json:"errors"` // traces whose root span failed
 	Latency   Latency   `json:"latency_ms"`
 	Segments  []Segment `json:"segments"` // by share of the p99 band, largest first
-	Findings  []Finding `json:"findings"` // by share of the p99 band, largest first
+	Findings  []Finding `json:"findings"` // by what they cost: share of the p99 band, or of the requests, messages or load that they spoil; but causes before their consequences
 
 	Represented float64      `json:"represented,omitempty"` // traces that these stand for, if they were sampled; all figures but Traces and Errors are about those
 	Incomplete  int          `json:"incomplete,omitempty"`  // traces in which a span is missing: its time counts as its parent's
@@ -59,6 +59,7 @@ type Route struct {
 	Queues      []Queue      `json:"queues,omitempty"`      // by p99 of the wait, longest first
 	Logged      []Logged     `json:"logged,omitempty"`      // messages that go with slow or failed traces, clearest first
 	Async       []AsyncPath  `json:"async,omitempty"`       // work that nobody waited for, most time first
+	Against     *Against     `json:"against,omitempty"`     // the same route in the baseline; nil = there is none, or it has too few traces
 	// Cut counts the values of attributes, the messages and the pieces of work that are in neither list because there are
 	// too many of them.
 	Cut int `json:"cut,omitempty"`
@@ -124,7 +125,10 @@ type Finding struct {
 	Summary         string        `json:"summary"`
 	Evidence        []string      `json:"evidence"`
 	CounterEvidence []string      `json:"counter_evidence"`
+	Against         Standing      `json:"against,omitempty"` // how it stands to the baseline; "" = there is none
 	Detail          Detail        `json:"-"`
+
+	harm float64 // done beside ShareP99, 0..1: part of the requests that fail or are refused, of the messages that wait too long, of the load that is in vain
 }
 
 // Detail carries the figures of a finding to whoever proposes a cure. Fields that a finding does not know are zero; in
@@ -164,6 +168,7 @@ type Detail struct {
 	PerByte     float64       // ns that a byte takes, by regression over the calls; 0 = not told (LP114)
 	Timeout     time.Duration // after which the calls give up (LP118, LP119)
 	Skew        time.Duration // how far the clock is off, its median without sign (LP124)
+	storm       bool          // the tries multiply, or double the load (LP112)
 }
 
 // Culprit is a service that makes suspect traffic slower than healthy traffic.

@@ -3,8 +3,10 @@ package diagnose
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/longpole/longpole/internal/trace"
 )
@@ -19,6 +21,7 @@ const (
 	stampedeShare = 0.15 // of the slow band that they take
 	hotShare      = 0.5  // of the lookups that one key takes
 	hotLong       = 0.8  // of the long lookups
+	hotFactor     = 1.5  // times what lookups of other keys take; some of these go to the same shard, and wait with it
 	maxCacheKeys  = 1 << 14
 )
 
@@ -34,7 +37,15 @@ type lookups struct {
 	longKeys     map[string]int
 	long         int
 	slowLong     int64
+	times        []keyTime // of the lookups of suspects
 	fillsByThing map[string][]fill
+}
+
+// keyTime is how long a lookup took, and where its trace is in the slow band, for what.
+type keyTime struct {
+	key  string
+	ns   int64
+	slow bool
 }
 
 // filling is the reads of one target that follow lookups at once.
@@ -66,13 +77,21 @@ func cacheMiss(v *view) []Finding {
 			continue
 		}
 		for _, w := range s.works {
-			if t, span := v.span(w); s.long(w) && t.Parent[w.span] >= 0 {
-				if x := at[v.spot(&t.Spans[t.Parent[w.span]])]; x != nil {
-					x.long++
-					x.longKeys[keyOf(span)]++
-					if v.isSlow(int(w.sample)) {
-						x.slowLong += w.self
-					}
+			t, span := v.span(w)
+			if t.Parent[w.span] < 0 {
+				continue
+			}
+			x := at[v.spot(&t.Spans[t.Parent[w.span]])]
+			if x == nil {
+				continue
+			}
+			key, slow := keyOf(span), v.isSlow(int(w.sample))
+			x.times = append(x.times, keyTime{key, w.self, slow})
+			if !s.constant && s.long(w) {
+				x.long++
+				x.longKeys[key]++
+				if slow {
+					x.slowLong += w.self
 				}
 			}
 		}
@@ -333,20 +352,50 @@ func crush(list []fill) (most int, slow int64) {
 	return most, slow
 }
 
+// hotter is how long the lookups of one key take and those of all others, their medians, and the time of the slow band in the former.
+// Without enough of both the latter is so long that no key is hot.
+func (x *lookups) hotter(key string) (own, others, slow int64) {
+	var mine, theirs []int64
+	for _, t := range x.times {
+		if t.key != key {
+			theirs = append(theirs, t.ns)
+			continue
+		}
+		mine = append(mine, t.ns)
+		if t.slow {
+			slow += t.ns
+		}
+	}
+	if len(mine) < cacheLookups || len(theirs) < cacheLookups {
+		return 0, math.MaxInt64, 0
+	}
+	slices.Sort(mine)
+	slices.Sort(theirs)
+	return quantile(mine, 0.5), quantile(theirs, 0.5), slow
+}
+
 // hotKey looks for a key that takes most of the traffic, and is slow for it.
 func (v *view) hotKey(key spot, x *lookups) (Finding, bool) {
 	names := ordered(x.keys)
-	if len(names) < 2 || x.long < leastTail {
+	if len(names) < 2 {
 		return Finding{}, false
 	}
 	hot := slices.MaxFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(x.keys[a], x.keys[b]), cmp.Compare(b, a)) })
-	if float64(x.keys[hot]) < hotShare*float64(x.n) || float64(x.longKeys[hot]) < hotLong*float64(x.long) || v.share(x.slowLong) < tailShare {
+	slow, line := x.slowLong, fmt.Sprintf("and %d of the %d long ones", x.longKeys[hot], x.long)
+	if usual := float64(x.keys[hot]) / float64(x.n); x.long < leastTail || float64(x.longKeys[hot]) < max(hotLong, min(hotFactor*usual, 0.95))*float64(x.long) {
+		own, others := int64(0), int64(0)
+		if own, others, slow = x.hotter(hot); float64(own) < hotFactor*float64(others) {
+			return Finding{}, false
+		}
+		line = fmt.Sprintf("and take %s (p50), those for others %s", duration(time.Duration(own)), duration(time.Duration(others)))
+	}
+	if float64(x.keys[hot]) < hotShare*float64(x.n) || v.share(slow) < tailShare {
 		return Finding{}, false
 	}
-	f := v.cacheOf(key, x, place{}, "hot_key", 0.7, x.slowLong)
+	f := v.cacheOf(key, x, place{}, "hot_key", 0.7, slow)
 	f.Detail.Statement = hot
 	f.Summary = fmt.Sprintf("one key takes %s of the lookups of %s %s, and they are slow: %s of the slow traces", percent(float64(x.keys[hot])/float64(x.n)), key.service, key.operation, percent(f.ShareP99))
-	f.Evidence = append(f.Evidence, fmt.Sprintf("%d of %d lookups ask for %s, and %d of the %d long ones", x.keys[hot], x.n, shorten(hot, "it"), x.longKeys[hot], x.long))
+	f.Evidence = append(f.Evidence, fmt.Sprintf("%d of %d lookups ask for %s, %s", x.keys[hot], x.n, shorten(hot, "it"), line))
 	if c := v.facts.Cache(x.cache); c != nil && c.Stats.CPU >= cpuBusy {
 		f.confirm(0.85, fmt.Sprintf("the cache's server uses %s of the one core that runs commands", percent(c.Stats.CPU)))
 	}

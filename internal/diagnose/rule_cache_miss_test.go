@@ -26,6 +26,15 @@ func TestCacheMiss(t *testing.T) {
 	redis := func(ratio float64) evidence.Facts {
 		return evidence.Facts{Redis: []evidence.RedisFacts{{Name: "cache", Stats: evidence.RedisStats{Lookups: 100, HitRatio: ratio, Evicted: 50}}}}
 	}
+	hot := func(took float64) func(d dice, i int) string {
+		return func(d dice, i int) string {
+			key, took := "home", d.near(took)
+			if i%10 > 7 {
+				key, took = fmt.Sprintf("item:%d", i), d.near(20)
+			}
+			return fmt.Sprintf("page 0ms %.3fms service=shop kind=server url.path=/home\n  GET 1ms %.3fms kind=client db.system.name=redis db.query.text=\"GET %s\"", took+5, took+1, key)
+		}
+	}
 	checkClass(t, "LP115", "cache_miss", []classCase{
 		{name: "most lookups miss", text: most, service: "shop", variant: "misses", says: "70 %"},
 		{name: "the spans tell it, and all miss", text: func(d dice, _ int) string { return aside(true, d.near(30), "cache.hit=false", "") }, service: "shop", variant: "misses", says: "tell hits and misses themselves"},
@@ -42,6 +51,8 @@ func TestCacheMiss(t *testing.T) {
 			}
 			return fmt.Sprintf("page 0ms %.3fms service=shop kind=server\n  GET 1ms %.3fms kind=client db.system.name=redis db.query.text=\"GET %s\"", took+5, took+1, key)
 		}, service: "shop", variant: "hot_key", says: "ask for home"},
+		{name: "a hot key whose lookups are all slow", text: hot(60), service: "shop", variant: "hot_key", says: "those for others"},
+		{name: "near miss: one key is asked for most, and all lookups are slow alike", text: hot(20)},
 		{name: "near miss: one in ten misses", text: func(d dice, i int) string { return aside(i%10 == 0, d.near(30), "", "") }},
 		{name: "near miss: a cache and a database side by side, always", text: func(d dice, _ int) string { return aside(true, d.near(30), "", "") }},
 		{name: "near miss: a write follows", text: func(d dice, i int) string {

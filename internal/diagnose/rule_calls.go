@@ -41,18 +41,25 @@ func (s *sample) critical() (order []int, inclusive []int64) {
 	for _, x := range s.sections {
 		inclusive[x.Span] += x.End - x.Start
 	}
-	order = append(make([]int, 0, len(t.Spans)), s.root)
-	for at := 0; at < len(order); at++ {
-		for _, c := range t.Children(order[at]) {
-			order = append(order, int(c))
-		}
-	}
+	order = s.appendBelow(make([]int, 0, len(t.Spans)))
 	for at := len(order) - 1; at > 0; at-- {
 		i := order[at]
 		inclusive[t.Parent[i]] += inclusive[i]
 	}
 	s.order, s.inclusive = order, inclusive
 	return order, inclusive
+}
+
+// appendBelow appends the sample's root and the spans below it, parents first.
+func (s *sample) appendBelow(order []int) []int {
+	from := len(order)
+	order = append(order, s.root)
+	for at := from; at < len(order); at++ {
+		for _, c := range s.tree.Children(order[at]) {
+			order = append(order, int(c))
+		}
+	}
+	return order
 }
 
 // remotes is what the spans below the root of a sample wait for: by span, its calls in time order.

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -9,7 +10,8 @@ import (
 )
 
 const (
-	coldFirst  = 5                  // requests of a new process that still are its first ones
+	coldAway   = 10                 // times its usual pause between requests, from where a process was away
+	coldMissed = 5                  // requests that its siblings served meanwhile
 	coldIdle   = int64(time.Minute) // without a request, after which a process has cooled down
 	coldRatio  = 0.6                // of the long works, that are such
 	coldOfThem = 0.3                // of the first requests, that are long
@@ -93,14 +95,58 @@ func (p *processes) find(t *Tree, i int) *life {
 	return nil
 }
 
-// cold reports whether a request that began then was among the first of a process, or the first after a long pause. born says that
-// the process showed up after the traces began.
-func (l *life) cold(at int64, born bool) bool {
-	i, _ := slices.BinarySearch(l.starts, at)
-	if i < coldFirst && born {
-		return true
+// colds are how many requests of a process may be its first ones, and how clearly these must then be the long ones.
+var colds = []struct {
+	first         int
+	ratio, ofThem float64 // of the long works, that are such; of these, that are long
+}{{1, coldRatio, coldOfThem}, {5, coldRatio, coldOfThem}, {20, 0.8, 0.5}}
+
+// dawns is the requests of a process, by number, with which it began, came back from where nobody called it, or was started anew.
+// all is the requests of its service, by which it is known that there were any for it; nil = they need not be asked.
+func (l *life) dawns(born bool, all *load) (list []int) {
+	if born {
+		list = append(list, 0)
 	}
-	return i > 0 && i < len(l.starts) && at-l.starts[i-1] >= coldIdle
+	pauses := make([]int64, 0, len(l.starts))
+	for i := 1; i < len(l.starts); i++ {
+		pauses = append(pauses, l.starts[i]-l.starts[i-1])
+	}
+	slices.Sort(pauses)
+	away := coldAway * max(quantile(pauses, 0.5), int64(time.Millisecond))
+	for i := 1; i < len(l.starts); i++ {
+		from, to := l.starts[i-1], l.starts[i]
+		switch {
+		case to-from >= coldIdle:
+		case to-from < away:
+			continue
+		case all != nil:
+			before, _ := slices.BinarySearch(all.starts, from+1)
+			after, _ := slices.BinarySearch(all.starts, to)
+			if after-before < coldMissed || float64(after-before) < 0.5*all.rate()*float64(to-from)/1e9*elsewhereOf(l, all) {
+				continue // it was quiet for all
+			}
+		}
+		list = append(list, i)
+	}
+	return list
+}
+
+// elsewhereOf is the part of all requests that a process does not get.
+func elsewhereOf(l *life, all *load) float64 {
+	return 1 - float64(len(l.starts))/float64(max(len(all.starts), 1))
+}
+
+// age is how many requests the process had begun with since its last dawn when one began at that time.
+func (l *life) age(dawns []int, at int64) int {
+	i, _ := slices.BinarySearch(l.starts, at)
+	k, found := slices.BinarySearch(dawns, i)
+	if !found {
+		k--
+	}
+	if k < 0 {
+		return math.MaxInt
+	}
+	return i - dawns[k]
 }
 
 // coldStart finds LP116: requests that are slow because the process has just begun, or has slept.
@@ -134,40 +180,78 @@ func (w *world) lives() *processes {
 }
 
 func (v *view) coldFinding(s *suspect, lives *processes) (Finding, bool) {
-	long, cold, first, said := 0, 0, 0, 0
-	hosts := make(map[string]bool)
+	works := v.ages(s, lives)
+	long, said := 0, 0
+	for _, w := range works {
+		if w.long {
+			long++
+			if w.told {
+				said++
+			}
+		}
+	}
+	for _, c := range colds {
+		cold, first := 0, 0
+		hosts := make(map[string]bool)
+		for _, w := range works {
+			if !w.told && w.age >= c.first {
+				continue
+			}
+			first++
+			if w.long {
+				cold++
+				hosts[w.host] = true
+			}
+		}
+		if cold >= leastTail && float64(cold) >= c.ratio*float64(long) && float64(cold) >= c.ofThem*float64(first) {
+			return v.coldly(s, hosts, fmt.Sprintf("%d of the %d long ones are among the first %d requests of a process, or come after a time without any; %d such requests were seen", cold, long, c.first, first), said), true
+		}
+	}
+	return Finding{}, false
+}
+
+// aged is a work, and how old its process was.
+type aged struct {
+	age        int // in requests; see life.age
+	long, told bool
+	host       string
+}
+
+// ages finds them for the works of s.
+func (v *view) ages(s *suspect, lives *processes) (list []aged) {
+	dawns := make(map[*life][]int)
+	restarted := make(map[string]bool) // by instance, those that tell it
+	for _, p := range v.facts.Of(s.service, "") {
+		restarted[p.Instance] = p.Runtime != nil && p.Runtime.Restarted
+	}
 	for _, w := range s.works {
 		t, _ := v.span(w)
 		at := entrance(t, int(w.span))
 		if at < 0 {
 			continue
 		}
-		server := &t.Spans[at]
-		told := t.attr(at, askColdStart) == "true" || t.attr(int(w.span), askWasCold) == "true"
-		l := lives.find(t, at)
-		born := l != nil && float64(l.starts[0]-lives.from) > coldWindow*float64(lives.to-lives.from)
-		is := told || l != nil && l.cold(server.Start, born)
-		if is {
-			first++
-		}
-		if s.long(w) {
-			long++
-			if is {
-				cold++
-				hosts[t.instance(at)] = true
+		x := aged{age: math.MaxInt, long: s.long(w), host: t.instance(at), told: t.attr(at, askColdStart) == "true" || t.attr(int(w.span), askWasCold) == "true"}
+		if l := lives.find(t, at); l != nil {
+			if _, known := dawns[l]; !known {
+				born := float64(l.starts[0]-lives.from) > coldWindow*float64(lives.to-lives.from)
+				all := v.world.service(s.service)
+				if restarted[x.host] || restarted[""] {
+					all = nil
+				}
+				dawns[l] = l.dawns(born, all)
 			}
-			if told {
-				said++
-			}
+			x.age = l.age(dawns[l], t.Spans[at].Start)
 		}
+		list = append(list, x)
 	}
-	if cold < leastTail || float64(cold) < coldRatio*float64(long) || float64(cold) < coldOfThem*float64(first) {
-		return Finding{}, false
-	}
+	return list
+}
+
+func (v *view) coldly(s *suspect, hosts map[string]bool, evidence string, said int) Finding {
 	f := v.finding("LP116", "cold_start", s, 0.65)
 	f.Detail.Instances = ordered(hosts)
 	f.Summary = fmt.Sprintf("%s %s is slow when a process of %s has just begun or has slept: %s of the slow traces", s.service, s.operation, s.service, percent(f.ShareP99))
-	f.Evidence = append(f.Evidence, fmt.Sprintf("%d of the %d long ones are among the first %d requests of a process, or come after a minute without any; %d such requests were seen", cold, long, coldFirst, first))
+	f.Evidence = append(f.Evidence, evidence)
 	if said > 0 {
 		f.Confidence += 0.2
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%d spans tell that it was a cold start", said))
@@ -181,7 +265,7 @@ func (v *view) coldFinding(s *suspect, lives *processes) (Finding, bool) {
 	} else if said == 0 {
 		f.doubt(0, "a new process also begins with empty caches and connections, which costs others time, too")
 	}
-	return f, true
+	return f
 }
 
 // entrance is the span by which the work of span i came into its service: of a call on the way, that of the callee; -1 = none.

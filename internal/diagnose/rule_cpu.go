@@ -2,6 +2,8 @@ package diagnose
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 
 	"github.com/longpole/longpole/internal/evidence"
@@ -13,19 +15,22 @@ const (
 	cpuIdle      = 0.4 // below which there were some left, so that nobody waited for one
 	cpuThrottled = 0.1 // of the container's periods
 	cpuGrowth    = 1.2 // times the healthy rate of a profile
+	cpuDoubled   = 2.0 // the same, where nothing but the profile says that it takes too long: a little more traffic is no fault
+	cpuSigma     = 3.0 // standard errors of the healthy rate
 	topFunctions = 5   // named in a finding
 )
 
 // cpu finds LP106: work inside a service that takes too long, with nothing that shows it to be waiting.
 func cpu(v *view) []Finding {
 	var found []Finding
-	for _, s := range v.look().of(trace.SegService, trace.SegGateway) {
+	for _, s := range v.look().asked(trace.SegService, trace.SegGateway) {
+		once := v.once(s)
 		f := v.finding("LP106", "cpu", s, 0.45)
 		f.Summary = fmt.Sprintf("%s %s takes %s of the slow traces in its own code, in none of its calls", s.service, s.operation, percent(f.ShareP99))
 		if v.sameInstant(s) {
 			f.doubt(0.1, "some of the long ones were in work at the same time: they may have waited for each other")
 		}
-		if v.processors(&f, s) {
+		if v.processors(&f, s) && (!s.faint && !once || f.Verdict == Confirmed) {
 			found = append(found, f)
 		}
 	}
@@ -43,6 +48,7 @@ func (v *view) sameInstant(s *suspect) bool {
 // service was not computing.
 func (v *view) processors(f *Finding, s *suspect) bool {
 	processes := v.facts.Of(s.service, "")
+	grown := s.grew(processes, v.grownElsewhere(s.service))
 	idle := 0
 	for _, p := range processes {
 		busy, told := p.Busy()
@@ -53,7 +59,7 @@ func (v *view) processors(f *Finding, s *suspect) bool {
 			f.confirm(0.9, fmt.Sprintf("%s was stopped in %s of its CPU periods: it used up its limit", process(p), percent(*p.Runtime.Throttled)))
 		case told && busy >= cpuBusy:
 			f.confirm(0.9, fmt.Sprintf("%s kept %s of its processors busy", process(p), percent(busy)))
-		case profile != nil && grew(profile.Diff):
+		case grown && profile != nil && profile.Diff != nil && profile.Diff.SuspectRate >= cpuGrowth*profile.Diff.HealthyRate:
 			f.confirm(0.85, fmt.Sprintf("%s uses %.1f times the CPU of the healthy profile", process(p), profile.Diff.SuspectRate/profile.Diff.HealthyRate))
 		case told && busy < cpuIdle:
 			idle++
@@ -78,9 +84,44 @@ func (v *view) processors(f *Finding, s *suspect) bool {
 	return true
 }
 
-// grew reports whether a process computes more than it did in health, and differently.
-func grew(d *evidence.ProfileDiff) bool {
-	return d != nil && d.HealthyRate > 0 && d.SuspectRate >= cpuGrowth*d.HealthyRate
+// grew reports whether the processes of a service together compute more than they did in health, by more than the other services do
+// and by more than the number of samples leaves to chance. That one of them does may be the balancer's work.
+func (s *suspect) grew(processes []*evidence.ServiceFacts, traffic float64) bool {
+	healthy, suspect, chance := 0.0, 0.0, 0.0
+	for _, p := range processes {
+		profile := p.Profile("cpu")
+		if profile == nil || profile.Diff == nil || profile.Diff.HealthyRate <= 0 {
+			continue
+		}
+		d := profile.Diff
+		healthy, suspect = healthy+d.HealthyRate, suspect+d.SuspectRate
+		if d.HealthySamples > 0 && d.SuspectSamples > 0 { // else not told
+			chance += d.HealthyRate * d.HealthyRate * (1/d.HealthySamples + 1/d.SuspectSamples)
+		}
+	}
+	factor := cpuGrowth
+	if s.faint {
+		factor = cpuDoubled
+	}
+	return healthy > 0 && suspect >= factor*traffic*(healthy+cpuSigma*math.Sqrt(chance))
+}
+
+// grownElsewhere is by how much the other services compute more than in health, their median, and at least 1: where all do, it is that
+// more is asked of them.
+func (v *view) grownElsewhere(service string) float64 {
+	var list []float64
+	for i := range v.facts.Services {
+		p := &v.facts.Services[i]
+		profile := p.Profile("cpu")
+		if p.Service != service && profile != nil && profile.Diff != nil && profile.Diff.HealthyRate > 0 {
+			list = append(list, profile.Diff.SuspectRate/profile.Diff.HealthyRate)
+		}
+	}
+	if len(list) == 0 {
+		return 1
+	}
+	slices.Sort(list)
+	return max(list[len(list)/2], 1)
 }
 
 // functions names those that take more than in health, or else those that take most.
@@ -113,8 +154,12 @@ func (f *Finding) functions(p *evidence.ProfileFacts) {
 
 // process names a process to a reader.
 func process(p *evidence.ServiceFacts) string {
-	if p.Instance == "" {
-		return p.Service
+	name := p.Service
+	if p.Instance != "" {
+		name += " on " + p.Instance
 	}
-	return p.Service + " on " + p.Instance
+	if p.Source != "" {
+		name += " (" + p.Source + " in Prometheus)"
+	}
+	return name
 }

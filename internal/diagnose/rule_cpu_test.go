@@ -62,6 +62,28 @@ func TestCPU(t *testing.T) {
 			name: "refuted: the processors were idle", text: slowNow(300), says: "LP105 unknown pricing",
 			facts: ofService("pricing", evidence.RuntimeStats{CPU: new(0.2), Procs: new(4.0)}),
 		},
+		{
+			name: "confirmed: long for nobody, but the profile has tripled", text: func(d dice, _ int) string { return page(d.near(60), "") }, service: "pricing", verdict: Confirmed,
+			says: "3.0 times the CPU", facts: ofService("pricing", evidence.RuntimeStats{}, diff),
+		},
+		{
+			name: "near miss: the profile has tripled, as that of all others", text: func(d dice, _ int) string { return page(d.near(60), "") },
+			facts: evidence.Facts{Services: []evidence.ServiceFacts{{Service: "pricing", Profiles: []evidence.ProfileFacts{diff}}, {Service: "shop", Profiles: []evidence.ProfileFacts{diff}}}},
+		},
+		{
+			name: "near miss: the profile has grown by a half, and nothing is slow", text: func(d dice, _ int) string { return page(d.near(60), "") },
+			facts: ofService("pricing", evidence.RuntimeStats{}, evidence.ProfileFacts{Kind: "cpu", Diff: &evidence.ProfileDiff{Kind: "cpu", HealthyRate: 1e9, SuspectRate: 1.5e9}}),
+		},
+		{
+			name: "near miss: the processors are busy with work that takes no time", text: func(d dice, _ int) string { return page(d.near(3), "") },
+			facts: ofService("pricing", evidence.RuntimeStats{CPU: new(3.9), Procs: new(4.0)}),
+		},
+		{name: "two in five take eight times as long", text: func(d dice, i int) string {
+			if i%5 < 2 {
+				return page(d.near(160), "")
+			}
+			return page(d.near(20), "")
+		}, service: "pricing", verdict: Suspected},
 		{name: "near miss: it varies as healthy work does", text: func(d dice, _ int) string { return page(d.near(80), "") }},
 		{name: "near miss: slow, but too few of the time", text: func(d dice, i int) string {
 			work := d.near(20)

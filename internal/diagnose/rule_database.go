@@ -22,14 +22,9 @@ const (
 // slowDatabase finds LP109: calls of a database that take too long, and with what the server tells, why.
 func slowDatabase(v *view) []Finding {
 	var found []Finding
-	for _, s := range v.look().of(trace.SegDatabase) {
-		if f, slow := v.slowQuery(s); slow {
-			found = append(found, f)
-		}
-	}
-	for i := range v.look().faint {
-		f, slow := v.slowQuery(&v.look().faint[i])
-		if slow && f.Verdict == Confirmed && f.Detail.Variant != slowQueryVariant {
+	for _, s := range v.look().asked(trace.SegDatabase) {
+		f, slow := v.slowQuery(s)
+		if slow && (!s.faint || f.Verdict == Confirmed && f.Detail.Variant != slowQueryVariant) {
 			found = append(found, f)
 		}
 	}

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/longpole/longpole/internal/trace"
@@ -38,10 +39,33 @@ func dependency(v *view) []Finding {
 		if f.Detail.Failed = float64(bad) / float64(s.n); f.Detail.Failed >= brownFailed {
 			f.Evidence = append(f.Evidence, fmt.Sprintf("%s of the calls fail", percent(f.Detail.Failed)))
 		}
-		f.doubt(0, "the far side is not recorded: the network to it cannot be told from its work")
+		if v.world.service(s.service) != nil && who == s.service {
+			v.unanswered(&f, s)
+		} else {
+			f.doubt(0, "the far side is not recorded: the network to it cannot be told from its work")
+		}
 		found = append(found, f)
 	}
 	return found
+}
+
+// unanswered is about calls that leave no span of their callee, which records others: they never got there, or were given up.
+func (v *view) unanswered(f *Finding, s *suspect) {
+	f.Summary = fmt.Sprintf("%d calls of %s were not answered: waiting for them takes %s of the slow traces", s.n, s.service, percent(f.ShareP99))
+	var fine []int64
+	for _, targets := range v.patience() {
+		for to, g := range targets {
+			if to.service == s.service {
+				fine = append(fine, g.fine...)
+			}
+		}
+	}
+	if len(fine) > 0 {
+		slices.Sort(fine)
+		f.Detail.Latency = time.Duration(quantile(fine, 0.99))
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%d others were, within %s (p99)", len(fine), duration(f.Detail.Latency)))
+	}
+	f.doubt(0, "whether they got lost on the way or in "+s.service+" the traces do not tell")
 }
 
 // window is how many works of s are such, and from when to when.

@@ -50,24 +50,22 @@ func (v *view) fates() map[spot]*fates {
 	if len(failing) == 0 {
 		return c.fates
 	}
+	recorded := make([]*fates, len(c.targets)) // of calls whose callee is recorded, by target
 	for _, f := range c.families {
 		s := &v.samples[f.sample]
 		for _, a := range f.calls {
 			if s.tree.Why(int(a.span)) == Canceled {
 				continue
 			}
-			if !failing[v.target(a).service] {
+			if !failing[a.to] || a.failed && a.served >= 0 && inherits(s.tree, int(a.served)) {
 				continue
 			}
-			to := v.callee(s.tree, a)
-			if a.served >= 0 {
-				to = v.target(a)
-			}
-			key := spot{to.service, to.operation}
-			x := c.fates[key]
-			if x == nil {
-				x = &fates{by: make(map[string]*outcome), segment: to.segment}
-				c.fates[key] = x
+			var x *fates
+			if a.served < 0 {
+				x = c.fatesOf(v.callee(s.tree, a))
+			} else if x = recorded[a.to]; x == nil {
+				x = c.fatesOf(v.target(a))
+				recorded[a.to] = x
 			}
 			x.add(v, s, a)
 			if a.failed && v.isSlow(int(f.sample)) && !s.tree.NonBlocking(int(a.span)) {
@@ -78,12 +76,51 @@ func (v *view) fates() map[spot]*fates {
 	return c.fates
 }
 
-// failingServices is the services of which a call failed, by all names that their callers have for them.
-func (c *scene) failingServices() map[string]bool {
-	list := make(map[string]bool)
+// fatesOf is what is known of the calls of a place.
+func (c *scene) fatesOf(to place) *fates {
+	key := spot{to.service, to.operation}
+	x := c.fates[key]
+	if x == nil {
+		x = &fates{by: make(map[string]*outcome), segment: to.segment}
+		c.fates[key] = x
+	}
+	return x
+}
+
+// inherits reports whether span i failed because a call below it did: that is the callee's failure, and counts there.
+func inherits(t *Tree, i int) bool {
+	open := []int32{int32(i)}
+	for range maxClimb {
+		if len(open) == 0 {
+			return false
+		}
+		at := open[len(open)-1]
+		open = open[:len(open)-1]
+		for _, c := range t.Children(int(at)) {
+			if !t.failed(int(c)) {
+				continue
+			}
+			if _, ok := calls(t, int(c)); ok || t.Spans[c].Service != t.Spans[i].Service {
+				return true
+			}
+			open = append(open, c)
+		}
+	}
+	return false
+}
+
+// failingServices says of each target whether a call of its service failed, by all names that its callers have for it; nil = none did.
+func (c *scene) failingServices() (list []bool) {
+	services := make(map[string]bool)
 	for i, bad := range c.failing {
 		if bad {
-			list[c.targets[i].service] = true
+			services[c.targets[i].service] = true
+		}
+	}
+	if len(services) > 0 {
+		list = make([]bool, len(c.targets))
+		for i, at := range c.targets {
+			list[i] = services[at.service]
 		}
 	}
 	return list
@@ -156,6 +193,7 @@ func (v *view) greyFinding(key spot, x *fates) (Finding, bool) {
 	if !fast {
 		return Finding{}, false
 	}
+	lost := worst.bad / v.weight()
 	f := Finding{
 		Code: "LP122", Class: "grey_failure", Segment: x.segment, Service: key.service, Operation: key.operation, Verdict: Likely, Confidence: 0.75, ShareP99: v.share(x.slow),
 		Evidence: []string{
@@ -163,6 +201,7 @@ func (v *view) greyFinding(key spot, x *fates) (Finding, bool) {
 				percent(worst.bad/worst.all), worst.calls, duration(time.Duration(failure)), duration(time.Duration(answer))),
 		},
 		Detail: Detail{Failed: worst.bad / worst.all, Latency: time.Duration(answer), Callees: []string{key.service}, Endpoint: name, Calls: float64(x.whole.calls) / float64(len(v.samples))},
+		harm:   lost,
 	}
 	f.Summary = fmt.Sprintf("%s %s fails %s of its calls, and fast", key.service, key.operation, percent(worst.bad/worst.all))
 	if name != "" {

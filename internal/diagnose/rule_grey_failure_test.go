@@ -22,6 +22,14 @@ func TestGreyFailure(t *testing.T) {
 			}
 			return asks(d.near(30), "")
 		}, service: "rates", says: "and fast"},
+		{name: "who fails because its callee does is not ill itself", text: func(d dice, i int) string {
+			took, mark := d.near(30), ""
+			if i%4 == 0 {
+				took, mark = 2, "failed http.response.status_code=500"
+			}
+			return fmt.Sprintf("page 0ms %.3fms service=shop kind=server\n  GET 1ms %.3fms kind=client %s\n    cart 1.1ms %.3fms service=cart kind=server %s\n      work 1.2ms %.3fms %s\n"+
+				"        GET 1.3ms %.3fms kind=client peer.service=rates %s", took+5, took+4, mark, took+3, mark, took+2.5, mark, took+2, mark)
+		}, service: "rates"},
 		{name: "near miss: errors as seldom as everywhere", text: func(d dice, i int) string {
 			if i%100 == 1 {
 				return on(i%3, 2, "failed")

@@ -14,6 +14,7 @@ const (
 	lockRatio  = 0.02 // of the calls, the same
 	lockCrowd  = 4.0  // standard errors by which waiting statements overlap more than others
 	mutexWait  = 0.2  // seconds that goroutines wait for mutexes per second, from where they matter
+	mutexPart  = 0.3  // of the time of a faint place, that the waits must make up
 )
 
 // lockWords are what programs call the spans in which they wait for a lock.
@@ -121,7 +122,7 @@ func (f *Finding) holder(c *evidence.LockChain) {
 
 // processLocks finds time in a process that its spans or its profiles tell to be spent waiting for a lock.
 func (v *view) processLocks() (found []Finding) {
-	for _, s := range v.look().of(trace.SegService, trace.SegGateway) {
+	for _, s := range v.look().asked(trace.SegService, trace.SegGateway) {
 		f := v.finding("LP110", "lock", s, 0.75)
 		f.Detail.Variant = "process"
 		f.Summary = fmt.Sprintf("%s %s waits for a lock within its process for %s of the slow traces", s.service, s.operation, percent(f.ShareP99))
@@ -129,11 +130,22 @@ func (v *view) processLocks() (found []Finding) {
 		if named {
 			f.Evidence = append(f.Evidence, "the span is named after the lock that it waits for")
 		}
-		if v.mutexes(&f, s, named) {
+		if v.mutexes(&f, s, named) && (!s.faint || f.Verdict == Confirmed) {
 			found = append(found, f)
 		}
 	}
 	return found
+}
+
+// waited is the seconds that each request of a service waits for mutexes, as its processes tell.
+func (v *view) waited(service string) float64 {
+	total := 0.0
+	for _, p := range v.facts.Of(service, "") {
+		if p.Runtime != nil && p.Runtime.MutexWait != nil {
+			total += *p.Runtime.MutexWait
+		}
+	}
+	return total / max(v.world.service(service).rate(), 1e-9)
 }
 
 // mutexes weighs what the processes tell of their locks; it is false where nothing speaks for one.
@@ -148,7 +160,7 @@ func (v *view) mutexes(f *Finding, s *suspect, named bool) bool {
 			continue
 		}
 		told = true
-		if *p.Runtime.MutexWait < mutexWait {
+		if *p.Runtime.MutexWait < mutexWait || s.faint && v.waited(s.service) < mutexPart*float64(meanOf(s.works))/1e9 {
 			continue
 		}
 		f.confirm(0.9, fmt.Sprintf("goroutines of %s wait %.1f s for mutexes each second", process(p), *p.Runtime.MutexWait))

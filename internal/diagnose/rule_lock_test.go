@@ -34,6 +34,8 @@ func TestLock(t *testing.T) {
 		}
 	}
 	mutex := evidence.ProfileFacts{Kind: "mutex", Top: []evidence.Function{{Name: "shop.(*Cart).Add", FlatShare: 0.9}}}
+	contended := func(d dice, _ int) string { return fmt.Sprintf("page 0ms %.3fms service=shop kind=server", d.near(60)) }
+	often := func(_ dice, i int) time.Duration { return time.Duration(i) * 25 * time.Millisecond } // 40 a second: 2.4 s of work each second
 	checkClass(t, "LP110", "lock", []classCase{
 		{name: "updates wait for each other", text: convoy, at: at, service: "shop", variant: "database", says: "others of its kind were running"},
 		{name: "calls fail by a lock", text: func(d dice, i int) string {
@@ -55,6 +57,14 @@ func TestLock(t *testing.T) {
 		{
 			name: "refuted: the runtime counts no waiting", text: inside("add"),
 			facts: ofService("shop", evidence.RuntimeStats{MutexWait: new(0.0)}),
+		},
+		{
+			name: "confirmed: long for nobody, but the runtime counts about as much waiting", text: contended, service: "shop", variant: "process", verdict: Confirmed, says: "honest work",
+			facts: ofService("shop", evidence.RuntimeStats{MutexWait: new(1.0)}), at: often,
+		},
+		{
+			name: "near miss: the waiting that the runtime counts is little of the time", text: contended, at: often,
+			facts: ofService("shop", evidence.RuntimeStats{MutexWait: new(0.25)}),
 		},
 		{name: "near miss: slow updates that nobody waits for", text: now},
 		{name: "near miss: slow reads when many run", text: func(d dice, i int) string { return query(wait(d, i)+d.near(5), ordersQuery, "") }, at: at},

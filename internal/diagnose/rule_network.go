@@ -20,6 +20,9 @@ const (
 func slowNetwork(v *view) []Finding {
 	var found []Finding
 	for _, s := range v.look().of(trace.SegNetwork) {
+		if v.once(s) {
+			continue
+		}
 		f := v.finding("LP108", "network", s, 0.6)
 		f.Summary = fmt.Sprintf("on the way to %s %s and back goes %s of the slow traces", s.service, s.operation, percent(f.ShareP99))
 		lost := 0

@@ -2,7 +2,6 @@ package diagnose
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/longpole/longpole/internal/trace"
 )
@@ -50,7 +49,7 @@ func (v *view) overloadFinding(key spot, x *fates) (Finding, bool) {
 		return Finding{}, false
 	}
 	f := v.shedFinding(key, o.shed/o.all, x.segment, v.share(x.slow))
-	f.Detail.Callees = []string{key.service}
+	f.Detail.Callees, f.harm = []string{key.service}, o.shed/v.weight()
 	var gone, served []int
 	l := v.world.service(key.service)
 	for _, family := range v.look().families {
@@ -80,7 +79,7 @@ func (v *view) rootOverload() (Finding, bool) {
 		s := &v.samples[i]
 		root := &s.tree.Spans[s.root]
 		all += s.stands()
-		if root.Kind == trace.Client || !s.tree.failed(s.root) || !s.tree.shed(s.root) || passedOn(s.tree, s.root) {
+		if root.Kind == trace.Client || !s.tree.failed(s.root) || !s.tree.shed(s.root) || inherits(s.tree, s.root) {
 			served = append(served, root.Start)
 			continue
 		}
@@ -95,15 +94,11 @@ func (v *view) rootOverload() (Finding, bool) {
 		return Finding{}, false
 	}
 	f := v.shedFinding(spot{v.service, v.operation}, shed/all, trace.SegService, v.share(slow))
+	f.harm = shed / all
 	l := v.world.service(v.service)
 	v.crowdOfRefused(&f, crowdOf(l.crowd(gone), l.crowd(served)))
 	v.capacity(&f, v.service)
 	return f, true
-}
-
-// passedOn reports whether a span only passes on the refusal of one that it called.
-func passedOn(t *Tree, i int) bool {
-	return slices.ContainsFunc(t.Children(i), func(c int32) bool { return t.failed(int(c)) && t.shed(int(c)) })
 }
 
 func (v *view) shedFinding(key spot, ratio float64, segment trace.Segment, share float64) Finding {

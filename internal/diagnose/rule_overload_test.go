@@ -38,6 +38,15 @@ func TestOverload(t *testing.T) {
 			name: "doubted: it had processors to spare", text: shed("failed http.response.status_code=503"), at: at, service: "pricing", says: "its limit is too low",
 			facts: ofService("pricing", evidence.RuntimeStats{CPU: new(0.4), Procs: new(4.0)}),
 		},
+		{name: "who passes on a refusal refuses nothing itself", text: func(d dice, i int) string {
+			took, mark := d.near(30), ""
+			if wait(d, i) > 0 {
+				took, mark = 1, "failed http.response.status_code=503"
+			}
+			return fmt.Sprintf("page 0ms %.3fms service=shop kind=server %s\n  GET 1ms %.3fms kind=client %s\n    cart 1.1ms %.3fms service=cart kind=server %s\n"+
+				"      GET 1.2ms %.3fms kind=client %s\n        price 1.3ms %.3fms service=pricing kind=server %s",
+				took+5, mark, took+4, mark, took+3, mark, took+2, mark, took+1.5, mark)
+		}, at: at, service: "pricing"},
 		{name: "near miss: other errors", text: shed("failed http.response.status_code=500"), at: at},
 		{name: "near miss: one in a hundred", text: func(d dice, i int) string {
 			if i%100 == 3 {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/longpole/longpole/internal/trace"
@@ -18,6 +17,7 @@ const (
 	payloadLarge  = 3         // large ones, fewer are no pattern either
 	payloadSlow   = 0.8       // of the large ones, that take longer than nine in ten of the others
 	payloadShare  = 0.1       // of the slow band
+	samePayload   = 0.9       // of a size, from where another is that of the same payload
 	maxPayloadOps = 4096      // operations looked at
 )
 
@@ -36,6 +36,9 @@ type payloads struct {
 
 // oversize finds LP114: payloads so large that carrying them takes the time.
 func oversize(v *view) []Finding {
+	if !v.anyLarge() {
+		return nil
+	}
 	at := make(map[spot]*payloads)
 	for n := range v.samples {
 		v.rest()
@@ -44,13 +47,30 @@ func oversize(v *view) []Finding {
 	return findingsBySpot(at, v.sizeFinding)
 }
 
+// anyLarge reports whether a payload is large at all: mostly none is, and then nothing more needs to be asked.
+func (v *view) anyLarge() bool {
+	for n := range v.samples {
+		v.rest()
+		t := v.samples[n].tree
+		if !t.any(markSized) {
+			continue
+		}
+		for i := range t.Spans {
+			if t.size(i) >= largeBytes {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // size is the largest size that span i tells, of what is sent or of what comes back; 0 = none.
 func (t *Tree) size(i int) (most int64) {
 	if has, known := t.knows(i, markSized); known && !has {
 		return 0
 	}
 	for _, k := range t.all(i, kindSize) {
-		if n, err := strconv.ParseFloat(t.Spans[i].Attributes[k].Value, 64); err == nil && n > 0 && n < math.MaxInt64/2 {
+		if n, err := number(t.Spans[i].Attributes[k].Value); err == nil && n > 0 && n < math.MaxInt64/2 {
 			most = max(most, int64(n))
 		}
 	}
@@ -61,20 +81,19 @@ func (v *view) sizes(at map[spot]*payloads, n int) {
 	s := &v.samples[n]
 	t := s.tree
 	var inclusive []int64
+	var counted []int32 // spans whose payload is that of one above them
 	for i := range t.Spans {
 		bytes := t.size(i)
-		if bytes == 0 || t.failed(i) {
+		if bytes == 0 || t.failed(i) || slices.Contains(counted, int32(i)) {
 			continue
 		}
-		served, ok := calls(t, i)
-		if !ok && t.Parent[i] >= 0 && t.size(int(t.Parent[i])) > 0 {
-			if _, called := calls(t, int(t.Parent[i])); called {
-				continue // counted there
-			}
-		}
-		key, segment := v.spot(&t.Spans[i]), locate(t, i).segment
-		if served >= 0 {
+		all, maker := t.carriers(counted, i, bytes)
+		counted = all
+		key, segment := v.spot(&t.Spans[maker]), locate(t, maker).segment
+		if served, _ := calls(t, maker); served >= 0 {
 			key, segment = v.spot(&t.Spans[served]), trace.SegNetwork
+		} else if maker != i {
+			segment = trace.SegNetwork
 		}
 		x := at[key]
 		if x == nil {
@@ -93,6 +112,28 @@ func (v *view) sizes(at map[spot]*payloads, n int) {
 		}
 		x.list = append(x.list, p)
 	}
+}
+
+// carriers follows a payload of span i down to the span that makes it: who waits for it last passes it on, with or without telling its
+// size. The others that tell it are added to list.
+func (t *Tree) carriers(list []int32, i int, bytes int64) (_ []int32, maker int) {
+	maker = i
+	at := i
+	for range maxClimb {
+		children := t.Blocking(at)
+		if len(children) == 0 {
+			break
+		}
+		at = int(children[0])
+		if n := t.size(at); n > 0 {
+			if float64(n) < samePayload*float64(bytes) || samePayload*float64(n) > float64(bytes) {
+				break
+			}
+			maker = at
+			list = append(list, int32(at))
+		}
+	}
+	return list, maker
 }
 
 func (v *view) sizeFinding(key spot, x *payloads) (Finding, bool) {

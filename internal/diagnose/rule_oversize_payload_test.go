@@ -37,6 +37,24 @@ func TestOversizePayload(t *testing.T) {
 			},
 			facts: evidence.Facts{Redis: []evidence.RedisFacts{{Name: "cache:6379", Stats: evidence.RedisStats{Big: []evidence.BigCommand{{Command: "HGETALL", Key: "cart:#", Why: "reads whole collections"}}}}}},
 		},
+		{name: "through a gateway that does not tell sizes", text: func(d dice, i int) string {
+			bytes := d.near(50e3)
+			if i%20 == 7 {
+				bytes = d.near(20e6)
+			}
+			way := bytes * 10 / 1e6
+			return fmt.Sprintf("page 0ms %.3fms service=shop kind=server\n  call 1ms %.3fms kind=client http.response.body.size=%.0f\n    lists 1.5ms %.3fms service=gateway kind=server\n"+
+				"      GET 2ms %.3fms kind=client\n        list 2.5ms 10ms service=catalogue kind=server http.response.body.size=%.0f", way+20, way+18, bytes, way+16, way+14, bytes)
+		}, service: "catalogue"},
+		{name: "who makes much of little is the one", text: func(d dice, i int) string {
+			bytes := d.near(50e3)
+			if i%20 == 7 {
+				bytes = d.near(20e6)
+			}
+			way := bytes * 10 / 1e6
+			return fmt.Sprintf("page 0ms %.3fms service=shop kind=server\n  call 1ms %.3fms kind=client http.response.body.size=%.0f\n    draw 1.5ms 12ms service=charts kind=server\n"+
+				"      GET 2ms 11ms kind=client http.response.body.size=900\n        list 2.5ms 10ms service=catalogue kind=server http.response.body.size=900", way+20, way+18, bytes)
+		}, service: "charts"},
 		{name: "near miss: large, and no slower", text: func(d dice, i int) string {
 			bytes := 50e3
 			if i%20 == 7 {

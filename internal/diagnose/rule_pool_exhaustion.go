@@ -14,6 +14,7 @@ const (
 	poolFull   = 0.9  // of the most calls ever seen at once, from where the pool is taken for full
 	poolErrors = 3    // calls that fail for want of a connection
 	sessions   = 0.95 // of the server's connections
+	poolPart   = 0.2  // of a place's time, that waits for a connection must make up
 )
 
 // poolWords and poolVerbs name the spans in which programs wait for a connection: "pool.acquire", "HikariPool.getConnection".
@@ -25,8 +26,8 @@ var (
 // poolExhaustion finds LP111: requests that wait for a connection of a pool.
 func poolExhaustion(v *view) []Finding {
 	var found []Finding
-	for _, s := range v.look().of(trace.SegService, trace.SegGateway, trace.SegDatabase) {
-		if f, ok := v.poolFinding(s); ok {
+	for _, s := range v.look().asked(trace.SegService, trace.SegGateway, trace.SegDatabase) {
+		if f, ok := v.poolFinding(s); ok && (!s.faint || f.Verdict == Confirmed) {
 			found = append(found, f)
 		}
 	}
@@ -181,10 +182,11 @@ func (v *view) pools(f *Finding, s *suspect) (told, refuted bool) {
 		for k := range p.Pools {
 			x := &p.Pools[k]
 			switch {
-			case x.Exhausted():
+			case ofWorkers(x): // see queueing
+			case x.Exhausted() && v.waitExplains(x, s, poolPart):
 				told = true
 				f.Detail.Pool, f.Detail.Workers = x.Name, max(f.Detail.Workers, x.Max)
-				f.confirm(0.95, poolLine(p, x))
+				f.confirm(0.95, poolLine(p, x, "connections"))
 			case x.Free():
 				free++
 			}
@@ -199,8 +201,9 @@ func (v *view) pools(f *Finding, s *suspect) (told, refuted bool) {
 	return told, !told && free > 0
 }
 
-func poolLine(p *evidence.ServiceFacts, x *evidence.PoolStats) string {
-	line := fmt.Sprintf("pool %s of %s: %.0f of %.0f connections in use", x.Name, process(p), x.Used, x.Max)
+// poolLine is what a pool of such things tells.
+func poolLine(p *evidence.ServiceFacts, x *evidence.PoolStats, things string) string {
+	line := fmt.Sprintf("pool %s of %s: %.0f of %.0f %s in use", x.Name, process(p), x.Used, x.Max, things)
 	if x.Pending > 0 {
 		line += fmt.Sprintf(", %.0f requests wait", x.Pending)
 	}

@@ -34,6 +34,10 @@ func TestPoolExhaustion(t *testing.T) {
 	pools := func(p evidence.PoolStats) evidence.Facts {
 		return evidence.Facts{Services: []evidence.ServiceFacts{{Service: "shop", Pools: []evidence.PoolStats{p}}}}
 	}
+	busy := func(d dice, _ int) string {
+		w := d.near(40)
+		return fmt.Sprintf("list 0ms %.3fms service=shop kind=server\n  orders %.3fms %.3fms kind=client db.system.name=postgresql", w+12, w+2, w+10)
+	}
 	checkClass(t, "LP111", "pool_exhaustion", []classCase{
 		{name: "waits before the query while the pool is full", text: full, at: at, service: "shop", verdict: Likely, says: "never do more run at once"},
 		{name: "the wait has a span", text: named, service: "shop", verdict: Likely, says: "named after the wait"},
@@ -55,6 +59,18 @@ func TestPoolExhaustion(t *testing.T) {
 		{
 			name: "doubted: the span says so, the pool does not", text: named, service: "shop", verdict: Suspected, says: "never ran out",
 			facts: pools(evidence.PoolStats{Name: "orders", Max: 5, Used: 3, Known: true}),
+		},
+		{
+			name: "confirmed: slow for nobody, but the pool tells", text: busy, service: "shop", verdict: Confirmed, says: "2 of 2 connections in use",
+			facts: pools(evidence.PoolStats{Name: "orders", Max: 2, Used: 2, Pending: 4, WaitMean: 25 * time.Millisecond, WaitP99: 90 * time.Millisecond}),
+		},
+		{
+			name: "near miss: the pool ran out for a moment, which explains nothing", text: busy,
+			facts: pools(evidence.PoolStats{Name: "orders", Max: 2, Used: 2, Pending: 1, WaitMean: 100 * time.Microsecond, WaitP99: 3 * time.Millisecond}),
+		},
+		{
+			name: "near miss: it is workers that ran out", text: busy, says: "LP107",
+			facts: pools(evidence.PoolStats{Name: "http-worker-threads", Max: 5, Used: 5, Pending: 7, WaitP99: 90 * time.Millisecond}),
 		},
 		{name: "near miss: work before a query, and the pool not full", text: func(d dice, i int) string {
 			w := d.near(2)

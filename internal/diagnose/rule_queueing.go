@@ -16,6 +16,7 @@ const (
 	queueCalm    = 0.7                // below which nobody waits for long
 	queueGrowth  = 2.0                // times, that the last third of messages waits longer than the first
 	maxQueueName = 64                 // destinations looked at
+	workerPart   = 0.3                // of a place's time, that waits for a worker must make up
 )
 
 // queueing finds LP107: requests that wait for their turn, before a busy service or in a queue.
@@ -23,24 +24,115 @@ func queueing(v *view) []Finding {
 	return append(v.arrivals(), v.messages()...)
 }
 
-// arrivals finds services that take longer when more requests are in work.
+// arrivals finds services that take longer when more requests are in work, or whose workers are all taken; of each operation where
+// most of the wait is.
 func (v *view) arrivals() (found []Finding) {
-	for _, s := range v.look().of(trace.SegService, trace.SegGateway, trace.SegNetwork) {
-		l := v.before(s)
-		c := v.crowdAt(s, l)
-		if !c.crowded() {
+	for _, s := range v.look().asked(trace.SegService, trace.SegGateway, trace.SegNetwork) {
+		f, ok := v.arrivalFinding(s)
+		if !ok || s.faint && f.Verdict != Confirmed {
 			continue
 		}
-		f := v.finding("LP107", "queueing", s, 0.65)
-		f.Summary = fmt.Sprintf("requests wait in front of %s %s for %s of the slow traces: they are slow when many are in work", s.service, s.operation, percent(f.ShareP99))
-		f.Evidence = append(f.Evidence, fmt.Sprintf("when the slow ones began %.1f requests were in work there, otherwise %.1f (%.0f standard errors)", c.long, c.short, c.z))
-		f.Detail.Variant, f.Detail.Concurrency, f.Detail.Workers = "arrival", c.long, float64(l.most())
-		f.Detail.Arrival = float64(len(l.starts)) / (float64(max(l.span(), 1)) / 1e9)
-		f.Detail.Wait = time.Duration(s.excess / int64(max(s.beyond, 1)))
-		v.turns(&f, s.service)
-		found = append(found, f)
+		same := slices.IndexFunc(found, func(g Finding) bool { return g.Service == f.Service && g.Operation == f.Operation })
+		switch {
+		case same < 0:
+			found = append(found, f)
+		case f.ShareP99 > found[same].ShareP99:
+			found[same] = f
+		}
 	}
 	return found
+}
+
+func (v *view) arrivalFinding(s *suspect) (Finding, bool) {
+	l := v.before(s)
+	f := v.finding("LP107", "queueing", s, 0.65)
+	f.Summary = fmt.Sprintf("requests wait in front of %s %s for %s of the slow traces", s.service, s.operation, percent(f.ShareP99))
+	f.Detail.Variant, f.Detail.Workers, f.Detail.Arrival = "arrival", float64(l.most()), l.rate()
+	f.Detail.Wait = time.Duration(s.excess / int64(max(s.beyond, 1)))
+	if s.constant {
+		f.Detail.Wait = time.Duration(meanOf(s.works))
+	}
+	c := crowd{}
+	if !s.constant {
+		c = v.crowdAt(s, l)
+	}
+	taken, free := v.workers(&f, s)
+	switch {
+	case c.crowded() && (taken || !v.once(s)):
+		f.Summary += ": they are slow when many are in work"
+		f.Evidence = append(f.Evidence, fmt.Sprintf("when the slow ones began %.1f requests were in work there, otherwise %.1f (%.0f standard errors)", c.long, c.short, c.z))
+		f.Detail.Concurrency = c.long
+	case taken, !free && !s.faint && !v.once(s) && v.doorShut(&f, s):
+		f.Summary += ": all its workers are taken"
+	default:
+		return f, false
+	}
+	v.turns(&f, s.service)
+	return f, true
+}
+
+// workers asks the pools of workers of a suspect's processes: whether they were all taken while requests waited for about as long as
+// the suspect takes, or were never all taken.
+func (v *view) workers(f *Finding, s *suspect) (taken, free bool) {
+	for _, p := range v.facts.Of(s.service, "") {
+		for k := range p.Pools {
+			switch x := &p.Pools[k]; {
+			case !ofWorkers(x):
+			case x.Exhausted() && v.waitExplains(x, s, workerPart):
+				taken = true
+				f.Detail.Pool, f.Detail.Workers = x.Name, x.Max
+				f.confirm(0.9, poolLine(p, x, "workers"))
+			case x.Free():
+				free = true
+			}
+		}
+	}
+	return taken, free && !taken
+}
+
+// waitExplains reports whether the waits for a pool are that part of the time of a suspect. Of a suspect that is long by itself a pool
+// that does not tell its waits is believed.
+func (v *view) waitExplains(x *evidence.PoolStats, s *suspect, part float64) bool {
+	if x.WaitMean == 0 && x.WaitP99 == 0 {
+		return !s.faint
+	}
+	return float64(x.WaitMean) >= part*float64(meanOf(s.works)) || float64(x.WaitP99) >= part*float64(s.p99)
+}
+
+// workerWords are in the names of pools of workers, which serve requests, as opposed to those of connections.
+var workerWords = words("worker workers thread threads threadpool executor executors tomcat jetty undertow nio puma unicorn gunicorn dispatcher")
+
+func ofWorkers(x *evidence.PoolStats) bool { return anyWord(x.Name, workerWords) }
+
+// doorShut reports whether the long calls wait before their callee's span begins, while as many of its spans are in work as ever are:
+// what is slow then is no network, which does not know how many requests a callee works on.
+func (v *view) doorShut(f *Finding, s *suspect) bool {
+	if s.segment != trace.SegNetwork {
+		return false
+	}
+	l := v.world.service(s.service)
+	most := l.most()
+	long, full := int64(0), int64(0) // ns
+	for _, w := range s.works {
+		if !s.long(w) {
+			continue
+		}
+		long += w.self
+		t, span := v.span(w)
+		served, _ := calls(t, int(w.span))
+		if served < 0 {
+			continue
+		}
+		if begun := t.Spans[served].Start; 2*(begun-span.Start) >= w.self && float64(l.at(span.Start+(begun-span.Start)/2)) >= poolFull*float64(most) {
+			full += w.self
+		}
+	}
+	if most == 0 || float64(full) < poolBefore*float64(long) {
+		return false
+	}
+	f.Detail.Workers, f.Detail.Concurrency = float64(most), float64(most)
+	f.Evidence = append(f.Evidence, fmt.Sprintf("the calls wait before it begins with them, while %d requests are in work there: never are there more", most))
+	return true
 }
 
 // before is what is in work, or waits to be, in front of a suspect: the requests that its service serves, or, on the way to it, the
@@ -89,9 +181,17 @@ func (v *view) messages() (found []Finding) {
 	for n := range v.samples {
 		s := &v.samples[n]
 		for i := range s.tree.Spans {
-			if got := &s.tree.Spans[i]; s.tree.Why(i) == Message {
+			got := &s.tree.Spans[i]
+			from := v.passes.sentBy(s.tree, i)
+			for _, x := range from {
+				if sent := &x.tree.Spans[x.span]; sends(sent) {
+					note(all, sent, got)
+				}
+			}
+			switch {
+			case s.tree.Why(i) == Message:
 				note(all, &s.tree.Spans[s.tree.Parent[i]], got)
-			} else if i == s.root && got.Kind == trace.Consumer {
+			case i == s.root && got.Kind == trace.Consumer && len(from) == 0:
 				note(all, nil, got)
 			}
 		}
@@ -146,6 +246,8 @@ func (v *view) backlogFinding(name string, b *backlog) (Finding, bool) {
 		Evidence: []string{fmt.Sprintf("%d messages: from the end of sending to the start of processing", len(b.waits))},
 		Detail:   Detail{Variant: "message", Wait: time.Duration(wait), Latency: time.Duration(work), Callees: []string{b.service}},
 	}
+	late, _ := slices.BinarySearch(b.waits, max(messageLong, queueRatio*work))
+	f.harm = 1 - float64(late)/float64(len(b.waits))
 	first, last, span := b.growth()
 	if span > 0 {
 		f.Detail.Arrival = float64(len(b.at)) / (float64(span) / 1e9)

@@ -40,6 +40,15 @@ func TestQueueing(t *testing.T) {
 		}
 	}
 	grows := func(i int) float64 { return float64(i) * 100 }
+	workers := func(p evidence.PoolStats) evidence.Facts {
+		return evidence.Facts{Services: []evidence.ServiceFacts{{Service: "pricing", Pools: []evidence.PoolStats{p}}}}
+	}
+	often := func(_ dice, i int) time.Duration { return time.Duration(i) * 10 * time.Millisecond }
+	// Two workers take 20 ms for each call, and as many come in as they can do, each after a queue of so many.
+	steady := func(_ dice, i, queue int) string {
+		from := float64(10 * queue)
+		return fmt.Sprintf("page 0ms %.3fms service=shop kind=server\n  call 1ms %.3fms kind=client\n    price %.3fms %.3fms service=pricing kind=server", from+24, from+23, from+2, from+21.9)
+	}
 	checkClass(t, "LP107", "queueing", []classCase{
 		{name: "bursts wait inside the service", text: busy, at: at, service: "pricing", variant: "arrival", says: "requests were in work there"},
 		{name: "bursts wait at its door", text: door, at: at, service: "pricing", variant: "arrival"},
@@ -50,6 +59,16 @@ func TestQueueing(t *testing.T) {
 		{
 			name: "doubted: the processors were idle", text: busy, at: at, service: "pricing", verdict: Likely, says: "a worker, a lock or a connection",
 			facts: ofService("pricing", evidence.RuntimeStats{CPU: new(0.2), Procs: new(4.0)}),
+		},
+		{
+			name: "confirmed: all workers are taken, and every call waits alike", text: func(d dice, _ int) string { return wire(d, d.near(60)) }, service: "pricing", variant: "arrival", verdict: Confirmed,
+			says: "4 of 4 workers in use, 9 requests wait", facts: workers(evidence.PoolStats{Name: "workers", Max: 4, Used: 4, Pending: 9, WaitMean: 50 * time.Millisecond}),
+		},
+		{name: "every call waits at the door, while the two that are let in are in work", text: func(d dice, i int) string { return steady(d, i, 8) }, at: often, service: "pricing", says: "never are there more"},
+		{name: "near miss: as many calls on a long way", text: func(d dice, _ int) string { return wire(d, d.near(160)) }, at: often},
+		{
+			name: "near miss: a long way, and workers to spare", text: func(d dice, _ int) string { return wire(d, d.near(80)) },
+			facts: workers(evidence.PoolStats{Name: "workers", Max: 4, Used: 2, Known: true}),
 		},
 		{name: "a backlog of messages", text: mail(grows), service: "mailer", variant: "message", says: "more comes in than is worked off"},
 		{

@@ -39,17 +39,19 @@ type reading struct {
 func repeatedReads(v *view) []Finding {
 	v = v.all()
 	at := make(map[spot]*readings)
+	var reads readReader
 	for i := range v.samples {
 		s := &v.samples[i]
 		if !s.tree.any(markRead) {
 			continue
 		}
 		v.rest()
-		order, inclusive := s.critical()
-		if !v.isSlow(i) {
-			inclusive = nil
+		var inclusive []int64
+		if v.isSlow(i) {
+			_, inclusive = s.critical()
 		}
-		for _, r := range plainReads(s.tree, order) {
+		reads.order = s.appendBelow(reads.order[:0])
+		for _, r := range reads.plain(s.tree) {
 			v.read(at, s.tree, r, inclusive)
 		}
 	}
@@ -67,16 +69,23 @@ type keyed struct {
 	key  string
 }
 
-// plainReads is the reads among the spans of order (parents first) that are worth keeping themselves. A read that
+// readReader finds reads, in the memory of those before.
+type readReader struct {
+	order   []int    // spans, parents first
+	within  []int64  // longest read below the span, ns
+	foreign []string // the one other service that works below the span, or none or several
+	list    []keyed
+}
+
+// plain is the reads among the spans of order that are worth keeping themselves, until the next call. A read that
 // mostly waits for another read is not, and neither is a page that several services contribute to: its parts have
 // lifetimes of their own. A call counts on the server's side where both are recorded, so that all callers of an
 // operation are one.
-func plainReads(t *Tree, order []int) (list []keyed) {
+func (r *readReader) plain(t *Tree) []keyed {
 	const none, several = "", "\x00"
-	within := make([]int64, len(t.Spans))   // longest read below the span, ns
-	foreign := make([]string, len(t.Spans)) // the one other service that works below the span, or none or several
-	for at, i := range slices.Backward(order) {
-
+	r.within, r.foreign = again(r.within, len(t.Spans)), again(r.foreign, len(t.Spans))
+	within, foreign, list := r.within, r.foreign, r.list[:0]
+	for at, i := range slices.Backward(r.order) {
 		s := &t.Spans[i]
 		key := ""
 		if !s.Failed {
@@ -103,6 +112,7 @@ func plainReads(t *Tree, order []int) (list []keyed) {
 			}
 		}
 	}
+	r.list = list
 	return list
 }
 

@@ -156,6 +156,8 @@ func (v *view) stormFinding(key spot, targets map[place]*retried) (Finding, bool
 			Failed: r.lost / r.calls, Saved: v.perSlow(r.wasted),
 		},
 	}
+	f.harm = (r.tries - r.calls) / r.tries
+	f.Detail.storm = r.tries >= stormLarge*r.calls || r.nested >= stormCalls && r.tries >= stormNested*r.calls
 	if r.nested > 0 {
 		f.Confidence += 0.1
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%d of them lie within a try of another call: the tries of both multiply", r.nested))

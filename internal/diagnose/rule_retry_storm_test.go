@@ -52,6 +52,7 @@ func TestRetryStorm(t *testing.T) {
 			}
 			return "buy 0ms 150ms service=shop kind=server\n" + inner(1) + inner(50) + "  call 100ms 120ms kind=client\n    order 101ms 119ms service=orders kind=server\n"
 		}, service: "shop"},
+		{name: "every call is tried three times: the storm comes before who fails in it", text: func(d dice, _ int) string { return triedAgain(2, d.near(3), "x=%d") }, service: "shop"},
 		{name: "near miss: one call in 20 is tried again", text: func(d dice, i int) string {
 			if i%20 == 0 {
 				return triedAgain(1, d.near(20), "x=%d")

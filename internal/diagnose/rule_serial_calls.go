@@ -21,8 +21,9 @@ type serial struct {
 	traces, chained int            // traces in which the span waits for calls; in which at least two of them form a chain
 	saved, total    int64          // ns of the slow band: what running the chain at once would save; what it takes
 	orders          map[string]int // orders in which the chain was seen -> traces, bounded
-	longest         chain
-	overlapped      int // traces in which calls of this span did run at once
+	longest, last   chain
+	order           string // of last
+	overlapped      int    // traces in which calls of this span did run at once
 	gaps, gapCount  int64
 }
 
@@ -43,12 +44,17 @@ func serialCalls(v *view) []Finding {
 		v.rest()
 		t := v.samples[i].tree
 		for parent, list := range v.remotes(i) {
-			// Handing over a message is no call: it tells nobody anything.
-			list = slices.DeleteFunc(slices.Clone(list), func(r remote) bool {
-				return t.Spans[r.leaf].Kind == trace.Producer || r.served >= 0 && t.Why(r.served) == Message
-			})
 			if len(list) < 2 {
 				continue
+			}
+			// Handing over a message is no call: it tells nobody anything.
+			message := func(r remote) bool {
+				return t.Spans[r.leaf].Kind == trace.Producer || r.served >= 0 && t.Why(r.served) == Message
+			}
+			if slices.ContainsFunc(list, message) {
+				if list = slices.DeleteFunc(slices.Clone(list), message); len(list) < 2 {
+					continue
+				}
 			}
 			key := v.spot(&t.Spans[parent])
 			s := at[key]
@@ -76,8 +82,11 @@ func (s *serial) add(list []remote, slow bool) {
 		s.gaps += c.calls[i+1].start - c.calls[i].end
 		s.gapCount++
 	}
-	if order := c.order(); s.orders[order] > 0 || len(s.orders) < maxOrders {
-		s.orders[order]++
+	if !slices.EqualFunc(s.last.calls, c.calls, func(a, b remote) bool { return a.key == b.key }) {
+		s.last, s.order = c, c.order()
+	}
+	if s.orders[s.order] > 0 || len(s.orders) < maxOrders {
+		s.orders[s.order]++
 	}
 	if slow {
 		s.saved += c.saving

@@ -21,6 +21,7 @@ const (
 // tries is the calls of one operation, by the endpoint that answered them.
 type tries struct {
 	took    map[string][]int64 // ns
+	silent  map[string]int     // calls that were given up
 	slow    map[string][]int64 // critical ns of each call in the slow band
 	segment trace.Segment
 	missed  int // calls that do not tell their endpoint
@@ -31,6 +32,7 @@ type tries struct {
 func slowEndpoint(v *view) []Finding {
 	v = v.all().thin(maxAnswered)
 	at := make(map[spot]*tries)
+	var lost []work
 	for i := range v.samples {
 		v.rest()
 		s := &v.samples[i]
@@ -39,28 +41,39 @@ func slowEndpoint(v *view) []Finding {
 			_, inclusive = s.critical()
 		}
 		for span := range s.tree.Spans {
-			v.try(at, s.tree, span, inclusive)
+			if v.try(at, s.tree, span, inclusive) {
+				lost = append(lost, work{sample: int32(i), span: int32(span)})
+			}
 		}
 	}
+	v.givenUp(at, lost)
 	return findingsBySpot(at, func(key spot, x *tries) (Finding, bool) { return v.endpointFinding(key, x) })
 }
 
-// try notes span i if it is a call whose endpoint is known: from the calling side where that is recorded.
-func (v *view) try(at map[spot]*tries, t *Tree, i int, inclusive []int64) {
+// try notes span i if it is a call whose endpoint is known: from the calling side where that is recorded. It reports whether the call
+// was given up and no span tells what was called.
+func (v *view) try(at map[spot]*tries, t *Tree, i int, inclusive []int64) (lost bool) {
 	s := &t.Spans[i]
 	served, ok := calls(t, i)
 	switch {
 	case ok:
 	case t.Parent[i] >= 0 && entry(t, i) && s.Kind != trace.Consumer:
 		if _, called := calls(t, int(t.Parent[i])); called {
-			return // counted there
+			return false // counted there
 		}
 		served = i
 	default:
-		return
+		return false
 	}
-	if s.Failed || t.Why(i) == Canceled {
-		return // how fast it refuses, or is given up, says nothing of how fast it serves
+	if t.Why(i) == Canceled {
+		return false // how fast it is called off says nothing of how fast it serves
+	}
+	silent := s.Failed && t.timedOut(i) // it would have taken longer still
+	if s.Failed && !silent {
+		return false // and neither does how fast it refuses
+	}
+	if silent && served < 0 {
+		return true
 	}
 	key, segment := v.spot(s), trace.SegDownstream
 	if served >= 0 {
@@ -70,17 +83,69 @@ func (v *view) try(at map[spot]*tries, t *Tree, i int, inclusive []int64) {
 	}
 	x := at[key]
 	if x == nil {
-		x = &tries{took: make(map[string][]int64), slow: make(map[string][]int64), segment: segment}
+		x = &tries{took: make(map[string][]int64), slow: make(map[string][]int64), silent: make(map[string]int), segment: segment}
 		at[key] = x
 	}
-	name := endpoint(t, i, served)
-	if _, seen := x.took[name]; name == "" || !seen && len(x.took) >= maxEndpoints {
+	x.add(endpoint(t, i, served), t, i, inclusive, silent)
+	return false
+}
+
+func (x *tries) add(name string, t *Tree, i int, inclusive []int64, silent bool) {
+	took, seen := x.took[name]
+	if name == "" || !seen && len(x.took) >= maxEndpoints {
 		x.missed++
 		return
 	}
-	x.took[name] = append(x.took[name], s.End-s.Start)
+	x.took[name] = append(took, t.Spans[i].End-t.Spans[i].Start)
 	if inclusive != nil && inclusive[i] > 0 {
 		x.slow[name] = append(x.slow[name], inclusive[i])
+	}
+	if silent {
+		x.silent[name]++
+	}
+}
+
+// givenUp notes the calls that were given up before anything answered, among the answered ones of the same caller. Only a balancer
+// tells which endpoint such a call went to: an address may be that of all.
+func (v *view) givenUp(at map[spot]*tries, lost []work) {
+	lost = slices.DeleteFunc(lost, func(w work) bool {
+		t, _ := v.span(w)
+		return t.attr(int(w.span), askEndpoint) == ""
+	})
+	if len(lost) == 0 {
+		return
+	}
+	caller := func(t *Tree, i int) spot {
+		if p := t.Parent[i]; p >= 0 {
+			i = int(p)
+		}
+		return v.spot(&t.Spans[i])
+	}
+	answers := make(map[spot]spot) // by caller; zero = there are several
+	for i := range v.samples {
+		t := v.samples[i].tree
+		for span := range t.Spans {
+			if served, ok := calls(t, span); ok && served >= 0 && t.attr(span, askEndpoint) != "" {
+				from, to := caller(t, span), v.spot(&t.Spans[served])
+				if old, known := answers[from]; known && old != to {
+					to = spot{}
+				}
+				answers[from] = to
+			}
+		}
+	}
+	for _, w := range lost {
+		s := &v.samples[w.sample]
+		t, i := s.tree, int(w.span)
+		x := at[answers[caller(t, i)]]
+		if x == nil {
+			continue
+		}
+		var inclusive []int64
+		if v.isSlow(int(w.sample)) {
+			_, inclusive = s.critical()
+		}
+		x.add(endpoint(t, i, -1), t, i, inclusive, true)
 	}
 }
 
@@ -201,6 +266,9 @@ func (v *view) slowFinding(key spot, x *tries, name string, names []string) (Fin
 			fmt.Sprintf("%d of its calls take longer than the siblings' %s; chance would give %.0f", above(own, int64(theirs)), label, (1-q)*float64(len(own))),
 		},
 		Detail: Detail{Endpoint: name, Others: others, Latency: theirs, Saved: v.perSlow(lost), Calls: float64(len(own)+len(rest)) / float64(len(v.samples))},
+	}
+	if n := x.silent[name]; n > 0 {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%d of its calls were given up without an answer", n))
 	}
 	if p50 := quantile(own, 0.5); p50 < 2*typical {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("its typical call is no slower (p50 %s against %s): the tail alone is ill", duration(time.Duration(p50)), duration(time.Duration(typical))))

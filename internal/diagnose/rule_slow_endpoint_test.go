@@ -25,10 +25,20 @@ func TestSlowEndpoint(t *testing.T) {
 			return fmt.Sprintf("get 0ms %dms service=gateway\n  try 1ms %dms\n    order 2ms %dms service=orders host=pod-%d", took+2, took+1, took, i%3)
 		}
 	}
+	silent := func(lost func(i int) bool) func(int) string {
+		return func(i int) string {
+			if lost(i) {
+				return fmt.Sprintf("get 0ms 1003ms service=gateway kind=server\n  try 1ms 1001ms kind=client longpole.endpoint=http://10.0.0.%d:80 failed error.type=timeout", i%3)
+			}
+			return call("longpole.endpoint=http://10.0.0.%d:80", 25)(i)
+		}
+	}
 	checkRule(t, "LP103", []ruleCase{
 		{name: "the gateway's endpoint with a bad tail", n: 900, text: call("longpole.endpoint=http://10.0.0.%d:80", 400), at: "orders order", share: 0.94, says: "the tail alone is ill"},
 		{name: "by address and port", n: 900, text: call("server.address=orders server.port=900%d", 400), at: "orders order", share: 0.94, says: "endpoint orders:9000"},
 		{name: "by the callee's host, slow always", n: 300, text: replica(200), at: "orders order", share: 0.88, says: "pod-0"},
+		{name: "calls of one endpoint are never answered", n: 300, text: silent(func(i int) bool { return i%3 == 0 && i%2 == 0 }), at: "orders order", share: 0.97, says: "given up without an answer"},
+		{name: "near miss: calls of all endpoints are not answered now and then", n: 300, text: silent(func(i int) bool { return i%10 == 0 })},
 		{name: "near miss: all alike", n: 900, text: call("longpole.endpoint=http://10.0.0.%d:80", 25)},
 		{name: "near miss: somewhat slower", n: 900, text: replica(40)},
 		{name: "near miss: too few calls", n: 30, text: replica(200)},

@@ -1,9 +1,6 @@
 package diagnose
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // precise are the rules that name a cause by its own marks.
 var precise = []func(*view) []Finding{
@@ -38,11 +35,7 @@ func (v *view) findings() []Finding {
 	for i := range list {
 		list[i].fill()
 	}
-	slices.SortStableFunc(list, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(b.ShareP99, a.ShareP99), compareBool(a.better(), b.better()), cmp.Compare(b.Confidence, a.Confidence), cmp.Compare(a.Code, b.Code),
-			cmp.Compare(a.Service, b.Service), cmp.Compare(a.Operation, b.Operation))
-	})
-	return list
+	return v.ranked(list)
 }
 
 // rest lets who shares a core have it.
@@ -58,7 +51,7 @@ func (f *Finding) better() bool { return slices.Contains(unexplaining, f.Code) }
 // explains reports whether one of list says why f's place takes so long.
 func explains(list []Finding, f Finding) bool {
 	return slices.ContainsFunc(list, func(g Finding) bool {
-		return !g.better() && g.ShareP99 >= explained*f.ShareP99 &&
+		return !g.better() && g.weight() >= explained*f.weight() &&
 			(g.Service == f.Service || slices.Contains(g.Detail.Callees, f.Service))
 	})
 }

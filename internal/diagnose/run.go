@@ -24,12 +24,19 @@ func Run(traces []trace.Trace, o Options) Report {
 	r.Input.count(trees)
 	r.Clocks, r.ClocksCut = set.clocks.models()
 	r.Orders = Orders{Dropped: set.orders.dropped(), Skipped: set.orders.lost}
-	r.Routes = append(r.Routes, set.routes(o, logsOf(traces))...)
+	views, routes := set.routes(o, logsOf(traces))
+	r.Routes = append(r.Routes, routes...)
 	if r.Input.IncompleteTraces > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("%d of %d traces are incomplete: time under a missing span is counted as its parent's", r.Input.IncompleteTraces, len(traces)))
 	}
+	r.Notes = append(r.Notes, unfair(r.Routes, &o.Facts)...)
+	if set.passes != nil && set.passes.cut > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("%d links between spans were not followed, because there are more than %d", set.passes.cut, maxPasses))
+	}
 	if o.Baseline != nil {
-		c := compareTrees(trees, Trees(o.Baseline, o.Clock))
+		base := newSet(o.Baseline, o.Clock)
+		against(r.Routes, views, base, o)
+		c := compareTrees(trees, base.trees)
 		r.Culprits = c.Culprits
 		r.Notes = append(r.Notes, c.Notes...)
 	}
@@ -103,6 +110,7 @@ type view struct {
 	total              float64 // ns, of all traces that the samples stand for
 	errors             int
 	names              *namer
+	passes             *passes // nil = no link tells of a message
 	facts              *evidence.Facts
 	world              *world
 	yield              func()            // ClockOptions.Yield
@@ -120,7 +128,7 @@ func (s *set) named() *places {
 }
 
 // routes reports every route. Each has two tasks, which have nothing to do with each other: what the rules find, and the rest.
-func (s *set) routes(o Options, logs map[string][]trace.Log) []Route {
+func (s *set) routes(o Options, logs map[string][]trace.Log) ([]*view, []Route) {
 	p := s.named()
 	all := &world{set: s, clock: &o.Clock}
 	list := s.views(p, o)
@@ -140,7 +148,7 @@ func (s *set) routes(o Options, logs map[string][]trace.Log) []Route {
 		routes[i].Findings = found[i]
 		routes[i].tell(routes[i].Logged)
 	}
-	return routes
+	return list, routes
 }
 
 // views sorts the traces by route, those with the most time in total first. Routes beyond MaxRoutes are joined as "other".
@@ -167,7 +175,7 @@ func (s *set) views(p *places, o Options) []*view {
 		key := [2]string{root.Service, names.name(root.Service, root.Name)}
 		v := by[key]
 		if v == nil {
-			v = &view{service: key[0], operation: key[1], names: names}
+			v = &view{service: key[0], operation: key[1], names: names, passes: s.passes}
 			by[key] = v
 			list = append(list, v)
 		}
@@ -177,7 +185,7 @@ func (s *set) views(p *places, o Options) []*view {
 		return cmp.Or(cmp.Compare(b.total, a.total), cmp.Compare(a.service, b.service), cmp.Compare(a.operation, b.operation))
 	})
 	if most := o.MaxRoutes; len(list) > most {
-		rest := &view{service: other, operation: other, names: names}
+		rest := &view{service: other, operation: other, names: names, passes: s.passes}
 		for _, v := range list[most:] {
 			for _, s := range v.samples {
 				rest.add(s)

@@ -1,12 +1,9 @@
 package diagnose
 
 import (
-	"cmp"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/longpole/longpole/internal/trace"
 )
@@ -27,6 +24,7 @@ type scene struct {
 	refuted  map[place][]string          // why the time of a place is not what it looks like
 	patience map[spot]map[place]*givenUp // see view.patience; nil until asked for
 	fates    map[spot]*fates             // see view.fates; nil until asked for
+	callees  map[string]map[string]bool  // whom each service calls; see view.below; nil until asked for
 }
 
 // sort is what spans do: where they belong, and for databases the statement without its values, since one name may stand for many.
@@ -66,13 +64,18 @@ func (v *view) look() *scene {
 	}
 	c := &scene{own: make(map[sort][]work)}
 	v.seen = c
-	g := gathering{view: v, scene: c, spots: make(map[spot]int32), targets: make(map[place]int32)}
+	g := gathering{
+		view: v, scene: c, spots: make(map[spot]int32), targets: make(map[place]int32),
+		kinds: make(map[sort]int32), kindAt: make(map[int32]int32), spotAt: make(map[int32]int32), servedAt: make(map[int32]int32),
+	}
 	for n := range v.samples {
 		v.rest()
 		g.sample(int32(n))
 	}
-	c.suspects = v.suspicious(c)
-	c.faint = v.faint(c)
+	for at, n := range g.kinds {
+		c.own[at] = g.works[n]
+	}
+	c.suspects, c.faint = v.suspicious(c)
 	return c
 }
 
@@ -82,8 +85,15 @@ type gathering struct {
 	scene   *scene
 	spots   map[spot]int32
 	targets map[place]int32
-	self    []int64 // of the sample's spans, ns
-	places  []place // of the sample's spans; what locate says, zero = not asked
+	kinds   map[sort]int32
+	works   [][]work // of each kind
+	self    []int64  // of the sample's spans, ns
+	places  []place  // of the sample's spans; what locate says, zero = not asked
+
+	// The same by the numbers that the set has for operations and places, which are found sooner than texts.
+	kindAt   map[int32]int32 // place, of which no statement tells more, to kind
+	spotAt   map[int32]int32 // operation to spot
+	servedAt map[int32]int32 // operation that serves to target
 }
 
 func (g *gathering) sample(n int32) {
@@ -99,12 +109,29 @@ func (g *gathering) sample(n int32) {
 		if g.self[i] == 0 || slices.ContainsFunc(t.Children(i), func(c int32) bool { return t.failed(int(c)) }) {
 			continue // pauses between the tries of a call are nobody's work
 		}
-		at := sort{place: g.place(t, i)}
-		if at.segment == trace.SegDatabase {
-			at.statement = g.view.statement(t.attr(i, askQuery))
-		}
-		g.scene.own[at] = append(g.scene.own[at], work{n, int32(i), g.self[i]})
+		k := g.kind(t, i)
+		g.works[k] = append(g.works[k], work{n, int32(i), g.self[i]})
 	}
+}
+
+// kind is the number of what span i does.
+func (g *gathering) kind(t *Tree, i int) int32 {
+	if k, known := g.kindAt[t.places[i]]; known {
+		return k
+	}
+	at := sort{place: g.place(t, i)}
+	if at.segment == trace.SegDatabase {
+		at.statement = g.view.statement(t.attr(i, askQuery))
+	}
+	k, known := g.kinds[at]
+	if !known {
+		k = int32(len(g.works))
+		g.kinds[at], g.works = k, append(g.works, nil)
+	}
+	if at.segment != trace.SegDatabase {
+		g.kindAt[t.places[i]] = k
+	}
+	return k
 }
 
 // family takes in the calls of span i.
@@ -113,7 +140,12 @@ func (g *gathering) family(n int32, t *Tree, i int) {
 	if len(calls) == 0 {
 		return
 	}
-	f := family{n, int32(i), intern(g.spots, &g.scene.spots, g.view.spot(&t.Spans[i])), calls}
+	where, known := g.spotAt[t.spots[i]]
+	if !known {
+		where = intern(g.spots, &g.scene.spots, g.view.spot(&t.Spans[i]))
+		g.spotAt[t.spots[i]] = where
+	}
+	f := family{n, int32(i), where, calls}
 	g.scene.families = append(g.scene.families, f)
 	if int(f.where) == len(g.scene.hurt) {
 		g.scene.hurt = append(g.scene.hurt, false)
@@ -188,19 +220,27 @@ func (g *gathering) callsOf(t *Tree, i int) (list []attempt) {
 			continue
 		}
 		a := attempt{span: c, served: int32(served), start: child.Start, end: child.End, failed: t.failed(int(c))}
-		var to place
 		if served >= 0 {
-			answer := &t.Spans[served]
 			a.failed = a.failed || served != int(c) && t.failed(served)
-			to = place{trace.SegDownstream, answer.Service, g.view.names.name(answer.Service, answer.Name)}
+			a.to = g.server(t, served)
 		} else {
-			to = g.place(t, int(c))
+			a.to = intern(g.targets, &g.scene.targets, g.place(t, int(c)))
 		}
-		a.to = intern(g.targets, &g.scene.targets, to)
 		g.scene.note(a, t.Why(int(c)) == Canceled)
 		list = append(list, a)
 	}
 	return list
+}
+
+// server is the number of the target that span i is.
+func (g *gathering) server(t *Tree, i int) int32 {
+	n, known := g.servedAt[t.spots[i]]
+	if !known {
+		s := &t.Spans[i]
+		n = intern(g.targets, &g.scene.targets, place{trace.SegDownstream, s.Service, g.view.names.name(s.Service, s.Name)})
+		g.servedAt[t.spots[i]] = n
+	}
+	return n
 }
 
 // note remembers what some rules need to have been seen at all.
@@ -310,256 +350,4 @@ func (t *Tree) instance(i int) string {
 		return name
 	}
 	return t.Spans[i].Host
-}
-
-// spread describes how long one kind of work takes.
-type spread struct {
-	n                  int
-	p50, p90, p99, max int64
-	limit              int64   // beyond it lies nothing that varies as the faster half does
-	beyond             int     // how many lie there
-	ratio              float64 // part of all that these stand for
-}
-
-// The shape of healthy work: beside its median it varies as widely upwards as downwards on a logarithmic scale.
-const (
-	fewWork    = 20               // fewer show no shape
-	skewed     = 1.5              // times, that sigma may be larger in the slower half
-	sigmaFloor = 0.15             // of the logarithm: less is taken for this
-	leastTail  = 3                // works beyond the limit, from where there is a tail
-	tailRatio  = 0.008            // of all works, the same; the slow band is 0.01
-	tailFactor = 2.5              // times the median, below which nothing is beyond the limit
-	tailMore   = time.Millisecond // more than the median, the same
-)
-
-// spreadOf describes sorted durations. The limit is the median times e^(k sigma), with sigma taken from the faster half, so that
-// what is ill in the slower half does not hide itself; the slower half may raise it by a half, for sums of works are skewed. Healthy work, which is near log-normal or has a thinner tail, lies
-// beyond it less often than once in 10,000 times; k is larger where few works make sigma uncertain.
-//
-// A work counts as often as its weight says; how many there are is counted as it is.
-func spreadOf(sorted []weighted) spread {
-	n := len(sorted)
-	s := spread{n: n, limit: math.MaxInt64}
-	if n == 0 {
-		return s
-	}
-	s.p50, s.p90, s.p99, s.max = weighedQuantile(sorted, 0.5), weighedQuantile(sorted, 0.9), weighedQuantile(sorted, 0.99), sorted[n-1].ns
-	if n < fewWork {
-		return s
-	}
-	k := 4.0
-	switch {
-	case n < 50:
-		k = 5.5
-	case n < 200:
-		k = 4.5
-	}
-	middle := math.Log(float64(max(s.p50, 1)))
-	sigma := sigmaFloor
-	for _, low := range []struct{ q, z float64 }{{0.1, 1.2816}, {0.25, 0.6745}} {
-		sigma = max(sigma, (middle-math.Log(float64(max(weighedQuantile(sorted, low.q), 1))))/low.z)
-	}
-	up := (math.Log(float64(max(s.p90, 1))) - middle) / 1.2816
-	sigma = max(sigma, min(up, skewed*sigma))
-	factor := max(math.Exp(min(k*sigma, 40)), tailFactor)
-	s.limit = int64(min(max(float64(s.p50)*factor, float64(s.p50)+float64(tailMore)), math.MaxInt64/2))
-	whole, beyond := 0.0, 0.0
-	for _, x := range sorted {
-		whole += x.weight
-		if x.ns > s.limit {
-			beyond += x.weight
-			s.beyond++
-		}
-	}
-	s.ratio = ratio(beyond, whole)
-	return s
-}
-
-// weighedQuantile is the nearest rank of sorted values that each stand for several; 0 when there are none.
-func weighedQuantile(sorted []weighted, q float64) int64 {
-	if len(sorted) == 0 {
-		return 0
-	}
-	whole, sum := 0.0, 0.0
-	for _, x := range sorted {
-		whole += x.weight
-	}
-	for _, x := range sorted {
-		if sum += x.weight; sum >= (q-rounding)*whole {
-			return x.ns
-		}
-	}
-	return sorted[len(sorted)-1].ns
-}
-
-// byTime puts shorter times first.
-func byTime(a, b weighted) int {
-	return cmp.Or(cmp.Compare(a.ns, b.ns), cmp.Compare(a.weight, b.weight))
-}
-
-// tailed reports whether too much lies beyond the limit for chance.
-func (s spread) tailed() bool { return s.beyond >= leastTail && s.ratio >= tailRatio }
-
-// suspect is a place whose work takes longer than it should.
-type suspect struct {
-	sort
-	spread
-	works    []work // in the order of samples
-	constant bool   // always long, rather than now and then
-	slow     int64  // ns of the slow band that the long works take
-	excess   int64  // of it, what is more than the typical work
-}
-
-// long reports whether a work is one of those that take too long.
-func (s *suspect) long(w work) bool { return s.constant || w.self > s.limit }
-
-// always is the time from which work of a kind is long even if it always takes that long: there is no healthy traffic to
-// compare with, so these are what operators of such systems set as limits, on the generous side.
-func always(segment trace.Segment) int64 {
-	switch segment {
-	case trace.SegDatabase, trace.SegGateway:
-		return int64(50 * time.Millisecond)
-	case trace.SegCache:
-		return int64(10 * time.Millisecond)
-	case trace.SegNetwork:
-		return int64(30 * time.Millisecond)
-	}
-	return int64(300 * time.Millisecond)
-}
-
-const (
-	tailShare   = 0.15 // of the slow band, which the works of a tail must take
-	alwaysShare = 0.3  // the same for works that are always long
-)
-
-// suspicious finds the places whose work has a tail that health does not have, or is long always.
-func (v *view) suspicious(c *scene) (list []suspect) {
-	for at, works := range c.own {
-		s := suspect{sort: at, works: works}
-		took := make([]weighted, len(works))
-		for i, w := range works {
-			took[i] = weighted{w.self, v.samples[w.sample].stands()}
-		}
-		slices.SortFunc(took, byTime)
-		s.spread = spreadOf(took)
-		s.constant = !s.tailed() && s.p50 >= always(at.segment)
-		if !s.constant && !s.tailed() {
-			continue
-		}
-		for _, w := range works {
-			if v.isSlow(int(w.sample)) && s.long(w) {
-				s.slow += w.self
-				s.excess += max(0, w.self-s.p50)
-			}
-		}
-		if s.constant {
-			s.excess = s.slow
-		}
-		if share := v.share(s.slow); s.constant && share >= alwaysShare || !s.constant && share >= tailShare {
-			list = append(list, s)
-		}
-	}
-	slices.SortFunc(list, func(a, b suspect) int {
-		return cmp.Or(cmp.Compare(b.slow, a.slow), byPlace(a.place, b.place), cmp.Compare(a.statement, b.statement))
-	})
-	return list
-}
-
-// faintest is the part of always from which a database is asked, where there are facts to ask.
-const faintest = 10
-
-// faint finds the calls of databases that are no suspects by their time alone, and yet a good part of the slow traces: whether
-// 20 ms are a scan of the whole table or honest work only the server can tell. Only what it confirms may come of them.
-func (v *view) faint(c *scene) (list []suspect) {
-	if len(v.facts.Postgres) == 0 {
-		return nil
-	}
-	for at, works := range c.own {
-		if at.segment != trace.SegDatabase || slices.ContainsFunc(c.suspects, func(s suspect) bool { return s.sort == at }) {
-			continue
-		}
-		s := suspect{sort: at, works: works, constant: true}
-		took := make([]weighted, len(works))
-		for i, w := range works {
-			took[i] = weighted{w.self, v.samples[w.sample].stands()}
-			if v.isSlow(int(w.sample)) {
-				s.slow += w.self
-			}
-		}
-		slices.SortFunc(took, byTime)
-		s.spread, s.excess = spreadOf(took), s.slow
-		if s.p50 >= always(at.segment)/faintest && v.share(s.slow) >= alwaysShare {
-			list = append(list, s)
-		}
-	}
-	slices.SortFunc(list, func(a, b suspect) int {
-		return cmp.Or(cmp.Compare(b.slow, a.slow), byPlace(a.place, b.place), cmp.Compare(a.statement, b.statement))
-	})
-	return list
-}
-
-// of is the suspects of those segments.
-func (c *scene) of(segments ...trace.Segment) (list []*suspect) {
-	for i := range c.suspects {
-		if slices.Contains(segments, c.suspects[i].segment) {
-			list = append(list, &c.suspects[i])
-		}
-	}
-	return list
-}
-
-// span gives the tree and the span of a work.
-func (v *view) span(w work) (*Tree, *trace.Span) {
-	t := v.samples[w.sample].tree
-	return t, &t.Spans[w.span]
-}
-
-// finding starts a finding about a suspect.
-func (v *view) finding(code, class string, s *suspect, confidence float64) Finding {
-	f := Finding{
-		Code: code, Class: class, Segment: s.segment, Service: s.service, Operation: s.operation,
-		Verdict: Suspected, Confidence: confidence, ShareP99: v.share(s.slow),
-		Detail: Detail{Saved: v.perSlow(s.excess), Latency: time.Duration(s.p50)},
-	}
-	if confidence >= 0.5 {
-		f.Verdict = Likely
-	}
-	f.Evidence = append(f.Evidence, s.tells())
-	return f
-}
-
-// tells puts the figures of a suspect in words.
-func (s *suspect) tells() string {
-	if s.constant {
-		return "it is always long: p50 " + duration(time.Duration(s.p50)) + ", p99 " + duration(time.Duration(s.p99)) + " over " + strconv.Itoa(s.n) + " spans"
-	}
-	return strconv.Itoa(s.beyond) + " of " + strconv.Itoa(s.n) + " spans take more than " + duration(time.Duration(s.limit)) +
-		", which the others do not come near: p50 " + duration(time.Duration(s.p50)) + ", p90 " + duration(time.Duration(s.p90)) + ", longest " + duration(time.Duration(s.max))
-}
-
-// confirm makes a finding sure: what was read from the system behind it leaves no other reading.
-func (f *Finding) confirm(confidence float64, evidence string) {
-	f.Verdict, f.Confidence = Confirmed, max(f.Confidence, confidence)
-	f.Evidence = append(f.Evidence, evidence)
-}
-
-// doubt puts down what speaks against a finding, and what that takes from its confidence.
-func (f *Finding) doubt(less float64, counter string) {
-	f.Confidence = max(f.Confidence-less, 0.05)
-	f.CounterEvidence = append(f.CounterEvidence, counter)
-	if f.Confidence < 0.5 && f.Verdict == Likely {
-		f.Verdict = Suspected
-	}
-}
-
-// refute puts down why the time of a place is not what it looks like, for whoever speaks of that place in the end.
-func (c *scene) refute(at place, why string) {
-	if c.refuted == nil {
-		c.refuted = make(map[place][]string)
-	}
-	c.refuted[at] = append(c.refuted[at], why)
-}
-
-func byPlace(a, b place) int {
-	return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.operation, b.operation), cmp.Compare(a.segment, b.segment))
 }

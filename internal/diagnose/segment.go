@@ -212,7 +212,7 @@ func findPlace(t *Tree, i int, l *located) place {
 		p.segment = trace.SegQueue
 	case isCall:
 		p.segment = trace.SegDownstream
-		if name := t.peer(i); name != "" {
+		if name := t.peer(i); name != "" && !local(name) {
 			p.service = name
 		}
 	case told.browser || name.client:

@@ -10,6 +10,7 @@ type set struct {
 	clocks *clocks
 	orders *orders
 	shards []shard
+	passes *passes // what links tell; nil = nothing
 }
 
 // shard is traces that follow each other in the input, which one goroutine works on. How many shards there are depends on the traces
@@ -74,7 +75,9 @@ func newSet(traces []trace.Trace, o ClockOptions) *set {
 		}
 	})
 	s.join(o)
+	s.namePeers(o)
 	s.orders = learnOrders(s.trees, len(s.spots.list), o)
+	s.passes = passesOf(s.trees)
 	for _, t := range s.trees {
 		t.orders = s.orders
 	}

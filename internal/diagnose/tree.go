@@ -51,6 +51,7 @@ type Tree struct {
 	served      []int32   // whom each span calls; see calls
 	process     []int32   // the number of the process that each span came in by, for its shard; -1 = it did not
 	detached    int       // spans that nobody waited for
+	linked      int       // spans with links
 	orders      *orders   // what other traces tell about siblings; nil = nothing
 }
 
@@ -274,9 +275,19 @@ func compareContent(a, b *trace.Span) int {
 	); c != 0 {
 		return c
 	}
-	return slices.CompareFunc(a.Attributes, b.Attributes, func(x, y trace.Attribute) int {
+	return cmp.Or(slices.CompareFunc(a.Attributes, b.Attributes, func(x, y trace.Attribute) int {
 		return cmp.Or(strings.Compare(x.Key, y.Key), strings.Compare(x.Value, y.Value))
-	})
+	}), compareLinks(a.Link, b.Link))
+}
+
+// compareLinks puts the longer list first.
+func compareLinks(a, b *trace.Link) int {
+	for ; a != nil && b != nil; a, b = a.Next, b.Next {
+		if c := cmp.Or(strings.Compare(a.TraceID, b.TraceID), strings.Compare(a.SpanID, b.SpanID)); c != 0 {
+			return c
+		}
+	}
+	return compareBool(a != nil, b != nil)
 }
 
 func compareBool(a, b bool) int {

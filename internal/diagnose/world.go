@@ -84,6 +84,14 @@ func (l *load) span() int64 {
 	return l.ends[len(l.ends)-1] - l.starts[0]
 }
 
+// rate is how many requests began in a second; 0 = there are none.
+func (l *load) rate() float64 {
+	if l == nil || l.span() == 0 {
+		return 0
+	}
+	return float64(len(l.starts)) / (float64(l.span()) / 1e9)
+}
+
 // service is when the requests that a service serves were in work; nil = it serves none.
 func (w *world) service(name string) *load {
 	w.serving.Do(func() {

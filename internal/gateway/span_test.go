@@ -71,7 +71,7 @@ func TestSpansChainFromTheClientToTheUpstream(t *testing.T) {
 		}
 		a, b := list[0], list[1]
 		if !a.Failed || a.Attr("http.response.status_code") != "503" || a.Attr("http.request.resend_count") != "" ||
-			b.Failed || b.Attr("http.request.resend_count") != "1" || b.Attr("server.address") != "a" || b.Attr("server.port") != "1" || b.Attr("longpole.endpoint") != "a:1" {
+			b.Failed || b.Attr("http.request.resend_count") != "1" || b.Attr("server.address") != "a" || b.Attr("service.peer.name") != "up" || b.Attr("server.port") != "1" || b.Attr("longpole.endpoint") != "a:1" {
 			t.Errorf("attempts are %+v\n%+v", a, b)
 		}
 	})

@@ -100,8 +100,8 @@ func (s *spans) within() parentage {
 	return p
 }
 
-// begin opens the span of one attempt. When nobody wants spans it only gives the attempt its ID.
-func (a *attemptSpan) begin(s *spans, number int, hedge bool, to *endpoint, method string) {
+// begin opens the span of one attempt at an endpoint of an upstream. When nobody wants spans it only gives the attempt its ID.
+func (a *attemptSpan) begin(s *spans, number int, hedge bool, upstream string, to *endpoint, method string) {
 	a.spans = s
 	randomHex(a.id[:])
 	if s.sink == nil {
@@ -112,6 +112,7 @@ func (a *attemptSpan) begin(s *spans, number int, hedge bool, to *endpoint, meth
 		Service: service, Name: method, Start: time.Now().UnixNano(), Host: s.host,
 		Attributes: []trace.Attribute{
 			{Key: "http.request.method", Value: method},
+			{Key: "service.peer.name", Value: upstream}, // who is called, where no span of theirs tells
 			{Key: "server.address", Value: to.host},
 			{Key: "server.port", Value: to.port},
 			{Key: "longpole.endpoint", Value: to.name},
