@@ -36,6 +36,7 @@
 // Load, apart from queues that the traces show: that an upstream with fewer calls gets faster, and one with more slower. Causes
 // that strike all endpoints at once. Who may see a cached answer. Each action says so where it matters. An interval speaks of
 // the sample's luck, of bursts, and of a part of the change itself for the model; docs/bench/whatif.md says how often it held.
+// Where rollouts measured that the intervals for a kind of action hold too seldom, [Report.Widen] widens them.
 //
 // # When it is silent
 //

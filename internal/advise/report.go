@@ -8,6 +8,7 @@ import (
 	longpole "github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/conf"
 	"github.com/longpole/longpole/internal/diagnose"
+	"github.com/longpole/longpole/internal/staging"
 )
 
 // Report is a diagnosis whose findings carry actions. In JSON it is the diagnosis with an "actions" list in each finding.
@@ -36,6 +37,8 @@ type Action struct {
 	Predicted *Predicted `json:"predicted_ms"` // of the finding's route; nil = no honest forecast is possible
 	// Interval is where the quantiles of the finding's route will lie with 90 % confidence; nil = there is no forecast.
 	Interval *Interval `json:"interval_ms,omitempty"`
+	// Widened says by how much Interval, and those of Effects, are wider than the model alone draws them; nil = they are not.
+	Widened *staging.Stretch `json:"widened,omitempty"`
 	// Canary is what the candidate arm of a canary with half of the calls will see on Change's route, where that differs
 	// from the effect there: an arm's cache is fed by its own calls only. nil = as in Effects.
 	Canary    *Predicted `json:"canary_ms,omitempty"`

@@ -110,7 +110,10 @@ func (c *corpus) attempted(all []ref, most int) (p plan, lost float64) {
 
 // fewerRetries cures attempts that make an overload worse: two in all, on a budget.
 func fewerRetries(s *situation) (Action, string) {
-	const most = 2
+	const (
+		most         = 2
+		manyAttempts = 0.1 // of all, from where to be rid of them is worth it even if no answer comes sooner
+	)
 	all := s.calls()
 	p, lost := s.corpus.attempted(all, most)
 	route := s.corpus.routeOf(all)
@@ -120,6 +123,7 @@ func fewerRetries(s *situation) (Action, string) {
 		Benefit: fmt.Sprintf("%.0f%% fewer attempts", -100*p.extra),
 		Cost:    fmt.Sprintf("%.2f%% of the calls would fail that now succeed in the end", 100*lost),
 		Risk:    "the forecast leaves out that a callee with less load fails less: it is on the safe side",
+		plain:   -p.extra >= manyAttempts, // it is for the callee, not for the time of the route
 	}
 	how := func(c longpole.Config) longpole.Config {
 		part := retry.Config{}

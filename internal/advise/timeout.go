@@ -40,10 +40,10 @@ func (c *corpus) bounded(all []ref, limit time.Duration, tries int) (p plan, los
 	}}
 	lost, p.extra = 1, 0
 	for k := range tries {
-		lost *= late
 		if k > 0 {
-			p.extra += lost / late
+			p.extra += lost
 		}
+		lost *= late
 	}
 	p.notes = []string{fmt.Sprintf("%.2f%% of the calls would be given up at %s, and %.3f%% fail in the end", 100*late, limit, 100*lost)}
 	return p, lost

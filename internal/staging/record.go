@@ -68,16 +68,17 @@ type Record struct {
 	Predicted   *Latency        `json:"predicted_ms,omitempty"`
 	Low         *Latency        `json:"predicted_low_ms,omitempty"` // the interval that it was to lie in with 90 %
 	High        *Latency        `json:"predicted_high_ms,omitempty"`
-	Before      Latency         `json:"before_ms"`           // of the baseline cohort
-	After       Latency         `json:"after_ms"`            // of the candidate
-	Code        string          `json:"code,omitempty"`      // of the finding that it was to cure
-	Kind        string          `json:"kind,omitempty"`      // of the action
-	Class       string          `json:"class,omitempty"`     // of the segment that it was to cut; "" = not said
-	Summary     string          `json:"summary,omitempty"`   // of the finding
-	Cost        string          `json:"cost,omitempty"`      // that was accepted
-	ShareP99    float64         `json:"share_p99,omitempty"` // of the critical path that the finding had
-	Workload    *Workload       `json:"workload,omitempty"`  // of the environment when it was made
-	Holdback    float64         `json:"holdback,omitempty"`  // share of the calls that keeps the policy before
+	Widened     float64         `json:"predicted_widened,omitempty"` // the factor by which that interval was widened, after Stretch; 0 = it was not
+	Before      Latency         `json:"before_ms"`                   // of the baseline cohort
+	After       Latency         `json:"after_ms"`                    // of the candidate
+	Code        string          `json:"code,omitempty"`              // of the finding that it was to cure
+	Kind        string          `json:"kind,omitempty"`              // of the action
+	Class       string          `json:"class,omitempty"`             // of the segment that it was to cut; "" = not said
+	Summary     string          `json:"summary,omitempty"`           // of the finding
+	Cost        string          `json:"cost,omitempty"`              // that was accepted
+	ShareP99    float64         `json:"share_p99,omitempty"`         // of the critical path that the finding had
+	Workload    *Workload       `json:"workload,omitempty"`          // of the environment when it was made
+	Holdback    float64         `json:"holdback,omitempty"`          // share of the calls that keeps the policy before
 	Attempts    float64         `json:"attempts_factor,omitempty"`
 	Override    bool            `json:"override,omitempty"` // it was tried there without the record that was required
 	Weak        bool            `json:"weak,omitempty"`     // the record that was required proved little
