@@ -12,8 +12,8 @@ import (
 )
 
 const reviewLong = `Review the changes that were promoted, and the settings that may have gone stale: which optimisations still help, which
-decayed, which do harm now; lints with their mends; new long poles since the last review; how good the adviser's forecasts were;
-which faults were never exercised.
+decayed, which do harm now; lints with their mends, of databases and pools behind too; new long poles since the last review; how
+long the headroom lasts; how good the adviser's forecasts were; which faults were never exercised.
 
 It asks a running gateway: --admin, or LONGPOLE_ADMIN. The gateway also reviews by itself, every week unless its file says
 otherwise under review:.
@@ -30,7 +30,12 @@ func newReview() *cobra.Command {
 		Long:  reviewLong,
 		Example: `  longpole review
   longpole review -o html > review.html`,
-		Args: noArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output, "text", "markdown", "html", "json"); err != nil {
 				return err
@@ -52,7 +57,8 @@ func newReview() *cobra.Command {
 			return nil
 		},
 	}
-	c.flags(cmd.Flags())
+	c.flags(cmd.PersistentFlags())
+	cmd.AddCommand(newReviewDismiss(&c), newReviewReopen(&c), newReviewDismissed(&c))
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "`FORMAT`: text, markdown, html or json")
 	cmd.Flags().BoolVar(&newest, "last", false, "show the last review instead of making a new one")
 	return cmd

@@ -12,8 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/longpole/longpole"
-	"github.com/longpole/longpole/breaker"
+	"github.com/longpole/longpole/internal/evidence"
 	"github.com/longpole/longpole/internal/fleet"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/review"
@@ -30,7 +29,9 @@ const (
 	recordStream  = "records"
 	reviewState   = "review"
 	lastReview    = "review-last"
-	mostWorkloads = 20 // records that keep the workload under which they were made; an older one is weak evidence anyway
+	daysState     = "review-days"
+	daysEvery     = 360 // ticks, between two writes of daysState
+	mostWorkloads = 20  // records that keep the workload under which they were made; an older one is weak evidence anyway
 	mostExercises = 1000
 )
 
@@ -43,22 +44,26 @@ type reviewer struct {
 	findings   func() web.Findings
 	objectives func() []slo.Status
 	replicas   func() []scale.Recommendation
+	facts      func() evidence.Facts // of the systems behind; nil = nothing is read
 	log        *slog.Logger
 
 	reviewing sync.Mutex // one review at a time
 	recording sync.Mutex // one reconciliation at a time
 
-	mu        sync.Mutex // guards what follows
-	watch     *review.Watch
-	window    time.Duration // of watch
-	clock     staging.Clock
-	records   []staging.Record // oldest first
-	exercised []review.Exercise
-	meters    *review.Meters
-	last      *review.Review
-	turned    time.Time       // when the period began
-	notifier  *fleet.Notifier // nil = nobody is told
-	webhook   string          // of notifier
+	mu         sync.Mutex // guards what follows
+	watch      *review.Watch
+	window     time.Duration // of watch
+	clock      staging.Clock
+	records    []staging.Record // oldest first
+	exercised  []review.Exercise
+	meters     *review.Meters
+	survey     *review.Survey
+	calendar   *review.Calendar
+	last       *review.Review
+	turned     time.Time          // when the period began
+	dismissals []review.Dismissal // in force
+	notifier   *fleet.Notifier    // nil = nobody is told
+	webhook    string             // of notifier
 }
 
 // kept is what survives a restart, beside the records.
@@ -72,11 +77,12 @@ func newReviewer(ctx context.Context, s *server) *reviewer {
 	v := &reviewer{
 		gateway: s.gateway, rollouts: s.rollouts, findings: s.analysis.Newest, log: s.log,
 		objectives: func() []slo.Status { return byBudget(s.signals.book.Status(time.Now())) }, replicas: s.signals.board.All,
-		watch: review.NewWatch(0), meters: review.NewMeters(),
+		facts: s.gatherer.Facts, watch: review.NewWatch(0), meters: review.NewMeters(), survey: review.NewSurvey(), calendar: review.NewCalendar(),
 	}
 	if s.store != nil {
 		v.restore(ctx, s.store)
 	}
+	s.analysis.stretches = v.Stretches
 	return v
 }
 
@@ -97,6 +103,20 @@ func (v *reviewer) restore(ctx context.Context, s *store.Store) {
 	if v.load(ctx, reviewState, &k) {
 		v.watch.Restore(k.Standings)
 		v.exercised = k.Exercised
+	}
+	if err := each(ctx, s, dismissalStream, func(data []byte) error {
+		var e dismissalEntry
+		err := json.Unmarshal(data, &e)
+		if err == nil {
+			v.dismissals = e.apply(v.dismissals)
+		}
+		return err
+	}); err != nil {
+		v.log.Error("dismissals were not restored", "error", err)
+	}
+	var days map[string][]review.Day
+	if v.load(ctx, daysState, &days) {
+		v.calendar.Restore(days)
 	}
 	var last review.Review
 	if v.load(ctx, lastReview, &last) {
@@ -137,11 +157,15 @@ func (v *reviewer) Run(ctx context.Context) error {
 			} else if n%6 == 0 {
 				v.keep(ctx, now)
 			}
+			if n%daysEvery == 0 {
+				v.keepDays(ctx, now)
+			}
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), journalWait)
 			defer cancel()
 			v.look(time.Now())
 			v.keep(last, time.Now())
+			v.keepDays(last, time.Now())
 			return nil
 		}
 	}
@@ -172,6 +196,7 @@ func (v *reviewer) turn(now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.meters.Turn()
+	v.survey.Turn()
 	v.turned = now
 }
 
@@ -190,23 +215,39 @@ func (v *reviewer) isDue(now time.Time) bool {
 
 // look takes one look at routes, faults and holdbacks.
 func (v *reviewer) look(now time.Time) {
-	cfg := v.gateway.Effective().Review
+	whole := v.gateway.Effective()
+	cfg := whole.Review
 	looks, faults := v.looks(), v.gateway.Faults()
+	var read evidence.Facts
+	if v.facts != nil {
+		read = v.facts()
+	}
 	v.mu.Lock()
 	if v.window != cfg.Window {
 		standings := v.watch.Standings()
 		v.watch, v.window = review.NewWatch(cfg.Window), cfg.Window
 		v.watch.Restore(standings)
 	}
-	calls := uint64(0)
+	calls := map[string]uint64{}
+	all := uint64(0)
 	for _, look := range looks {
-		calls += look.Did.Calls
+		calls[look.Route] = look.Did.Calls
+		all += look.Did.Calls
 		v.meters.Observe(now, look)
+		v.calendar.Observe(now, look.Route, look.Did.Calls)
 	}
-	v.clock.Observe(now, calls)
+	v.clock.Observe(now, all)
+	for _, w := range whole.Scale {
+		sum := uint64(0)
+		for _, route := range w.WithDefaults().Routes {
+			sum += calls[route]
+		}
+		v.calendar.Observe(now, review.WorkloadDays(w.Name), sum)
+	}
+	v.survey.Observe(read)
 	for _, f := range faults {
 		for _, class := range review.ClassesOf(f.Config) {
-			v.exercise(review.Exercise{Class: class, Route: f.Route, At: f.Began, Hits: f.Hits, Verdict: review.VerdictOf(f)})
+			v.exercise(review.Exercise{Class: class, Route: f.Route, At: f.Began, Hits: f.Hits, Verdict: review.VerdictOf(f), Point: string(f.Config.At), Hypothesis: f.Hypothesis})
 		}
 	}
 	v.mu.Unlock()
@@ -409,7 +450,7 @@ func recordFrom(s rollout.Status, environment string) staging.Record {
 		r.Code, r.Kind, r.Class, r.Summary, r.Cost, r.ShareP99 = h.Code, h.Kind, h.Segment, h.Summary, h.Cost, h.Share
 		if h.High.P50 > 0 {
 			low, high := latencyOf(h.Low), latencyOf(h.High)
-			r.Low, r.High = &low, &high
+			r.Low, r.High, r.Widened = &low, &high, h.Widened
 		}
 	}
 	return r
@@ -442,6 +483,21 @@ func (v *reviewer) Workload() staging.Workload {
 	return workloadOf(time.Now(), v.gateway.Effective(), v.gateway.Routes(), v.findings(), arrivals)
 }
 
+// Stretches implements web.Reviews.
+func (v *reviewer) Stretches() staging.Stretches {
+	v.mu.Lock()
+	records := slices.Clone(v.records)
+	v.mu.Unlock()
+	return staging.LearnStretches(records)
+}
+
+// Exercised implements web.Reviews.
+func (v *reviewer) Exercised() []review.Exercise {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return append([]review.Exercise{}, v.exercised...)
+}
+
 // Newest implements web.Reviews.
 func (v *reviewer) Newest() (review.Review, bool) {
 	v.mu.Lock()
@@ -463,6 +519,7 @@ func (v *reviewer) Review(ctx context.Context) (review.Review, error) {
 	v.mu.Lock()
 	v.last = &made
 	v.mu.Unlock()
+	v.lapse(ctx, &made)
 	v.keep(ctx, now)
 	v.save(ctx, now, lastReview, made)
 	v.notify(notice{Text: "Longpole review: " + made.Headline(), Event: "review", Findings: made.Findings})
@@ -475,95 +532,20 @@ func (v *reviewer) Review(ctx context.Context) (review.Review, error) {
 	return made, nil
 }
 
-// input gathers what a review looks at.
-func (v *reviewer) input(ctx context.Context, now time.Time) review.Input {
-	cfg := v.gateway.Effective()
-	in := review.Input{Now: now, Environment: cfg.Environment.Name, Program: version, Config: cfg.Review, Objectives: v.objectives(), Replicas: v.replicas()}
-	for route, k := range v.rollouts.Killed() {
-		in.Killed = append(in.Killed, review.Kill{Route: route, Parts: k.Parts, Reason: k.Reason, Since: k.Since})
-	}
-	slices.SortFunc(in.Killed, func(a, b review.Kill) int { return a.Since.Compare(b.Since) })
-	found := v.findings()
-	in.Poles, in.Advice = polesOf(found), adviceOf(found)
-	if cfg.Environment.Requires != "" {
-		v.compare(ctx, cfg, &in)
-	}
-	looks := v.looks()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	in.Routes = v.meters.Routes(looks)
-	in.Records, in.Standings, in.Exercised, in.Last = slices.Clone(v.records), v.watch.Standings(), slices.Clone(v.exercised), v.last
-	return in
-}
-
-// compare adds how the environment before resembles this one. That it does not answer is no reason not to review the rest.
-func (v *reviewer) compare(ctx context.Context, cfg gateway.Config, in *review.Input) {
-	b := forerunner{cfg.Environment}
-	records, err := b.records(ctx)
-	if err != nil {
-		v.log.Warn("review: records of another environment", "environment", cfg.Environment.Requires, "error", err)
-	}
-	in.Staging = records
-	if theirs, ok := b.workload(ctx, records); ok {
-		ours := v.Workload()
-		score := staging.Fidelity(theirs, ours, cfg.Environment.Least)
-		in.Fidelity, in.Drift = &score, staging.Drift(theirs, ours)
-	}
-}
-
-// polesOf is the share that each segment has of its route's p99.
-func polesOf(found web.Findings) (list []review.Pole) {
-	for _, r := range found.Report.Routes {
-		for _, s := range r.Segments[:min(len(r.Segments), 10)] {
-			if len(list) == staging.MaxSegments {
-				return list
-			}
-			list = append(list, review.Pole{Route: r.Service + " " + r.Operation, Segment: string(s.Segment) + " " + s.Service + " " + s.Operation, Share: s.Share.P99})
-		}
-	}
-	return list
-}
-
-func adviceOf(found web.Findings) (list []review.Advice) {
-	for _, r := range found.Report.Routes {
-		for _, f := range r.Findings {
-			for _, a := range f.Actions {
-				if a.Change != nil {
-					list = append(list, review.Advice{Code: f.Code, Route: a.Change.Route, ShareP99: f.ShareP99})
-				}
-			}
-		}
-	}
-	return list
-}
-
-// looks is one at each route that has a policy.
-func (v *reviewer) looks() (list []review.Meter) {
-	for _, r := range v.gateway.Routes() {
-		if policy, err := v.gateway.Policy(r.Name); err == nil {
-			list = append(list, meterOf(r, policy.Safe()))
-		}
-	}
-	return list
-}
-
-func meterOf(r gateway.RouteStatus, policy longpole.Config) review.Meter {
-	m := review.Meter{Route: r.Name, Did: r.Tally, Caches: map[string]uint64{}, Policy: policy}
-	for state, latency := range r.Caches {
-		m.Caches[state] = latency.Count()
-	}
-	for _, e := range r.Endpoints {
-		m.Open = m.Open || e.Breaker == breaker.Open.String()
-	}
-	return m
-}
-
 // keep writes what must survive a restart and changes all the time.
 func (v *reviewer) keep(ctx context.Context, now time.Time) {
 	v.mu.Lock()
 	k := kept{Standings: v.watch.Standings(), Exercised: slices.Clone(v.exercised)}
 	v.mu.Unlock()
 	v.save(ctx, now, reviewState, k)
+}
+
+// keepDays writes the days, which change slowly.
+func (v *reviewer) keepDays(ctx context.Context, now time.Time) {
+	v.mu.Lock()
+	days := v.calendar.Days()
+	v.mu.Unlock()
+	v.save(ctx, now, daysState, days)
 }
 
 func (v *reviewer) save(ctx context.Context, now time.Time, name string, value any) {

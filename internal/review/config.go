@@ -16,6 +16,7 @@ type Config struct {
 	Window       time.Duration `yaml:"window"`        // of evidence that a standing is drawn from; 1m..720h; default 24h
 	KilledFor    time.Duration `yaml:"killed_for"`    // how long a kill switch may be on before it is remarked; default 168h
 	Exercise     time.Duration `yaml:"exercise"`      // how long ago a fault may have been exercised; default 2160h (90 days)
+	Prices       Prices        `yaml:"prices"`        // of what calls use; default none
 }
 
 // WithDefaults fills what is zero.
@@ -41,6 +42,9 @@ func (c Config) Validate() error {
 	f.Check(d.Window >= time.Minute && d.Window <= 30*day, "window", c.Window, "1m..720h")
 	f.Check(d.KilledFor > 0, "killed_for", c.KilledFor, "a duration above 0")
 	f.Check(d.Exercise > 0, "exercise", c.Exercise, "a duration above 0")
+	p := c.Prices
+	f.Check(p.CPUHour >= 0 && p.GiB >= 0 && p.ReplicaHour >= 0, "prices", p, "amounts that are not negative")
+	f.Check(len(p.Currency) <= 8, "prices.currency", p.Currency, "up to 8 characters")
 	if c.Webhook != "" {
 		u, err := url.Parse(c.Webhook)
 		f.Check(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", "webhook", "this address", "http://... or https://...")

@@ -14,6 +14,7 @@ func lints() []func(*Input) []Finding {
 	return []func(*Input) []Finding{
 		timeoutTooLong, timeoutTooShort, retriesNever, retriesAlways, hedgeDelay, hedgeWins, breakerIdle, limiterNever, limiterAlways,
 		cacheWorse, coalescingIdle, objectiveLoose, objectiveTight, settingsDrift, killedLong, adviceGrown, replicasAbove,
+		indexUnused, statementSlower, tableGrowth, poolWaits, poolIdle, headroomGone, costGrown,
 	}
 }
 
@@ -52,14 +53,13 @@ func hitRatio(r Route) (ratio float64, ok bool) {
 	return float64(r.Caches[call.Hit.String()]+r.Caches[call.Stale.String()]) / float64(all), true
 }
 
+// short is a duration in three digits or so.
 func short(d time.Duration) string {
-	switch {
-	case d >= time.Second:
-		return d.Round(10 * time.Millisecond).String()
-	case d >= time.Millisecond:
-		return d.Round(10 * time.Microsecond).String()
+	step := time.Duration(1)
+	for d >= 1000*step {
+		step *= 10
 	}
-	return d.Round(time.Microsecond).String()
+	return d.Round(max(step, time.Microsecond)).String()
 }
 
 func days(d time.Duration) int { return int(d / (24 * time.Hour)) }

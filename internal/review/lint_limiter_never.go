@@ -10,7 +10,7 @@ func limiterNever(in *Input) []Finding {
 	return busy(in, func(r Route) (Finding, bool) {
 		l := r.Policy.Limit
 		return Finding{
-			Code: "LP308", Name: "limit never reached", Severity: Info,
+			Code: "LP308", Name: "limit never reached", Severity: Info, Basis: fmt.Sprint(limitOf(r)),
 			Detail: fmt.Sprintf("no call was refused in %d days; the limit is fixed at %d", days(in.Now.Sub(r.Since)), limitOf(r)),
 			Mend:   "let it find the knee by itself (algorithm: adaptive), or exercise it with `longpole load`",
 		}, l != nil && l.Algorithm == "fixed" && r.Did.Shed == 0 && in.Now.Sub(r.Since) >= 7*24*time.Hour

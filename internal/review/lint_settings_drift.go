@@ -15,7 +15,7 @@ func settingsDrift(in *Input) (list []Finding) {
 			})
 		}
 		list = append(list, Finding{
-			Code: "LP314", Name: "settings drift", Severity: Warning, Subject: d.Path,
+			Code: "LP314", Name: "settings drift", Severity: Warning, Subject: d.Path, Basis: d.Staging + " / " + d.Production,
 			Detail: fmt.Sprintf("%s in the environment before, %s here", d.Staging, d.Production),
 			Mend:   "set both alike, or verify the difference as a change of its own",
 		})

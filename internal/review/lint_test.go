@@ -78,7 +78,7 @@ func gaveUp(phase string, then, now float64) review.Input {
 
 func hitRatio(before float64, hits, misses uint64) review.Input {
 	in := busy(caching(func(r *review.Route) { r.Caches = map[string]uint64{"hit": hits, "miss": misses} }))
-	in.Last = &review.Review{At: noon.Add(-7 * 24 * time.Hour), HitRatios: map[string]float64{"orders": before}}
+	in.Last = &review.Review{Figures: review.Figures{At: noon.Add(-7 * 24 * time.Hour), HitRatios: map[string]float64{"orders": before}}}
 	return in
 }
 

@@ -10,11 +10,13 @@ import (
 
 // Meter is one look at a route; its figures only grow.
 type Meter struct {
-	Route  string
-	Did    stats.Tally
-	Caches map[string]uint64 // calls by call.CacheState
-	Open   bool              // a breaker is open
-	Policy longpole.Config   // in force, with its defaults
+	Route    string
+	Upstream string // behind it; "" = several, or none
+	Did      stats.Tally
+	Caches   map[string]uint64 // calls by call.CacheState
+	Open     bool              // a breaker is open
+	Limit    int               // calls that run at once at most, now; 0 = no limit
+	Policy   longpole.Config   // in force, with its defaults
 }
 
 // Meters adds up what the lints need of each route, from looks every 10 s. Its figures reach back one to two periods, so
@@ -92,7 +94,7 @@ func (m *Meters) Turn() {
 func (m *Meters) Routes(looks []Meter) []Route {
 	all := make([]Route, 0, len(looks))
 	for _, look := range looks {
-		r := Route{Name: look.Route, Policy: look.Policy}
+		r := Route{Name: look.Route, Upstream: look.Upstream, Limit: look.Limit, Policy: look.Policy}
 		if t := m.routes[look.Route]; t != nil {
 			first := &t.first
 			r.Since, r.Did, r.Opened = first.at, look.Did.Sub(first.look.Did), t.opened

@@ -3,7 +3,6 @@ package review
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -26,18 +25,24 @@ type Input struct {
 	Routes      []Route
 	Poles       []Pole
 	Advice      []Advice
+	Running     []Running        // rollouts that are under way
+	Dismissals  []Dismissal      // that are in force
+	Systems     Systems          // behind the routes
+	Days        map[string][]Day // busiest minutes, by route and WorkloadDays
 	Objectives  []slo.Status
 	Replicas    []scale.Recommendation
 	Drift       []staging.Setting // between the environment before and this one
 	Fidelity    *staging.Score    // of the environment before; nil = not known
 	Killed      []Kill
-	Exercised   []Exercise
-	Last        *Review // nil = this is the first
+	Exercised   []Exercise // here and, with its name, in the environment before
+	Last        *Review    // nil = this is the first
 }
 
 // Route is what a route is set to and did since Since.
 type Route struct {
 	Name      string
+	Upstream  string          // behind it; "" = several, or none
+	Limit     int             // calls that the policy lets run at once now; 0 = no limit
 	Policy    longpole.Config // in force, with its defaults
 	Since     time.Time       // since when the figures count
 	Did       stats.Tally
@@ -55,28 +60,12 @@ type Pole struct {
 	Share   float64 `json:"share_p99"`
 }
 
-// Advice is a finding of the present diagnosis.
-type Advice struct {
-	Code     string
-	Route    string // of the gateway that its change is for; "" = none
-	ShareP99 float64
-}
-
 // Kill is what somebody switched off by hand.
 type Kill struct {
 	Route  string // "" = every route
 	Parts  []string
 	Reason string
 	Since  time.Time
-}
-
-// Exercise is a fault that was injected on purpose.
-type Exercise struct {
-	Class   string    `json:"class"` // one of FaultClasses
-	Route   string    `json:"route"`
-	At      time.Time `json:"at"`
-	Hits    uint64    `json:"hits"`
-	Verdict string    `json:"verdict"` // why it ended
 }
 
 // Severity is how urgent a finding is.
@@ -97,6 +86,8 @@ type Finding struct {
 	Subject  string   `json:"subject"` // what it is about: a route, an objective, a workload
 	Detail   string   `json:"detail"`  // with its numbers
 	Mend     string   `json:"mend"`
+	Size     float64  `json:"size,omitempty"`  // in a measure of its own; 0 = it has none
+	Basis    string   `json:"basis,omitempty"` // what it stands on beside its numbers, as the setting that it is about: another one is other evidence
 }
 
 // key names a finding over several reviews.
@@ -117,16 +108,6 @@ type PoleChange struct {
 	New    bool    `json:"new"`    // it was not among the long poles
 }
 
-// Prediction scores the adviser's forecasts against what was measured.
-type Prediction struct {
-	Changes   int     `json:"changes"`         // with a forecast that were measured
-	Intervals int     `json:"intervals"`       // percentiles with an interval
-	Covered   float64 `json:"covered"`         // share of those that held the measured value; 0.9 is what is promised
-	Error     float64 `json:"mean_error"`      // mean logarithm of measured over predicted: above 0 = promised too much
-	AbsError  float64 `json:"mean_abs_error"`  // the same without sign
-	Widen     float64 `json:"widen_intervals"` // by this factor the intervals would have covered what they promise; 1 = they do
-}
-
 // Diff is what is other than at the last review.
 type Diff struct {
 	Since    time.Time `json:"since,omitzero"` // of the last review; zero = this is the first
@@ -137,41 +118,44 @@ type Diff struct {
 
 // Review is the whole.
 type Review struct {
-	At          time.Time          `json:"at"`
-	Environment string             `json:"environment,omitempty"`
-	Program     string             `json:"version"`
-	Ledger      []Change           `json:"ledger"`   // the newest first; never nil
-	Findings    []Finding          `json:"findings"` // the most urgent first; never nil
-	Poles       []PoleChange       `json:"long_poles"`
-	Prediction  Prediction         `json:"prediction"`
-	Faults      []Cell             `json:"faults"`
-	Budgets     []slo.Status       `json:"budgets,omitempty"`
-	Fidelity    *staging.Score     `json:"fidelity,omitempty"`
-	Transfer    *staging.Transfer  `json:"transfer,omitempty"`
-	Diff        Diff               `json:"diff"`
-	HitRatios   map[string]float64 `json:"cache_hit_ratios,omitempty"` // by route, for the next review
-	AllPoles    []Pole             `json:"all_long_poles,omitempty"`   // for the next review
+	At          time.Time         `json:"at"`
+	Environment string            `json:"environment,omitempty"`
+	Program     string            `json:"version"`
+	Ledger      []Change          `json:"ledger"`   // the newest first; never nil
+	Findings    []Finding         `json:"findings"` // the most urgent first; never nil; without those that are dismissed
+	Dismissed   []Shelved         `json:"dismissed,omitempty"`
+	Lapsed      []Lapsed          `json:"lapsed,omitempty"` // dismissals that hold no longer
+	Advice      []Advised         `json:"advice"`           // of the present diagnosis, the largest first; never nil
+	Poles       []PoleChange      `json:"long_poles"`
+	Headroom    []Headroom        `json:"headroom"` // the fullest first; never nil
+	Prediction  Prediction        `json:"prediction"`
+	Faults      []Cell            `json:"faults"`
+	Budgets     []slo.Status      `json:"budgets,omitempty"`
+	Fidelity    *staging.Score    `json:"fidelity,omitempty"`
+	Transfer    *staging.Transfer `json:"transfer,omitempty"`
+	Diff        Diff              `json:"diff"`
+	Figures     Figures           `json:"figures"`            // for the next review
+	Prices      Prices            `json:"prices,omitzero"`    // of the costs in Figures
+	Baseline    *Figures          `json:"baseline,omitempty"` // that this review compared with; nil = there was none
 }
 
 // Run reviews.
 func Run(in Input) Review {
 	in.Config = in.Config.WithDefaults()
-	r := Review{At: in.Now, Environment: in.Environment, Program: in.Program, Fidelity: in.Fidelity, Budgets: in.Objectives, AllPoles: in.Poles}
+	countedSince(&in)
+	r := Review{At: in.Now, Environment: in.Environment, Program: in.Program, Fidelity: in.Fidelity, Budgets: in.Objectives, Figures: figures(&in), Prices: in.Config.Prices, Baseline: in.baseline()}
 	r.Ledger = ledger(&in)
 	r.Findings = append(standings(r.Ledger), lint(&in)...)
+	r.shelve(&in)
+	r.advised(&in)
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int { return cmp.Compare(rank(a.Severity), rank(b.Severity)) })
 	r.Poles = poles(&in)
+	r.Headroom = headroom(&in)
 	r.Prediction = score(in.Records)
 	r.Faults = coverage(&in)
 	if len(in.Staging) > 0 {
 		t := staging.Compare(in.Staging, inForce(in.Records))
 		r.Transfer = &t
-	}
-	r.HitRatios = map[string]float64{}
-	for _, one := range in.Routes {
-		if ratio, ok := hitRatio(one); ok {
-			r.HitRatios[one.Name] = ratio
-		}
 	}
 	r.Diff = diff(in.Last, &r)
 	return r
@@ -253,11 +237,12 @@ const leastGrowth = 0.05
 // poles is what became of the long poles: those that are new or grew, the largest first.
 func poles(in *Input) []PoleChange {
 	list := []PoleChange{}
-	if in.Last == nil {
+	base := in.baseline()
+	if base == nil {
 		return list
 	}
 	before := map[Pole]float64{}
-	for _, p := range in.Last.AllPoles {
+	for _, p := range base.Poles {
 		before[Pole{Route: p.Route, Segment: p.Segment}] = p.Share
 	}
 	for _, p := range in.Poles {
@@ -268,73 +253,6 @@ func poles(in *Input) []PoleChange {
 	}
 	slices.SortStableFunc(list, func(a, b PoleChange) int { return cmp.Compare(b.Share-b.Before, a.Share-a.Before) })
 	return list
-}
-
-// promised is the share of measured values that an interval is to hold.
-const promised = 0.9
-
-// score compares forecasts with what the rollouts measured.
-func score(all []staging.Record) (p Prediction) {
-	n := 0
-	covered := 0
-	var stretch []float64
-	for _, r := range all {
-		if r.Predicted == nil || !(r.After.P50 > 0) || r.Judgement.Slices == 0 {
-			continue
-		}
-		p.Changes++
-		for _, q := range quantiles(r) {
-			if q.predicted > 0 && q.measured > 0 {
-				e := math.Log(q.measured / q.predicted)
-				p.Error += e
-				p.AbsError += math.Abs(e)
-				n++
-			}
-			if q.low > 0 && q.high >= q.low && q.measured > 0 {
-				p.Intervals++
-				if q.measured >= q.low && q.measured <= q.high {
-					covered++
-				}
-				stretch = append(stretch, q.stretch())
-			}
-		}
-	}
-	if n > 0 {
-		p.Error /= float64(n)
-		p.AbsError /= float64(n)
-	}
-	p.Widen = 1
-	if p.Intervals > 0 {
-		p.Covered = float64(covered) / float64(p.Intervals)
-		slices.Sort(stretch)
-		p.Widen = max(1, stretch[min(int(promised*float64(len(stretch))), len(stretch)-1)])
-	}
-	return p
-}
-
-// quantile is one percentile, forecast and measured.
-type quantile struct{ predicted, low, high, measured float64 }
-
-func quantiles(r staging.Record) []quantile {
-	var low, high staging.Latency
-	if r.Low != nil && r.High != nil {
-		low, high = *r.Low, *r.High
-	}
-	p := *r.Predicted
-	return []quantile{{p.P50, low.P50, high.P50, r.After.P50}, {p.P95, low.P95, high.P95, r.After.P95}, {p.P99, low.P99, high.P99, r.After.P99}}
-}
-
-// stretch is by how much the interval must be widened, around the forecast, to hold the measured value.
-func (q quantile) stretch() float64 {
-	edge := q.high
-	if q.measured < q.predicted {
-		edge = q.low
-	}
-	width := math.Abs(math.Log(edge / q.predicted))
-	if miss := math.Abs(math.Log(q.measured / q.predicted)); miss > width {
-		return miss / max(width, 0.01)
-	}
-	return 1
 }
 
 func diff(last, now *Review) Diff {
@@ -351,6 +269,9 @@ func diff(last, now *Review) Diff {
 		return m
 	}
 	before, after := keys(last.Findings), keys(now.Findings)
+	for _, f := range now.Dismissed {
+		after[f.key()] = true // it is not gone
+	}
 	for _, f := range now.Findings {
 		if !before[f.key()] {
 			d.New = append(d.New, f.key())
