@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -19,6 +19,7 @@ import (
 	"github.com/longpole/longpole/internal/evidence"
 	"github.com/longpole/longpole/internal/ingest"
 	"github.com/longpole/longpole/internal/lab"
+	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/scenario"
 	"github.com/longpole/longpole/internal/trace"
 )
@@ -38,7 +39,7 @@ func newLab() *cobra.Command {
 			return cmd.Help()
 		},
 	}
-	cmd.AddCommand(newLabList(), newLabRun(), newLabUp(), newLabSchema())
+	cmd.AddCommand(newLabList(), newLabRun(), newLabScore(), newLabUp(), newLabChaos(), newLabSchema(), newLabService())
 	return cmd
 }
 
@@ -128,26 +129,31 @@ func pickScenarios(names []string) ([]scenario.Scenario, error) {
 }
 
 const labRunLong = `Run scenarios one after the other: measure, diagnose with the evidence of all parts, advise, try the first change of
-ours as a canary, measure again. Each takes about 20 s, and up to two minutes where a change is tried.
+ours as a canary, measure again. Each takes about 20 s, and one to three minutes more where a change is tried.
 
 A row says whether the diagnosis named the planted class and service (and at which rank), what the first action was, and
 what clients saw before, what was predicted, and after. Exits 99 when a scenario does not pass.
 
-With --results, each outcome is kept in FILE as a line of JSON as soon as it is there; with --resume, scenarios whose
-outcome is in FILE already are not run again.`
+With --results, each outcome is kept in FILE as a line of JSON as soon as it is there; with --resume, what is in FILE already is
+not run again. ` + "`longpole lab score FILE`" + ` says what the outcomes are worth. With --runs, each scenario is run so many times, with seeds that
+follow --seed. With --healthy, scenarios run without their faults, and only tell what clients see then.`
 
 // labRun is the flags of `lab run`.
 type labRun struct {
 	output, results, save string
-	resume                bool
+	resume, healthy       bool
 	seed                  uint64
+	runs                  int
 	progress              *progress
+	real                  realFlags
+	with                  *lab.Real // nil = all in this process
+	canary                time.Duration
 }
 
 func newLabRun() *cobra.Command {
 	o := &labRun{}
 	cmd := &cobra.Command{
-		Use:   "run SCENARIO...|all [-o table|json] [--results FILE [--resume]]",
+		Use:   "run SCENARIO...|all [-o table|json] [--runs N] [--results FILE [--resume]]",
 		Short: "Run scenarios and say what was found and cured",
 		Long:  labRunLong,
 		Example: `  longpole lab run missing-index
@@ -161,8 +167,17 @@ func newLabRun() *cobra.Command {
 			if o.resume && o.results == "" {
 				return usagef("name the file of the run that was interrupted", "--resume needs --results FILE")
 			}
+			if o.runs < 1 || o.runs > maxLabRuns {
+				return usagef("each run is of one seed", "--runs %d: want 1..%d", o.runs, maxLabRuns)
+			}
 			picked, err := pickScenarios(args)
 			if err != nil {
+				return err
+			}
+			if o.canary != 0 && o.canary < minCanary {
+				return usagef("a trial warms up for the first two", "--canary %s: want 0 or at least %s", o.canary, minCanary)
+			}
+			if o.with, err = o.real.read(); err != nil {
 				return err
 			}
 			o.progress = newProgress(cmd.ErrOrStderr())
@@ -175,8 +190,18 @@ func newLabRun() *cobra.Command {
 	f.BoolVar(&o.resume, "resume", false, "leave out the scenarios whose outcome is in the results file")
 	f.StringVar(&o.save, "traces", "", "keep the diagnosed traces and facts of each scenario in this `FOLDER`")
 	f.Uint64Var(&o.seed, "seed", 1, "of all times, faults and arrivals")
+	f.IntVar(&o.runs, "runs", 1, "how many times each scenario is run, each with a seed of its own")
+	f.DurationVar(&o.canary, "canary", 0, "longest `TIME` of the trial of a cure; 0 = what its calls need for a verdict")
+	o.real.add(cmd)
+	f.BoolVar(&o.healthy, "healthy", false, "run without faults, to see what bounds on p99 are made of")
 	return cmd
 }
+
+// maxLabRuns bounds --runs.
+const maxLabRuns = 100
+
+// minCanary bounds --canary.
+const minCanary = 3 * time.Second
 
 func (o *labRun) run(cmd *cobra.Command, picked []scenario.Scenario) error {
 	done, err := o.begin()
@@ -184,32 +209,50 @@ func (o *labRun) run(cmd *cobra.Command, picked []scenario.Scenario) error {
 		return &failure{code: exitError, err: err}
 	}
 	var all []lab.Outcome
-	for i, s := range picked {
-		if k := slices.IndexFunc(done, func(x lab.Outcome) bool { return x.Scenario == s.Name }); k >= 0 {
-			all = append(all, done[k])
-			continue
-		}
-		began := time.Now()
-		out, err := lab.Run(cmd.Context(), s, lab.TrialOptions{Seed: o.seed, Traces: o.keeper(s.Name), Progress: func(phase string) {
-			o.progress.Show("%d of %d: %s, %s: %s", i+1, len(picked), s.Name, time.Since(began).Round(time.Second), phase)
-		}})
-		o.progress.Clear()
-		if err != nil {
-			if cmd.Context().Err() != nil {
-				return context.Canceled
+	total, n := len(picked)*max(o.runs, 1), 0
+	for round := range max(o.runs, 1) {
+		seed := o.seed + uint64(round)
+		for _, s := range picked {
+			n++
+			if k := slices.IndexFunc(done, func(x lab.Outcome) bool { return x.Scenario == s.Name && x.Seed == seed }); k >= 0 {
+				all = append(all, done[k])
+				continue
 			}
-			return err
+			out, err := o.one(cmd, s, seed, fmt.Sprintf("%d of %d", n, total))
+			if err != nil {
+				return err
+			}
+			all = append(all, out)
 		}
-		if err := o.keep(out); err != nil {
-			return &failure{code: exitError, err: err}
-		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "longpole: %d of %d: %s: %s %s\n", i+1, len(picked), s.Name, out.Verdict, strings.Join(out.Why, "; "))
-		all = append(all, out)
 	}
 	return o.conclude(cmd.OutOrStdout(), all)
 }
 
-// begin reads the outcomes of the run that is resumed, or empties the results file.
+// one runs a scenario and keeps what came of it.
+func (o *labRun) one(cmd *cobra.Command, s scenario.Scenario, seed uint64, number string) (lab.Outcome, error) {
+	if o.healthy {
+		s.Faults, s.Truth = nil, scenario.Truth{Healthy: true}
+	}
+	began := time.Now()
+	out, err := lab.Run(cmd.Context(), s, lab.TrialOptions{Seed: seed, Real: o.with, Canary: o.canary, Traces: o.keeper(s.Name), Progress: func(phase string) {
+		o.progress.Show("%s: %s, %s: %s", number, s.Name, time.Since(began).Round(time.Second), phase)
+	}})
+	o.progress.Clear()
+	switch {
+	case err != nil && cmd.Context().Err() != nil:
+		return out, context.Canceled
+	case err != nil:
+		return out, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	if err := o.keep(out); err != nil {
+		return out, &failure{code: exitError, err: err}
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "longpole: %s: %s: %s %s\n", number, s.Name, out.Verdict, strings.Join(out.Why, "; "))
+	return out, nil
+}
+
+// begin reads the outcomes of the run that is resumed, or empties the results file. A last line that was cut off, as when the
+// machine went down, is taken away: its scenario runs again.
 func (o *labRun) begin() (done []lab.Outcome, err error) {
 	if o.results == "" {
 		return nil, nil
@@ -217,24 +260,33 @@ func (o *labRun) begin() (done []lab.Outcome, err error) {
 	if !o.resume {
 		return nil, os.WriteFile(o.results, nil, 0o644)
 	}
-	f, err := os.Open(o.results)
+	done, whole, err := readOutcomes(o.results)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }() // it was only read
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 4<<20)
-	for n := 1; lines.Scan(); n++ {
-		var x lab.Outcome
-		if err := json.Unmarshal(lines.Bytes(), &x); err != nil {
-			return nil, fmt.Errorf("%s:%d: %w; want one outcome of `longpole lab run` a line", o.results, n, err)
-		}
-		done = append(done, x)
+	return done, os.Truncate(o.results, whole)
+}
+
+// readOutcomes reads a results file. What stands behind its last end of line is left out; whole is how many bytes come before.
+func readOutcomes(name string) (all []lab.Outcome, whole int64, err error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, 0, err
 	}
-	return done, lines.Err()
+	data = data[:bytes.LastIndexByte(data, '\n')+1]
+	n := 0
+	for line := range bytes.Lines(data) {
+		n++
+		var x lab.Outcome
+		if err := json.Unmarshal(line, &x); err != nil {
+			return nil, 0, fmt.Errorf("%s:%d: %w; want one outcome of `longpole lab run` a line", name, n, err)
+		}
+		all = append(all, x)
+	}
+	return all, int64(len(data)), nil
 }
 
 // keep adds an outcome to the results file.
@@ -291,14 +343,13 @@ func renderOutcomes(w io.Writer, all []lab.Outcome, tally lab.Tally) {
 		rows = append(rows, outcomeRow(o))
 	}
 	table(w, rows)
-	fmt.Fprintf(w, "\n%d of %s pass, in %s\n", tally.Passed, count(tally.Scenarios, "scenario"), time.Duration(tally.Seconds*1e9).Round(time.Second))
-	fmt.Fprintf(w, "  named first        %d of %d, in the first three %d\n", tally.First, tally.Faulty, tally.Third)
-	fmt.Fprintf(w, "  silent in health   %d of %d\n", tally.Silent, tally.Healthy)
-	fmt.Fprintf(w, "  first action       %d of %d\n", tally.Action, tally.Asked)
-	fmt.Fprintf(w, "  cures within bound %d of %d\n", tally.Cured, tally.Ours)
-	if tally.Forecasts > 0 {
-		fmt.Fprintf(w, "  predicted p99 off by %s in the median of %d\n", percent(tally.Error), tally.Forecasts)
+	for _, o := range all {
+		if o.Cure != nil && o.Cure.Phase != string(rollout.Promoted) {
+			fmt.Fprintf(w, "\n%s: canary of %s on %s ended %s: %s\n", o.Scenario, o.Cure.Kind, o.Cure.Route, o.Cure.Phase, o.Cure.Why)
+		}
 	}
+	fmt.Fprintln(w)
+	renderScore(w, tally)
 }
 
 func outcomeRow(o lab.Outcome) []string {
@@ -309,12 +360,12 @@ func outcomeRow(o lab.Outcome) []string {
 	if len(o.Named) > 0 {
 		named = o.Named[0].Code + " " + o.Named[0].Class + " " + o.Named[0].Service
 	}
-	row := []string{o.Scenario, truth, named, rank, cmp.Or(o.Action, "-"), ms(o.Before.P99), "-", "-", percent(o.Before.Errors), fmt.Sprintf("%.2f", o.Before.Cost), "-", o.Verdict}
+	row := []string{o.Scenario, truth, named, rank, cmp.Or(o.Action, "-"), measured(o.Before), "-", "-", percent(o.Before.Errors), fmt.Sprintf("%.2f", o.Before.Cost), "-", o.Verdict}
 	if o.Forecast != nil {
 		row[6] = ms(o.Forecast.P99)
 	}
 	if o.After != nil {
-		row[7] = ms(o.After.P99)
+		row[7] = measured(*o.After)
 		row[8] += " → " + percent(o.After.Errors)
 		row[9] += fmt.Sprintf(" → %.2f", o.After.Cost)
 	}
@@ -322,4 +373,12 @@ func outcomeRow(o lab.Outcome) []string {
 		row[10] = o.Cure.Kind + " " + o.Cure.Phase
 	}
 	return row
+}
+
+// measured is a p99, with a mark where the generator's own lateness blurs it.
+func measured(m lab.Measure) string {
+	if m.Doubted {
+		return ms(m.P99) + " ?"
+	}
+	return ms(m.P99)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,15 +16,17 @@ import (
 	"github.com/longpole/longpole/internal/lab"
 	"github.com/longpole/longpole/internal/load"
 	"github.com/longpole/longpole/internal/scenario"
+	"github.com/longpole/longpole/internal/web"
 )
 
-const labUpLong = `Run the system of a scenario with its load and the page, until interrupted. No fault is on at first; switch them by
-typing "on NAME" or "off NAME" and Enter, or with --faults let the scenario's time line run.`
+const labUpLong = `Run the system of a scenario with its load and the page, until interrupted. No fault is on at first; switch them on the
+page, or by typing "on NAME" or "off NAME" and Enter, or with --faults let the scenario's time line run.`
 
 func newLabUp() *cobra.Command {
 	var admin string
 	var faults bool
 	var seed uint64
+	var real realFlags
 	cmd := &cobra.Command{
 		Use: "up SCENARIO", Short: "Leave a scenario running, with the page to look at", Long: labUpLong,
 		Example: "  longpole lab up slow-replica --admin 127.0.0.1:9901",
@@ -36,10 +39,15 @@ func newLabUp() *cobra.Command {
 			if len(picked) != 1 {
 				return usagef("start another `longpole lab up` for another one", "one scenario at a time, but got %d", len(picked))
 			}
-			u := &labUp{spec: picked[0], out: cmd.ErrOrStderr(), in: cmd.InOrStdin(), faults: faults}
+			with, err := real.read()
+			if err != nil {
+				return err
+			}
+			u := &labUp{with: with, spec: picked[0], out: cmd.ErrOrStderr(), in: cmd.InOrStdin(), faults: faults}
 			return u.run(cmd.Context(), admin, seed)
 		},
 	}
+	real.add(cmd)
 	cmd.Flags().StringVar(&admin, "admin", "127.0.0.1:9901", "address of the page and API; port 0 = any free one")
 	cmd.Flags().BoolVar(&faults, "faults", false, "let the time line of faults run from the beginning")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "of all times, faults and arrivals")
@@ -52,11 +60,12 @@ type labUp struct {
 	out    io.Writer
 	in     io.Reader
 	faults bool
+	with   *lab.Real // nil = all in this process
 	system *lab.System
 }
 
 func (u *labUp) run(ctx context.Context, admin string, seed uint64) error {
-	u.system = lab.NewSystem(u.spec, seed)
+	u.system = lab.NewSystemOn(u.with, u.spec, seed)
 	if err := u.system.Start(); err != nil {
 		return err
 	}
@@ -74,28 +83,71 @@ func (u *labUp) run(ctx context.Context, admin string, seed uint64) error {
 	if err != nil {
 		return err
 	}
+	s.lab = u
 	fmt.Fprintf(u.out, "longpole: %s is running; the page is at %s, the gateway at %s\n", u.spec.Name, pageOf(s.admin), front)
 	u.help()
-	u.system.Begin(u.faults)
+	if err := u.system.Begin(ctx, u.faults); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
+	var surge lab.Surge
+	defer surge.Wait()
+	u.system.Overloaded(func(factor float64) { surge.Set(ctx, &u.spec, front, factor, seed, s.analysis.Offer) })
 	g.Go(func() error { return u.system.Run(ctx) })
 	g.Go(func() error { return s.Run(ctx) })
 	g.Go(func() error { return traffic.Run(ctx) })
-	go u.listen() // ends with the process: a read of standard input cannot be interrupted
+	go u.listen(ctx) // ends with the process: a read of standard input cannot be interrupted
 	return g.Wait()
 }
 
 func (u *labUp) help() {
 	for _, f := range u.spec.Faults {
-		fmt.Fprintf(u.out, "longpole: fault %s: %s %s\n", f.Name, f.Kind, strings.TrimSpace(f.Service+f.Store+f.Cache+f.Queue))
+		fmt.Fprintf(u.out, "longpole: fault %s: %s\n", f.Name, faultText(f))
 	}
 	if len(u.spec.Faults) > 0 {
-		fmt.Fprintln(u.out, `longpole: type "on NAME" or "off NAME" and Enter to switch one`)
+		fmt.Fprintln(u.out, `longpole: switch them on the page, or type "on NAME" or "off NAME" and Enter`)
 	}
 }
 
+// faultText says in a few words what a fault does to whom.
+func faultText(f scenario.Fault) string {
+	text := f.Kind
+	for _, x := range []string{f.Service, f.Store, f.Cache, f.Queue} {
+		if x != "" {
+			text += " of " + x
+		}
+	}
+	for _, x := range []string{f.Operation, f.Table} {
+		if x != "" {
+			text += ", " + x
+		}
+	}
+	if f.Replica > 0 {
+		text += fmt.Sprintf(", replica %d", f.Replica)
+	}
+	if f.Share > 0 && f.Share < 1 {
+		text += ", " + percent(f.Share) + " of the calls"
+	}
+	return text
+}
+
+// Status is what the page shows of it.
+func (u *labUp) Status() web.LabStatus {
+	s := web.LabStatus{Scenario: u.spec.Name, About: u.spec.About, Faults: []web.LabFault{}}
+	on := u.system.Active()
+	for _, f := range u.spec.Faults {
+		s.Faults = append(s.Faults, web.LabFault{Name: f.Name, What: faultText(f), On: slices.Contains(on, f.Name)})
+	}
+	return s
+}
+
+// Switch turns a fault on or off, by request of the page. What it begins outlives the request.
+func (u *labUp) Switch(ctx context.Context, name string, on bool) error {
+	return u.system.Switch(context.WithoutCancel(ctx), name, on)
+}
+
 // listen takes the switches of faults.
-func (u *labUp) listen() {
+func (u *labUp) listen(ctx context.Context) {
 	lines := bufio.NewScanner(u.in)
 	for lines.Scan() {
 		verb, name, _ := strings.Cut(strings.TrimSpace(lines.Text()), " ")
@@ -103,7 +155,7 @@ func (u *labUp) listen() {
 			u.help()
 			continue
 		}
-		if err := u.system.Switch(name, verb == "on"); err != nil {
+		if err := u.system.Switch(ctx, name, verb == "on"); err != nil {
 			fmt.Fprintf(u.out, "longpole: %v\n", err)
 			continue
 		}

@@ -32,21 +32,32 @@ func newCacheServer(spec scenario.Cache, seed uint64) *cacheServer {
 	for range spec.Shards {
 		c.shards = append(c.shards, newGate(1))
 	}
-	c.reset()
+	_ = c.reset(context.Background()) // it has no errors
 	return c
 }
 
-func (c *cacheServer) reset() {
+func (c *cacheServer) open(context.Context) error { return nil }
+
+func (c *cacheServer) close() error { return nil }
+
+// attend has nothing to do.
+func (c *cacheServer) attend(context.Context) error { return nil }
+
+func (c *cacheServer) address() (host, port string) { return c.spec.Name, "6379" }
+
+func (c *cacheServer) reset(context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lookups, c.hits, c.commands, c.evicted, c.busy, c.since = 0, 0, 0, 0, make([]time.Duration, len(c.shards)), time.Now()
+	return nil
 }
 
-func (c *cacheServer) flush() {
+func (c *cacheServer) flush(context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.entries)
 	c.order = nil
+	return nil
 }
 
 // serve spends the time of one command on the shard of its key.
@@ -67,19 +78,25 @@ func (c *cacheServer) serve(ctx context.Context, key string) error {
 	return err
 }
 
-func (c *cacheServer) get(key string) bool {
+func (c *cacheServer) get(ctx context.Context, key string) (hit bool, err error) {
+	if err := c.serve(ctx, key); err != nil {
+		return false, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lookups++
 	ends, ok := c.entries[key]
 	if !ok || time.Now().After(ends) {
-		return false
+		return false, nil
 	}
 	c.hits++
-	return true
+	return true, nil
 }
 
-func (c *cacheServer) put(key string, ttl time.Duration) {
+func (c *cacheServer) put(ctx context.Context, key string, ttl time.Duration) error {
+	if err := c.serve(ctx, key); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, there := c.entries[key]; !there {
@@ -91,10 +108,11 @@ func (c *cacheServer) put(key string, ttl time.Duration) {
 		c.order = append(c.order, key)
 	}
 	c.entries[key] = time.Now().Add(ttl)
+	return nil
 }
 
 // facts is what INFO tells of the time since the phase began. CPU is that of the busiest shard.
-func (c *cacheServer) facts() evidence.RedisFacts {
+func (c *cacheServer) facts(context.Context) (evidence.RedisFacts, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	took := time.Since(c.since)
@@ -108,5 +126,5 @@ func (c *cacheServer) facts() evidence.RedisFacts {
 	for _, b := range c.busy {
 		s.CPU = max(s.CPU, b.Seconds()/took.Seconds())
 	}
-	return evidence.RedisFacts{Name: c.spec.Name, Stats: s}
+	return evidence.RedisFacts{Name: c.spec.Name, Stats: s}, nil
 }

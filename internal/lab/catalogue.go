@@ -5,13 +5,15 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
-	"github.com/longpole/longpole/internal/trace"
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
@@ -117,8 +119,8 @@ func (c *catalogue) best(ctx context.Context, query, category string) ([]Seller,
 
 // catalogue answers GET /catalogue/{category}.
 func (s *service) catalogue(mux *http.ServeMux, c *catalogue) {
-	s.handle(mux, "/catalogue/{category}", func(ctx context.Context, r *http.Request, at *span) (any, error) {
-		best, err := s.read(ctx, at, c, r.PathValue("category"))
+	s.handle(mux, "/catalogue/{category}", func(ctx context.Context, r *http.Request) (any, error) {
+		best, err := s.read(ctx, c, r.PathValue("category"))
 		if err == nil && len(best) == 0 {
 			return nil, &failure{status: http.StatusNotFound, reason: "no such category"}
 		}
@@ -128,25 +130,25 @@ func (s *service) catalogue(mux *http.ServeMux, c *catalogue) {
 
 // read makes one database read with its span. The simulated disk is waited for after the rows are read and their
 // connection is free again, so that the wait cannot turn into a shortage of connections.
-func (s *service) read(ctx context.Context, at *span, c *catalogue, category string) ([]Seller, error) {
+func (s *service) read(ctx context.Context, c *catalogue, category string) ([]Seller, error) {
 	query, table := summaryQuery, "best_seller"
 	scan, scanning := s.faults.hits(s, FullScan)
 	if scanning {
 		query, table = scanQuery, "sale"
 	}
-	x := s.begin(at.identity(), trace.Client, "SELECT "+table)
+	ctx, x := s.process.begin(ctx, trace.SpanKindClient, "SELECT "+table, 0)
 	defer x.end()
-	x.set("db.system.name", "sqlite").set("db.namespace", "catalogue").set("db.operation.name", "SELECT").
-		set("db.collection.name", table).set("db.query.text", query).set("db.query.parameter.0", category)
+	x.set(semconv.DBSystemNameSQLite, semconv.DBNamespace("catalogue"), semconv.DBOperationName("SELECT"),
+		semconv.DBCollectionName(table), semconv.DBQueryText(query), semconv.DBQueryParameter("0", category))
 	best, err := c.best(ctx, query, category)
 	if err != nil {
 		x.fail("query")
 		return nil, err
 	}
-	x.set("db.response.returned_rows", strconv.Itoa(len(best)))
+	x.set(semconv.DBResponseReturnedRows(len(best)))
 	if scanning {
 		wait := s.random.draw(Lognormal{scan.Min, scan.Max})
-		x.set("lab.simulated_wait_ms", strconv.FormatFloat(float64(wait)/1e6, 'f', 1, 64))
+		x.set(attribute.Float64("lab.simulated_wait_ms", math.Round(float64(wait)/1e5)/10))
 		if err := pause(ctx, wait); err != nil {
 			return nil, err
 		}

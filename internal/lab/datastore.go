@@ -12,22 +12,24 @@ import (
 	"github.com/longpole/longpole/internal/scenario"
 )
 
-// The simulated costs of a database server.
+// The costs of a database server. What SQLite has taken of them is not waited for again.
 const (
 	rowTime  = 5 * time.Microsecond   // of a row that is given
 	scanTime = 200 * time.Nanosecond  // of a row that is looked at
 	lookTime = 100 * time.Millisecond // between two looks at who waits for whom
 )
 
-// datastore is one simulated database server.
+// datastore is one database server in this process. Statements are executed by SQLite, whose planner decides between an index
+// and the whole table; the time of a disk and of the rows that are not really there, locks and sessions are simulated.
 type datastore struct {
-	spec   scenario.Store
-	random *dice
-	cores  gate
+	spec    scenario.Store
+	queries []*scenario.Query // of the scenario, on this store
+	engine  *engine           // nil before open
+	random  *dice
+	cores   gate
 
 	mu         sync.Mutex
 	dropped    map[string]bool // "table.column"
-	stale      map[string]bool // tables
 	rows       map[string]*rowLock
 	held       map[string]*rowLock // whole tables that a planted session keeps
 	sessions   map[int]*session
@@ -64,23 +66,47 @@ type session struct {
 	relation    string
 }
 
-func newDatastore(spec scenario.Store, seed uint64) *datastore {
+func newDatastore(spec *scenario.Scenario, store scenario.Store, seed uint64) *datastore {
 	d := &datastore{
-		spec: spec, random: newDice(seed, spec.Name), cores: newGate(spec.Cores), dropped: map[string]bool{}, stale: map[string]bool{},
+		spec: store, random: newDice(seed, store.Name), cores: newGate(store.Cores), dropped: map[string]bool{},
 		rows: map[string]*rowLock{}, held: map[string]*rowLock{}, sessions: map[int]*session{}, next: 1000,
 	}
-	d.reset()
+	d.statements = map[string]*statement{}
+	for q := range queriesOf(spec) {
+		if q.Store == store.Name {
+			d.queries = append(d.queries, q)
+		}
+	}
 	return d
 }
 
-func (d *datastore) reset() {
+func (d *datastore) open(ctx context.Context) (err error) {
+	if d.engine, err = openEngine(ctx, &d.spec, d.queries); err != nil {
+		return d.wrong(err)
+	}
+	return nil
+}
+
+func (d *datastore) wrong(err error) error { return fmt.Errorf("lab: store %s: %w", d.spec.Name, err) }
+
+func (d *datastore) close() error {
+	if d.engine == nil {
+		return nil
+	}
+	return d.engine.close()
+}
+
+func (d *datastore) address() (host, port string) { return d.spec.Name, "5432" }
+
+func (d *datastore) reset(context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.statements, d.worst, d.waiting, d.most = map[string]*statement{}, nil, 0, evidence.Sessions{}
+	return nil
 }
 
-// textOf is the text of a statement with place holders.
-func textOf(q *scenario.Query) string {
+// text is a statement with place holders.
+func (d *datastore) text(q *scenario.Query) string {
 	switch q.Verb {
 	case "insert":
 		return fmt.Sprintf("INSERT INTO %s (%s, body) VALUES ($1, $2)", q.Table, q.Where)
@@ -100,13 +126,10 @@ func (d *datastore) table(name string) *scenario.Table {
 
 // indexed reports whether there is an index for q.
 func (d *datastore) indexed(q *scenario.Query) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	t := d.table(q.Table)
 	return (q.Where == "id" || slices.Contains(t.Indexes, q.Where)) && !d.dropped[q.Table+"."+q.Where]
-}
-
-// scans reports whether q reads its whole table: there is no index, or the planner does not take it.
-func (d *datastore) scans(q *scenario.Query) bool {
-	return q.Verb != "insert" && (!d.indexed(q) || q.Where != "id" && (d.stale[q.Table] || d.table(q.Table).Stale))
 }
 
 // run executes one statement: its lock, its work on a core, and what it keeps the lock for.
@@ -124,13 +147,7 @@ func (d *datastore) run(ctx context.Context, application string, q *scenario.Que
 	if _, err := d.cores.enter(ctx); err != nil {
 		return err
 	}
-	cost := d.random.draw(*d.spec.Base) + time.Duration(q.Rows)*rowTime
-	d.mu.Lock()
-	if d.scans(q) {
-		cost += time.Duration(d.table(q.Table).Rows) * scanTime
-	}
-	d.mu.Unlock()
-	err := pause(ctx, cost)
+	err := d.work(ctx, q, key)
 	d.cores.leave()
 	if err == nil && q.Hold != nil {
 		err = pause(ctx, d.random.draw(*q.Hold))
@@ -138,11 +155,25 @@ func (d *datastore) run(ctx context.Context, application string, q *scenario.Que
 	return err
 }
 
+// work executes a statement, and waits for what it would cost besides.
+func (d *datastore) work(ctx context.Context, q *scenario.Query, key int) error {
+	began := time.Now()
+	scanned, err := d.engine.run(ctx, q, key)
+	if err != nil {
+		return d.wrong(err)
+	}
+	cost := d.random.draw(*d.spec.Base) + time.Duration(q.Rows)*rowTime
+	if scanned {
+		cost += time.Duration(d.table(q.Table).Rows) * scanTime
+	}
+	return pause(ctx, cost-time.Since(began))
+}
+
 func (d *datastore) enter(application string, q *scenario.Query) *session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.next++
-	s := &session{pid: d.next, application: application, text: textOf(q), state: "active", since: time.Now(), relation: q.Table}
+	s := &session{pid: d.next, application: application, text: d.text(q), state: "active", since: time.Now(), relation: q.Table}
 	d.sessions[s.pid] = s
 	return s
 }
@@ -208,27 +239,46 @@ func (d *datastore) await(ctx context.Context, s *session, l *rowLock) error {
 }
 
 // hold plants a session that keeps the rows of a table locked, and does nothing; with on false it goes away.
-func (d *datastore) hold(table string, on bool) {
+func (d *datastore) hold(_ context.Context, table string, on bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l := d.held[table]
+	if on == (l != nil) {
+		return nil
+	}
 	if !on {
-		if l != nil {
-			delete(d.held, table)
-			delete(d.sessions, l.holder.pid)
-			l.gate.leave()
-		}
-		return
+		delete(d.held, table)
+		delete(d.sessions, l.holder.pid)
+		l.gate.leave()
+		return nil
 	}
 	d.next++
 	s := &session{pid: d.next, application: "nightly-report", text: "SELECT * FROM " + table + " FOR UPDATE", state: "idle in transaction", since: time.Now(), relation: table}
 	d.sessions[s.pid] = s
 	d.held[table] = &rowLock{gate: newGate(1), holder: s}
 	d.held[table].gate <- struct{}{}
+	return nil
 }
 
-// watch looks at who waits for whom, as a monitor of a real server does, until ctx ends.
-func (d *datastore) watch(ctx context.Context) error {
+func (d *datastore) dropIndex(ctx context.Context, table, column string, on bool) error {
+	if err := d.engine.index(ctx, table, column, !on); err != nil {
+		return d.wrong(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dropped[table+"."+column] = on
+	return nil
+}
+
+func (d *datastore) age(ctx context.Context, table string, on bool) error {
+	if err := d.engine.analyse(ctx, table, on || d.table(table).Stale); err != nil {
+		return d.wrong(err)
+	}
+	return nil
+}
+
+// attend looks at who waits for whom, as a monitor of a real server does, until ctx ends.
+func (d *datastore) attend(ctx context.Context) error {
 	tick := time.NewTicker(lookTime)
 	defer tick.Stop()
 	for {
@@ -269,33 +319,39 @@ func (d *datastore) look() {
 }
 
 // facts is what a look at the server's catalogues tells.
-func (d *datastore) facts() evidence.PostgresFacts {
+func (d *datastore) facts(ctx context.Context) (evidence.PostgresFacts, error) {
+	f := evidence.PostgresFacts{Name: d.spec.Name + ":5432/lab"}
+	queries := map[string]*scenario.Query{}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	most := d.most
 	most.Max = d.spec.Connections
-	f := evidence.PostgresFacts{Name: d.spec.Name + ":5432/lab", Sessions: &most, Chains: d.worst}
-	id := int64(0)
+	f.Sessions, f.Chains = &most, d.worst
 	for text, x := range d.statements {
-		id++
-		stat := evidence.StatementStat{
-			QueryID: id, Text: text, Calls: float64(x.took.n), TotalMS: x.took.sum.Seconds() * 1e3,
+		queries[text] = x.query
+		f.Top = append(f.Top, evidence.StatementStat{
+			QueryID: int64(len(queries)), Text: text, Calls: float64(x.took.n), TotalMS: x.took.sum.Seconds() * 1e3,
 			MaxMS: x.took.quantile(1).Seconds() * 1e3, Rows: float64(x.rows),
+		})
+	}
+	d.mu.Unlock()
+	for _, stat := range f.Top {
+		scans, err := d.engine.scans(ctx, queries[stat.Text])
+		if err != nil {
+			return f, d.wrong(err)
 		}
-		f.Top = append(f.Top, stat)
-		f.Asked = append(f.Asked, d.explain(text, x, stat))
+		f.Asked = append(f.Asked, d.explain(queries[stat.Text], stat, scans))
 	}
 	slices.SortFunc(f.Asked, func(a, b evidence.PostgresStatement) int { return strings.Compare(a.Text, b.Text) })
 	f.Top = evidence.TopByTotal(f.Top, evidence.MaxStatements)
-	return f
+	return f, nil
 }
 
-// explain is the planner's answer for a statement, with an index tried hypothetically where it reads a whole table.
-func (d *datastore) explain(text string, x *statement, stat evidence.StatementStat) evidence.PostgresStatement {
-	q, t := x.query, d.table(x.query.Table)
+// explain is the planner's answer for a statement in the words of PostgreSQL, with an index tried hypothetically where it reads a whole table.
+func (d *datastore) explain(q *scenario.Query, stat evidence.StatementStat, scans bool) evidence.PostgresStatement {
+	t := d.table(q.Table)
 	rows := float64(t.Rows)
 	s := evidence.PostgresStatement{
-		Text: text, Generic: true, Confidence: 1, Stats: []evidence.StatementStat{stat}, Matches: []evidence.Match{{QueryID: stat.QueryID, By: "server", Confidence: 1}},
+		Text: stat.Text, Generic: true, Confidence: 1, Stats: []evidence.StatementStat{stat}, Matches: []evidence.Match{{QueryID: stat.QueryID, By: "server", Confidence: 1}},
 		Tables: []evidence.Table{{Schema: "public", Name: t.Name, Rows: rows, Live: rows, Analyzed: time.Now().Add(-time.Hour), Bytes: int64(rows) * 100, Indexes: 1 + len(t.Indexes)}},
 	}
 	plan := &evidence.Plan{QueryID: stat.QueryID, Root: &evidence.Node{
@@ -304,7 +360,7 @@ func (d *datastore) explain(text string, x *statement, stat evidence.StatementSt
 	}}
 	if q.Verb == "insert" {
 		plan.Root = &evidence.Node{Type: "ModifyTable", Op: "Insert", Relation: t.Name, TotalCost: 0.01, Rows: 1}
-	} else if d.scans(q) {
+	} else if scans {
 		plan.Root = &evidence.Node{Type: "Seq Scan", Schema: "public", Relation: t.Name, TotalCost: rows * 0.0225, Rows: float64(q.Rows), Width: 100, Filter: "(" + q.Where + " = $1)"}
 		if d.indexed(q) {
 			plan.Root.Rows = rows / 3 // as old statistics have it: nearly every row would do, so why use an index

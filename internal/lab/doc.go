@@ -1,6 +1,9 @@
 // Package lab is a small distributed system to try Longpole on, with problems that can be planted and removed while
 // it runs, the traffic for it, and the report of a demonstration.
 //
+// A [System] is built from a scenario; docs/lab.md says of it what is real. A [Lab] is the one system of the demonstration,
+// which the rest of this page is about. Both are instrumented by the OpenTelemetry SDK.
+//
 // All services run in this process, each on a loopback listener of its own, and talk real HTTP. Every call between
 // them goes through the gateway, so the gateway's policies act inside the system and not only at its edge:
 //

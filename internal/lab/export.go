@@ -1,123 +1,110 @@
 package lab
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"io"
 	"net/http"
 	"sync/atomic"
 	"time"
 
-	"github.com/longpole/longpole/internal/ingest"
-	"github.com/longpole/longpole/internal/trace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
 // How spans leave: a batch goes when it is full or this old.
 const (
-	spanQueue  = 8192
-	spanBatch  = 512
-	spanLinger = 200 * time.Millisecond
+	spanQueue   = 8192
+	spanBatch   = 512
+	spanLinger  = 200 * time.Millisecond
+	sendTimeout = 5 * time.Second
 )
 
-// exporter posts spans to the receiver in batches. Spans that find the queue full, or whose batch is not accepted,
-// are dropped and counted: telemetry never slows the services down.
+// exporter is the SDK's batch processor and OTLP/HTTP exporter, shared by all processes of a lab: each has a tracer provider of
+// its own, and one queue and one connection carry the spans of all. Spans that find the queue full, or whose batch is not
+// accepted, are dropped and counted: telemetry never slows the services down. The exporter stands as processor in front
+// of the SDK's, which would drop without counting.
 type exporter struct {
-	url     atomic.Pointer[string]
-	queue   chan trace.Span
-	client  *http.Client
-	dropped atomic.Uint64
-	sent    atomic.Uint64
+	client   *http.Client
+	receiver atomic.Pointer[otlptrace.Exporter]
+	batches  sdktrace.SpanProcessor // nil before start
+	ending   atomic.Bool
+	pending  atomic.Int64
+	dropped  atomic.Uint64
+	sent     atomic.Uint64
 }
 
 func newExporter(url string) *exporter {
-	e := &exporter{
-		queue:  make(chan trace.Span, spanQueue),
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}, Timeout: 5 * time.Second},
-	}
-	e.url.Store(&url)
+	e := &exporter{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1}, Timeout: sendTimeout}}
+	e.connect(url)
 	return e
 }
 
-// add never blocks. Without a receiver it does nothing.
-func (e *exporter) add(s trace.Span) {
-	if *e.url.Load() == "" {
+// connect tells where spans go from now on; "" = nowhere.
+func (e *exporter) connect(url string) {
+	if url == "" {
+		e.receiver.Store(nil)
 		return
 	}
-	select {
-	case e.queue <- s:
-	default:
+	e.receiver.Store(otlptrace.NewUnstarted(otlptracehttp.NewClient(
+		otlptracehttp.WithEndpointURL(url), otlptracehttp.WithHTTPClient(e.client),
+		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{}), // what waits for another try would fill the queue
+	)))
+}
+
+// start lets batches leave. It comes before the first span.
+func (e *exporter) start() {
+	e.batches = sdktrace.NewBatchSpanProcessor(batches{e}, sdktrace.WithMaxQueueSize(spanQueue+spanBatch),
+		sdktrace.WithMaxExportBatchSize(spanBatch), sdktrace.WithBatchTimeout(spanLinger), sdktrace.WithExportTimeout(sendTimeout))
+}
+
+// finish sends what is left, when nothing ends spans any more. It gives up at the first batch that is not accepted, so that a
+// receiver that hangs holds up the end by one timeout and not by one for each batch.
+func (e *exporter) finish() {
+	e.ending.Store(true)
+	_ = e.batches.Shutdown(context.Background()) // what it did not send is counted; sendTimeout bounds it
+	e.client.CloseIdleConnections()
+}
+
+// OnEnd takes a span. It never blocks. Without a receiver it does nothing.
+func (e *exporter) OnEnd(s sdktrace.ReadOnlySpan) {
+	if e.batches == nil || e.receiver.Load() == nil {
+		return
+	}
+	if e.pending.Add(1) > spanQueue {
+		e.pending.Add(-1)
 		e.dropped.Add(1)
+		return
 	}
+	e.batches.OnEnd(s)
 }
 
-// run posts until ctx ends, and then what is still queued.
-func (e *exporter) run(ctx context.Context) {
-	defer e.client.CloseIdleConnections()
-	tick := time.NewTicker(spanLinger)
-	defer tick.Stop()
-	batch := make([]trace.Span, 0, spanBatch)
-	for {
-		select {
-		case s := <-e.queue:
-			if batch = append(batch, s); len(batch) < spanBatch {
-				continue
-			}
-		case <-tick.C:
-		case <-ctx.Done():
-			e.flush(batch)
-			return
-		}
-		e.post(batch)
-		batch = batch[:0]
-	}
-}
+// OnStart has nothing to do.
+func (e *exporter) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
 
-// flush sends what is left, when nothing fills the queue any more. It gives up at the first batch that is not
-// accepted, so that a receiver that hangs holds up the end by one timeout and not by one for each batch.
-func (e *exporter) flush(batch []trace.Span) {
-	for accepted := true; ; batch = batch[:0] {
-		for len(batch) < spanBatch && len(e.queue) > 0 {
-			batch = append(batch, <-e.queue)
-		}
-		if len(batch) == 0 {
-			return
-		}
-		if accepted {
-			accepted = e.post(batch)
-		} else {
-			e.dropped.Add(uint64(len(batch)))
-		}
-	}
-}
+// ForceFlush sends what waits.
+func (e *exporter) ForceFlush(ctx context.Context) error { return e.batches.ForceFlush(ctx) }
 
-// post sends batch and counts it. The client's timeout bounds it.
-func (e *exporter) post(batch []trace.Span) (accepted bool) {
-	if len(batch) == 0 {
-		return true
-	}
-	if err := e.send(context.Background(), ingest.EncodeOTLP(batch)); err != nil {
-		e.dropped.Add(uint64(len(batch)))
-		return false
-	}
-	e.sent.Add(uint64(len(batch)))
-	return true
-}
+// Shutdown does nothing: one process that ends leaves the others their exporter.
+func (e *exporter) Shutdown(context.Context) error { return nil }
 
-func (e *exporter) send(ctx context.Context, body []byte) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, *e.url.Load(), bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("lab: export: %w", err)
+// batches sends what the SDK has gathered, and counts it.
+type batches struct{ *exporter }
+
+// ExportSpans returns no errors: they are counted, and the SDK would print them.
+func (b batches) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	n := len(spans)
+	to := b.receiver.Load()
+	if to == nil || ctx.Err() != nil || to.ExportSpans(ctx, spans) != nil {
+		b.dropped.Add(uint64(n))
+		if b.ending.Load() {
+			b.receiver.Store(nil)
+		}
+	} else {
+		b.sent.Add(uint64(n))
 	}
-	request.Header.Set("Content-Type", "application/x-protobuf")
-	response, err := e.client.Do(request)
-	if err != nil {
-		return fmt.Errorf("lab: export: %w", err)
-	}
-	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // so that the connection can be used again
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("lab: export: the receiver answered %s; want 200", response.Status)
-	}
+	b.pending.Add(-int64(n))
 	return nil
 }
+
+// Shutdown has nothing to do: finish closes the connections.
+func (b batches) Shutdown(context.Context) error { return nil }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"time"
@@ -11,7 +12,7 @@ import (
 
 // Facts is what the probes of a real system would read of the parts of this one since the last Begin. healthy is the
 // profiles of a phase without faults, by instance and kind; nil = there are none to compare with.
-func (s *System) Facts(healthy map[string]evidence.Profile) evidence.Facts {
+func (s *System) Facts(ctx context.Context, healthy map[string]evidence.Profile) evidence.Facts {
 	f := evidence.Facts{From: time.Unix(0, s.measured.Load()), To: time.Now()}
 	for _, x := range s.spec.Services {
 		if x.External {
@@ -21,17 +22,34 @@ func (s *System) Facts(healthy map[string]evidence.Profile) evidence.Facts {
 			f.Services = append(f.Services, n.facts(f.From, f.To, healthy))
 		}
 	}
+	elsewhere, gaps := s.look(ctx, f.From, healthy)
+	f.Gaps = gaps
+	for _, a := range elsewhere {
+		f.Services = append(f.Services, a.Facts)
+	}
 	for _, x := range s.spec.Stores {
-		f.Postgres = append(f.Postgres, s.stores[x.Name].facts())
+		got, err := s.stores[x.Name].facts(ctx)
+		f.Postgres = keep(&f, f.Postgres, x.Name, got, err)
 	}
 	for _, x := range s.spec.Caches {
-		f.Redis = append(f.Redis, s.caches[x.Name].facts())
+		got, err := s.caches[x.Name].facts(ctx)
+		f.Redis = keep(&f, f.Redis, x.Name, got, err)
 	}
 	for _, x := range s.spec.Queues {
-		f.Queues = append(f.Queues, s.queues[x.Name].facts())
+		got, err := s.queues[x.Name].facts(ctx)
+		f.Queues = keep(&f, f.Queues, x.Name, got, err)
 	}
 	f.Bound()
 	return f
+}
+
+// keep adds what a server told to list, or says in f that it told nothing.
+func keep[T any](f *evidence.Facts, list []T, name string, got T, err error) []T {
+	if err != nil {
+		f.Gaps = append(f.Gaps, evidence.Gap{What: name, Why: err.Error()})
+		return list
+	}
+	return append(list, got)
 }
 
 // Profiles are those of all processes since the last Begin, by instance and kind.
@@ -43,6 +61,12 @@ func (s *System) Profiles() map[string]evidence.Profile {
 			for _, p := range n.profiles(from, to) {
 				all[n.instance+" "+p.Kind] = p
 			}
+		}
+	}
+	elsewhere, _ := s.look(context.Background(), from, nil)
+	for _, a := range elsewhere {
+		for _, p := range a.Profiles {
+			all[a.Facts.Instance+" "+p.Profile.Kind] = p.received()
 		}
 	}
 	return all

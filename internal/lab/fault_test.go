@@ -16,7 +16,7 @@ import (
 
 func instance(name string, replica int, faults *board) *service {
 	id := fmt.Sprintf("%s-%d", name, replica)
-	return &service{name: name, instance: id, faults: faults, random: newSource(1, id), spans: newExporter("")}
+	return &service{name: name, instance: id, faults: faults, random: newSource(1, id), process: newProcess(newExporter(""), name, id, "host")}
 }
 
 func TestFaultHitsItsShareOfItsInstanceOnly(t *testing.T) {
@@ -105,7 +105,7 @@ func TestFaultySettingsAreAllNamed(t *testing.T) {
 func worked(ctx context.Context, s *service) (time.Duration, error) {
 	start := time.Now()
 	request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-	_, err := s.guarded(request, nil, func(context.Context, *http.Request, *span) (any, error) { return nil, nil })
+	_, err := s.guarded(request, func(context.Context, *http.Request) (any, error) { return nil, nil })
 	return time.Since(start), err
 }
 

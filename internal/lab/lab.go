@@ -62,7 +62,7 @@ func New(c Config) (*Lab, error) {
 // a gateway wants the addresses of the services before it has one itself. "" = none, as in Config.
 func (l *Lab) Connect(gateway, receiver string) {
 	l.gateway.Store(&gateway)
-	l.spans.url.Store(&receiver)
+	l.spans.connect(receiver)
 }
 
 // Start builds the catalogue (well under a second), opens every listener, and returns where the services listen.
@@ -115,14 +115,15 @@ func (l *Lab) start() (err error) {
 func (l *Lab) newService(name string, replica int) *service {
 	s := &service{
 		name: name, instance: fmt.Sprintf("%s-%d", name, replica),
-		faults: l.faults, spans: l.spans, gateway: &l.gateway,
+		faults: l.faults, gateway: &l.gateway,
 		client: &http.Client{
 			Transport: &http.Transport{MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second, DisableCompression: true},
 			Timeout:   30 * time.Second, // never before the gateway's own
 		},
 	}
 	s.random = newSource(l.config.Seed, s.instance)
-	s.host, _ = os.Hostname() // unknown is allowed: it only names the clock
+	host, _ := os.Hostname() // unknown is allowed: it only names the clock
+	s.process = newProcess(l.spans, name, s.instance, host)
 	return s
 }
 
@@ -140,10 +141,8 @@ func (l *Lab) Run(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(l.ctx, cancel)()
 
-	exporting, finish := context.WithCancel(context.WithoutCancel(ctx))
-	var exports sync.WaitGroup
-	exports.Go(func() { l.spans.run(exporting) })
-
+	l.spans.start()
+	defer l.spans.finish()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range l.services {
 		group.Go(s.serve)
@@ -153,10 +152,7 @@ func (l *Lab) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	err := group.Wait()
-	finish()
-	exports.Wait()
-	return err
+	return group.Wait()
 }
 
 // Close ends Run and waits for it; without a Run it gives back what Start took. Closing twice is harmless.

@@ -12,8 +12,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+
 	"github.com/longpole/longpole/internal/scenario"
-	"github.com/longpole/longpole/internal/trace"
 )
 
 // node is one replica of a service: a listener, processors, and all else that requests within one process share.
@@ -35,8 +40,11 @@ type node struct {
 	locks map[string]gate
 
 	served   atomic.Int64 // calls since the process began
+	lives    atomic.Int64 // processes that there were
+	process  atomic.Pointer[process]
 	listener net.Listener
 	server   *http.Server
+	rpc      *grpc.Server // nil = it speaks HTTP
 }
 
 // dice is a seeded random source that many requests draw from.
@@ -109,6 +117,7 @@ func newNode(s *System, x *scenario.Service, replica int, seed uint64) *node {
 		n.workers = newPool("workers", x.Workers)
 	}
 	n.meter.reset()
+	n.renew()
 	n.served.Store(int64(x.ColdCalls)) // warm from the start
 	for _, store := range s.spec.Stores {
 		size, ok := x.Pools[store.Name]
@@ -120,12 +129,25 @@ func newNode(s *System, x *scenario.Service, replica int, seed uint64) *node {
 	return n
 }
 
+// reset puts all figures of n at zero.
+func (n *node) reset() {
+	n.meter.reset()
+	if n.workers != nil {
+		n.workers.reset()
+	}
+	for _, p := range n.pools {
+		p.reset()
+	}
+}
+
 // listen opens the listener on a free port of loopback.
 func (n *node) listen() error {
 	var lc net.ListenConfig
 	var err error
-	if n.listener, err = lc.Listen(context.Background(), "tcp", "127.0.0.1:0"); err != nil {
-		return fmt.Errorf("lab: %s: %w", n.instance, err)
+	if n.listener == nil { // else it is given
+		if n.listener, err = lc.Listen(context.Background(), "tcp", "127.0.0.1:0"); err != nil {
+			return fmt.Errorf("lab: %s: %w", n.instance, err)
+		}
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+HealthPath, func(w http.ResponseWriter, r *http.Request) {
@@ -135,9 +157,28 @@ func (n *node) listen() error {
 	})
 	for i := range n.spec.Operations {
 		o := &n.spec.Operations[i]
-		mux.HandleFunc("GET /"+n.spec.Name+"/"+o.Name, func(w http.ResponseWriter, r *http.Request) { n.handle(w, r, o) })
+		path := "/" + n.spec.Name + "/" + o.Name
+		if n.spec.Protocol == scenario.GRPC {
+			mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+				if !n.gone(w, r, o.Name) {
+					n.rpc.ServeHTTP(w, r)
+				}
+			})
+			continue
+		}
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			if !n.gone(w, r, o.Name) {
+				n.handle(w, r, o)
+			}
+		})
 	}
 	n.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
+	if n.spec.Protocol == scenario.GRPC {
+		n.rpc = n.grpcServer()
+		n.server.Protocols, n.server.HTTP2 = new(http.Protocols), &http.HTTP2Config{MaxConcurrentStreams: streams}
+		n.server.Protocols.SetHTTP1(true) // for health checks
+		n.server.Protocols.SetUnencryptedHTTP2(true)
+	}
 	return nil
 }
 
@@ -157,6 +198,9 @@ func (n *node) stop() {
 	if n.server.Shutdown(ctx) != nil {
 		_ = n.server.Close() // there is nobody to tell about what is cut off
 	}
+	if n.rpc != nil {
+		n.rpc.Stop()
+	}
 }
 
 // hit is the fault of that kind that strikes this call; nil = none does.
@@ -175,9 +219,11 @@ func (n *node) hit(kind, operation string) *scenario.Fault {
 // gone plays a process that is not there: it cuts the connection, or never answers.
 func (n *node) gone(w http.ResponseWriter, r *http.Request, operation string) bool {
 	if n.hit(scenario.Restart, operation) != nil {
-		if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
-			_ = c.Close()
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(http.ErrAbortHandler) // HTTP/2: the stream is what can be cut
 		}
+		_ = c.Close()
 		return true
 	}
 	if n.hit(scenario.Blackhole, operation) != nil {
@@ -187,20 +233,27 @@ func (n *node) gone(w http.ResponseWriter, r *http.Request, operation string) bo
 	return false
 }
 
+// renew makes the process of n a new one: nothing of what it knew of itself is left but its host.
+func (n *node) renew() {
+	life := n.lives.Add(1) - 1
+	instance := n.instance
+	if life > 0 {
+		instance += "." + strconv.Itoa(int(life)) // an SDK would draw a UUID, which nobody can read
+	}
+	spans := n.sys.spans
+	if n.spec.External {
+		spans = nil
+	}
+	n.process.Store(newProcess(spans, n.spec.Name, instance, n.instance))
+}
+
 // begin opens a span of n. Its clock may be off.
-func (n *node) begin(parent identity, kind trace.Kind, name string) *span {
-	now := time.Now()
-	x := &span{began: now, export: n.sys.emit(n), Span: trace.Span{
-		TraceID: parent.trace, ID: fmt.Sprintf("%016x", rand.Uint64()|1), Parent: parent.span,
-		Kind: kind, Service: n.spec.Name, Name: name, Start: now.UnixNano(), Host: n.instance,
-	}}
+func (n *node) begin(ctx context.Context, kind trace.SpanKind, name string) (context.Context, *span) {
+	skew := time.Duration(0)
 	if f := n.hit(scenario.Skew, ""); f != nil {
-		x.Start += int64(f.Skew)
+		skew = f.Skew
 	}
-	if x.TraceID == "" {
-		x.TraceID = fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()|1)
-	}
-	return x.set("service.instance.id", n.instance).set("host.name", n.instance)
+	return n.process.Load().begin(ctx, kind, name, skew)
 }
 
 // request is what the steps of one operation share.
@@ -209,33 +262,54 @@ type request struct {
 	operation string
 }
 
-// handle answers one call: the way here, the wait for a worker, the steps, the way back.
-func (n *node) handle(w http.ResponseWriter, r *http.Request, o *scenario.Operation) {
-	if n.gone(w, r, o.Name) {
-		return
-	}
-	ctx := r.Context()
+// incoming is a call as it came, whatever its protocol.
+type incoming struct {
+	key        int    // that it is about
+	name       string // of its SERVER span
+	attributes []attribute.KeyValue
+	ended      func(at *span, status int, size int64) // sets the protocol's own attributes
+}
+
+// clientGone is the status of a call whose caller does not wait any more, as in the logs of nginx.
+const clientGone = 499
+
+// answer works on one call: the way here, the wait for a worker, the steps, the way back. It tells the status and the bytes of
+// the answer. ctx carries the caller's span.
+func (n *node) answer(ctx context.Context, o *scenario.Operation, in incoming) (status int, body int64) {
 	way := n.spec.Link.Latency
 	if f := n.hit(scenario.Region, o.Name); f != nil {
 		way += n.random.draw(*f.Delay)
 	}
 	if pause(ctx, way/2) != nil {
-		return
+		return clientGone, 0
 	}
-	size := n.size(o)
-	status := n.work(ctx, r, o, size)
-	if ctx.Err() != nil {
-		return // the caller went away, and there is nobody to answer
-	}
-	body := size
+	body = n.size(o)
+	status = n.work(ctx, o, in, body)
 	if status != http.StatusOK {
-		body = min(size, 1<<10)
+		body = min(body, 1<<10)
 	}
 	if n.spec.Link.Bandwidth > 0 {
 		way += 2 * time.Duration(float64(body)/float64(n.spec.Link.Bandwidth)*1e9)
 	}
-	if pause(ctx, way/2) != nil {
-		return
+	if ctx.Err() != nil || pause(ctx, way/2) != nil {
+		return clientGone, 0
+	}
+	return status, body
+}
+
+// handle answers one call over HTTP.
+func (n *node) handle(w http.ResponseWriter, r *http.Request, o *scenario.Operation) {
+	route := "/" + n.spec.Name + "/" + o.Name
+	in := incoming{name: "GET " + route, ended: endedHTTP, attributes: []attribute.KeyValue{
+		semconv.HTTPRequestMethodKey.String(r.Method), semconv.HTTPRoute(route), semconv.URLPath(r.URL.Path), semconv.URLScheme("http"),
+	}}
+	if r.URL.RawQuery != "" {
+		in.attributes = append(in.attributes, semconv.URLQuery(r.URL.RawQuery))
+	}
+	in.key, _ = strconv.Atoi(r.URL.Query().Get("key")) // 0 where there is none
+	status, body := n.answer(wire.Extract(r.Context(), propagation.HeaderCarrier(r.Header)), o, in)
+	if status == clientGone {
+		return // there is nobody to answer
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.FormatInt(body, 10))
@@ -244,6 +318,16 @@ func (n *node) handle(w http.ResponseWriter, r *http.Request, o *scenario.Operat
 		if _, err := w.Write(filler[:min(int64(len(filler)), body)]); err != nil {
 			return // the reader went away
 		}
+	}
+}
+
+// endedHTTP tells how a call ended, in its SERVER span.
+func endedHTTP(at *span, status int, size int64) {
+	at.set(semconv.HTTPResponseStatusCode(status))
+	if status == http.StatusOK {
+		at.set(semconv.HTTPResponseBodySize(int(size)))
+	} else if status >= 500 {
+		at.fail(strconv.Itoa(status))
 	}
 }
 
@@ -260,46 +344,36 @@ func (n *node) size(o *scenario.Operation) int64 {
 
 // work does an operation within its SERVER span and returns the status of the answer. A request that waits for a worker is
 // not in a span yet, as in servers with a pool of threads; one that is refused is.
-func (n *node) work(ctx context.Context, r *http.Request, o *scenario.Operation, size int64) (status int) {
-	parent, _ := parseTraceparent(r.Header.Get("Traceparent"))
+func (n *node) work(ctx context.Context, o *scenario.Operation, in incoming, size int64) (status int) {
 	refused := n.workers != nil && n.spec.Backlog > 0 && n.workers.waiting() >= n.spec.Backlog
 	if !refused && n.workers != nil {
 		if n.workers.acquire(ctx) != nil {
-			return http.StatusServiceUnavailable
+			return clientGone
 		}
 		defer n.workers.release()
 	}
-	at := n.begin(parent, trace.Server, "GET /"+n.spec.Name+"/"+o.Name)
+	ctx, at := n.begin(ctx, trace.SpanKindServer, in.name)
 	defer at.end()
 	host, port, _ := net.SplitHostPort(n.listener.Addr().String())
-	at.set("http.request.method", r.Method).set("http.route", "/"+n.spec.Name+"/"+o.Name).set("url.path", r.URL.Path).set("url.scheme", "http").
-		set("server.address", host).set("server.port", port)
-	if r.URL.RawQuery != "" {
-		at.set("url.query", r.URL.RawQuery)
-	}
+	at.set(in.attributes...).at(host, port)
 	status = http.StatusOK
 	if refused {
 		status = http.StatusServiceUnavailable
-	} else if err := n.operate(ctx, at, r, o); err != nil {
+	} else if err := n.operate(ctx, o, in.key); err != nil {
 		if ctx.Err() != nil {
-			at.set("error.type", "canceled")
-			return 499
+			at.set(semconv.ErrorTypeKey.String("canceled"))
+			return clientGone
 		}
 		status = http.StatusInternalServerError
 		if f, ok := errors.AsType[*failure](err); ok {
 			status = f.status
 		}
 	}
-	at.set("http.response.status_code", strconv.Itoa(status))
-	if status == http.StatusOK {
-		at.set("http.response.body.size", strconv.FormatInt(size, 10))
-	} else if status >= 500 {
-		at.fail(strconv.Itoa(status))
-	}
+	in.ended(at, status, size)
 	return status
 }
 
-func (n *node) operate(ctx context.Context, at *span, r *http.Request, o *scenario.Operation) error {
+func (n *node) operate(ctx context.Context, o *scenario.Operation, key int) error {
 	cold := n.served.Add(1) <= int64(n.spec.ColdCalls)
 	if f := n.hit(scenario.Errors, o.Name); f != nil {
 		return &failure{status: f.Status, reason: "planted fault " + f.Name}
@@ -309,7 +383,6 @@ func (n *node) operate(ctx context.Context, at *span, r *http.Request, o *scenar
 			return err
 		}
 	}
-	key, _ := strconv.Atoi(r.URL.Query().Get("key")) // 0 where there is none
 	x := &walk{node: n, request: request{key: key, operation: o.Name}, cold: cold}
-	return x.steps(ctx, at, o.Steps)
+	return x.steps(ctx, o.Steps)
 }

@@ -1,10 +1,10 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/longpole/longpole/internal/advise"
 	"github.com/longpole/longpole/internal/load"
@@ -14,6 +14,7 @@ import (
 // Outcome is what came of one scenario. Times are in milliseconds, shares 0..1.
 type Outcome struct {
 	Scenario string         `json:"scenario"`
+	Seed     uint64         `json:"seed"` // of the run
 	Truth    scenario.Truth `json:"truth"`
 	Traces   int            `json:"traces"`
 	Named    []Naming       `json:"named"`  // what the diagnosis names, in its order, at most ten; LP105, which says that nothing is known, is left out
@@ -22,6 +23,7 @@ type Outcome struct {
 	Before   Measure        `json:"before"`
 	Cure     *Cure          `json:"cure,omitempty"`      // the change of ours that was tried; nil = none was proposed
 	Forecast *Quantile      `json:"predicted,omitempty"` // for the first route of the load, once the cure is in force
+	Interval *Interval      `json:"interval,omitempty"`  // where After should lie with 90 % confidence; nil = there is no Forecast
 	After    *Measure       `json:"after,omitempty"`     // nil = nothing was changed
 	Verdict  string         `json:"verdict"`             // "pass" or "fail"
 	Why      []string       `json:"why"`                 // what does not hold; never nil
@@ -50,12 +52,21 @@ type Quantile struct {
 	P99 float64 `json:"p99"`
 }
 
+// Interval is the lower and the upper end of where quantiles should lie, in milliseconds.
+type Interval struct {
+	P50 [2]float64 `json:"p50"`
+	P95 [2]float64 `json:"p95"`
+	P99 [2]float64 `json:"p99"`
+}
+
 // Measure is what clients of the first route saw in one phase.
 type Measure struct {
 	Quantile
-	Errors float64 `json:"errors"`
-	Calls  uint64  `json:"calls"`
-	Cost   float64 `json:"cost"` // calls that the gateway sent to services for each call of a client, of all routes
+	Errors  float64 `json:"errors"`
+	Calls   uint64  `json:"calls"`
+	Cost    float64 `json:"cost"`           // calls that the gateway sent to services for each call of a client, of all routes
+	Late    float64 `json:"late_p99_ms"`    // how late the generator sent calls, at p99
+	Doubted bool    `json:"late,omitempty"` // so late, or with so many calls dropped, that the latencies are the generator's as much as the system's
 }
 
 // Cure is a change that was tried.
@@ -101,28 +112,43 @@ func matches(n Naming, t scenario.Truth) bool {
 	return named && slices.Contains(t.Service, n.Service) && (t.Segment == "" || t.Segment == n.Segment)
 }
 
-// cureOf is the first change of ours that the findings carry with a forecast, best first.
+// cureOf is the change of ours that is tried: that of the action named first, if it is one; else the best with a forecast;
+// else the best.
 func cureOf(r advise.Report) (advise.Action, bool) {
-	for _, route := range r.Routes {
-		for _, f := range route.Findings {
-			for _, a := range f.Actions {
-				if a.Change != nil && a.Predicted != nil {
-					return a, true
+	var first, predicted, other *advise.Action
+	named := false
+	for i := range r.Routes {
+		for _, f := range r.Routes[i].Findings {
+			for k := range f.Actions {
+				a := &f.Actions[k]
+				if a.Change != nil {
+					switch {
+					case !named && f.Code != unknownCause:
+						first = a
+					case predicted == nil && a.Predicted != nil:
+						predicted = a
+					case other == nil:
+						other = a
+					}
 				}
+				named = named || f.Code != unknownCause
 			}
 		}
+	}
+	if a := cmp.Or(first, predicted, other); a != nil {
+		return *a, true
 	}
 	return advise.Action{}, false
 }
 
-// forecast is what an action promises for the clients' calls of a target; nil = nothing.
-func forecast(a advise.Action, path string) *Quantile {
+// forecast is what an action promises for the clients' calls of a target, and where that will lie; nil = nothing.
+func forecast(a advise.Action, path string) (*Quantile, *Interval) {
 	for _, e := range slices.Backward(a.Effects) {
 		if strings.HasSuffix(e.Operation, path) {
-			return &Quantile{P50: e.Predicted.P50, P95: e.Predicted.P95, P99: e.Predicted.P99}
+			return &Quantile{P50: e.Predicted.P50, P95: e.Predicted.P95, P99: e.Predicted.P99}, (*Interval)(&e.Interval)
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // diagnosed puts down what a report names.
@@ -158,7 +184,7 @@ func (o *Outcome) judge() {
 		case o.Cure == nil:
 			fault(false, "no change of ours was proposed")
 		case o.After == nil:
-			fault(false, "the change ended %s", o.Cure.Phase)
+			fault(false, "the change ended %s: %s", o.Cure.Phase, o.Cure.Why)
 		default:
 			bound := t.P99After.Seconds() * 1e3
 			fault(o.After.P99 <= bound, "p99 after is %.0f ms, more than %.0f ms", o.After.P99, bound)
@@ -173,62 +199,8 @@ func (o *Outcome) judge() {
 // measureOf is what clients of one target saw.
 func measureOf(r load.Result) Measure {
 	at := func(q float64) float64 { return r.Response.Quantile(q).Seconds() * 1e3 }
-	return Measure{Quantile: Quantile{P50: at(0.5), P95: at(0.95), P99: at(0.99)}, Errors: r.ErrorRatio(), Calls: r.Calls}
-}
-
-// Tally counts over outcomes what the promise of the lab is about.
-type Tally struct {
-	Scenarios int     `json:"scenarios"`
-	Passed    int     `json:"passed"`
-	Faulty    int     `json:"faulty"`         // those with something wrong in them
-	First     int     `json:"named_first"`    // of Faulty
-	Third     int     `json:"named_in_three"` // of Faulty
-	Asked     int     `json:"actions_asked"`  // of Faulty: those whose truth tells an action
-	Action    int     `json:"first_action"`   // of Asked
-	Healthy   int     `json:"healthy"`        //
-	Silent    int     `json:"silent"`         // of Healthy
-	Ours      int     `json:"cures_of_ours"`  // those that promise a bound
-	Cured     int     `json:"within_bound"`   // of Ours
-	Forecasts int     `json:"forecasts"`      // with an outcome to compare with
-	Error     float64 `json:"forecast_error"` // median of |predicted/after - 1| at p99
-	Seconds   float64 `json:"seconds"`
-}
-
-// Count makes the Tally of outcomes.
-func Count(all []Outcome) Tally {
-	t := Tally{Scenarios: len(all)}
-	var errs []float64
-	one := func(n *int, is bool) {
-		if is {
-			*n++
-		}
+	return Measure{
+		Quantile: Quantile{P50: at(0.5), P95: at(0.95), P99: at(0.99)}, Errors: r.ErrorRatio(), Calls: r.Calls,
+		Late: r.Lag.Quantile(0.99).Seconds() * 1e3, Doubted: r.Doubt() != "",
 	}
-	for _, o := range all {
-		t.Seconds += o.Seconds
-		one(&t.Passed, o.Verdict == "pass")
-		if o.Truth.Healthy {
-			t.Healthy++
-			one(&t.Silent, len(o.Named) == 0)
-			continue
-		}
-		t.Faulty++
-		one(&t.First, o.Rank == 1)
-		one(&t.Third, o.Rank >= 1 && o.Rank <= 3)
-		if len(o.Truth.Action) > 0 {
-			t.Asked++
-			one(&t.Action, slices.Contains(o.Truth.Action, o.Action))
-		}
-		if o.Truth.P99After > 0 {
-			t.Ours++
-			one(&t.Cured, o.After != nil && o.After.P99 <= float64(o.Truth.P99After)/float64(time.Millisecond))
-		}
-		if o.After != nil && o.Forecast != nil && o.After.P99 > 0 {
-			errs = append(errs, max(o.Forecast.P99/o.After.P99-1, 1-o.Forecast.P99/o.After.P99))
-		}
-	}
-	if t.Forecasts = len(errs); len(errs) > 0 {
-		slices.Sort(errs)
-		t.Error = errs[len(errs)/2]
-	}
-	return t
 }

@@ -1,10 +1,12 @@
 package lab
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/advise"
 	"github.com/longpole/longpole/internal/diagnose"
 	"github.com/longpole/longpole/internal/scenario"
@@ -68,15 +70,84 @@ func TestOutcomesAreJudgedByTheTruth(t *testing.T) {
 func TestTallyCountsWhatThePromiseIsAbout(t *testing.T) {
 	truth := scenario.Truth{Class: []string{"database"}, Action: []string{"index"}, P99After: 50 * time.Millisecond}
 	got := Count([]Outcome{
-		{Truth: truth, Rank: 1, Action: "index", Verdict: "pass", Forecast: &Quantile{P99: 44}, After: &Measure{Quantile: Quantile{P99: 40}}, Seconds: 20},
-		{Truth: truth, Rank: 3, Action: "cache", Verdict: "fail", Forecast: &Quantile{P99: 30}, After: &Measure{Quantile: Quantile{P99: 60}}, Seconds: 20},
-		{Truth: truth, Rank: 0, Verdict: "fail", Seconds: 20},
+		{
+			Truth: truth, Rank: 1, Action: "index", Verdict: "pass", Seconds: 20, Cure: &Cure{Phase: "promoted"},
+			Forecast: &Quantile{P50: 10, P95: 20, P99: 44}, Interval: &Interval{P50: [2]float64{9, 11}, P95: [2]float64{15, 19}, P99: [2]float64{30, 50}},
+			After: &Measure{Quantile: Quantile{P50: 10, P95: 20, P99: 40}},
+		},
+		{
+			Truth: truth, Rank: 3, Action: "cache", Verdict: "fail", Seconds: 20, Cure: &Cure{Phase: "promoted"}, Before: Measure{Doubted: true},
+			Forecast: &Quantile{P50: 10, P95: 30, P99: 30}, After: &Measure{Quantile: Quantile{P50: 20, P95: 20, P99: 60}},
+		},
+		{Truth: truth, Rank: 0, Verdict: "fail", Seconds: 20, Cure: &Cure{Phase: "inconclusive"}},
 		{Truth: scenario.Truth{Healthy: true}, Verdict: "pass"},
 		{Truth: scenario.Truth{Healthy: true}, Named: []Naming{{}}, Verdict: "fail"},
 	})
-	want := Tally{Scenarios: 5, Passed: 2, Faulty: 3, First: 1, Third: 2, Asked: 3, Action: 1, Healthy: 2, Silent: 1, Ours: 3, Cured: 1, Forecasts: 2, Error: 0.5, Seconds: 60}
+	want := Tally{
+		Scenarios: 5, Passed: 2, Faulty: 3, First: 1, Third: 2, Asked: 3, Action: 1, Healthy: 2, Silent: 1, Ours: 3, Cured: 1,
+		Tried: 3, Promoted: 2, Inconclusive: 1, Forecasts: 2, Error: Quantile{P50: 0.25, P95: 0.25, P99: 0.3}, Intervals: 3, Covered: 2, Late: 1, Seconds: 60,
+	}
+	got.Error.P99 = math.Round(1e6*got.Error.P99) / 1e6
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestPromisesAreHeldOrBroken(t *testing.T) {
+	for name, x := range map[string]struct {
+		tally  Tally
+		broken int
+	}{
+		"nothing was run":     {Tally{}, 0},
+		"all holds":           {Tally{Faulty: 10, First: 9, Third: 10, Healthy: 2, Silent: 2, Asked: 10, Action: 9, Ours: 1, Cured: 1, Forecasts: 1, Error: Quantile{P99: 0.2}}, 0},
+		"nothing holds":       {Tally{Faulty: 10, First: 8, Third: 9, Healthy: 2, Silent: 1, Asked: 10, Action: 8, Ours: 2, Cured: 1, Forecasts: 1, Error: Quantile{P99: 0.3}}, 6},
+		"what is told beside": {Tally{Forecasts: 1, Error: Quantile{P50: 0.9, P95: 0.9}, Intervals: 3}, 0},
+	} {
+		broken := 0
+		for _, p := range x.tally.Promises() {
+			one(&broken, p.Broken())
+			if p.Text == "" || p.Told() == "" {
+				t.Errorf("%s: %+v says nothing", name, p)
+			}
+		}
+		if broken != x.broken {
+			t.Errorf("%s: %d broken, want %d", name, broken, x.broken)
+		}
+	}
+}
+
+func TestTheActionNamedFirstIsTried(t *testing.T) {
+	change, forecast := &longpole.Change{}, &advise.Predicted{}
+	finding := func(code string, actions ...advise.Action) advise.Finding {
+		return advise.Finding{Finding: diagnose.Finding{Code: code}, Actions: actions}
+	}
+	plain, ours, sure := advise.Action{Kind: "drain"}, advise.Action{Kind: "eject", Change: change}, advise.Action{Kind: "hedge", Change: change, Predicted: forecast}
+	for name, x := range map[string]struct {
+		findings []advise.Finding
+		want     string
+	}{
+		"none":                          {nil, ""},
+		"none of ours":                  {[]advise.Finding{finding("LP103", plain)}, ""},
+		"first, without a forecast":     {[]advise.Finding{finding("LP103", ours, sure)}, "eject"},
+		"a forecast before none":        {[]advise.Finding{finding("LP103", plain, ours, sure)}, "hedge"},
+		"without a forecast, at last":   {[]advise.Finding{finding("LP103", plain, ours)}, "eject"},
+		"of a later finding":            {[]advise.Finding{finding("LP103", plain), finding("LP104", ours, sure)}, "hedge"},
+		"what nothing is known of last": {[]advise.Finding{finding(unknownCause, ours), finding("LP103", ours, sure)}, "eject"},
+	} {
+		r := advise.Report{Routes: []advise.Route{{Findings: x.findings}}}
+		got, ok := cureOf(r)
+		if got.Kind != x.want || ok != (x.want != "") {
+			t.Errorf("%s: %q, %t; want %q", name, got.Kind, ok, x.want)
+		}
+	}
+}
+
+func TestCanariesLastAsLongAsAVerdictTakes(t *testing.T) {
+	for perSecond, want := range map[float64]time.Duration{0: canaryTimeMax, 10: canaryTimeMax, 70: 102 * time.Second, 1000: canaryTimeMin} {
+		got, enough := canaryTime(perSecond)
+		if got.Round(time.Second) != want || enough != (perSecond > 10) {
+			t.Errorf("at %v calls a second: %s, enough: %t; want %s", perSecond, got, enough, want)
+		}
 	}
 }
 

@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,6 +56,16 @@ func partsOf(t *testing.T) (*System, *node) {
 	return s, s.nodes["shop"][0]
 }
 
+// told is what a server tells.
+func told[T any](t *testing.T, facts func(context.Context) (T, error)) T {
+	t.Helper()
+	f, err := facts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 // took is how long do takes in virtual time.
 func took(t *testing.T, do func() error) time.Duration {
 	t.Helper()
@@ -75,7 +84,7 @@ func TestWorkWaitsForACore(t *testing.T) {
 		}
 		synctest.Wait()
 		time.Sleep(time.Second)
-		r := s.Facts(nil).Services[0].Runtime
+		r := s.Facts(t.Context(), nil).Services[0].Runtime
 		if got := *r.CPU * 1000; got < 29.9 || got > 30.1 {
 			t.Errorf("%.1f ms of a core in a second; want 30", got)
 		}
@@ -98,7 +107,7 @@ func TestACollectionStopsAllWork(t *testing.T) {
 		if got := took(t, func() error { return n.sleep(t.Context(), 10*time.Millisecond) }); got != 10*time.Millisecond {
 			t.Errorf("a sleep after the pause took %s; want 10ms", got)
 		}
-		f := s.Facts(nil).Services[0]
+		f := s.Facts(t.Context(), nil).Services[0]
 		if *f.Runtime.GCPause < 0.5 || *f.Runtime.GCRuns == 0 || f.Profile("heap") == nil {
 			t.Errorf("the pause is not in the facts: %+v", f)
 		}
@@ -108,35 +117,39 @@ func TestACollectionStopsAllWork(t *testing.T) {
 func TestStatementsCostWhatTheirPlanCosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := partsOf(t)
-		d := s.stores["db"]
+		d := s.stores["db"].(*datastore)
+		if err := d.open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer d.close()
 		q := &scenario.Query{Store: "db", Table: "orders", Verb: "select", Where: "customer_id", Rows: 100}
 		query := func() time.Duration { return took(t, func() error { return d.run(t.Context(), "shop", q, 1) }) }
 		if got := query(); got != 1500*time.Microsecond {
 			t.Errorf("by the index it took %s; want 1.5ms", got)
 		}
-		if f := d.facts(); len(f.Asked[0].SeqScans)+len(f.Asked[0].Indexes) != 0 {
+		if f := told(t, d.facts); len(f.Asked[0].SeqScans)+len(f.Asked[0].Indexes) != 0 {
 			t.Errorf("with an index a scan or a candidate is shown: %+v", f.Asked[0])
 		}
-		if err := s.Switch("index", true); err != nil {
+		if err := s.Switch(t.Context(), "index", true); err != nil {
 			t.Fatal(err)
 		}
 		if got := query(); got != 21500*time.Microsecond {
 			t.Errorf("without the index it took %s; want 21.5ms", got)
 		}
-		f := d.facts()
+		f := told(t, d.facts)
 		if best, ok := f.Asked[0].Index(); !ok || best.Columns[0] != "customer_id" || best.Gain() < 0.9 {
 			t.Errorf("the missing index is not proposed: %+v", f.Asked[0])
 		}
-		if err := s.Switch("index", false); err != nil {
+		if err := s.Switch(t.Context(), "index", false); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Switch("stale", true); err != nil {
+		if err := s.Switch(t.Context(), "stale", true); err != nil {
 			t.Fatal(err)
 		}
 		if got := query(); got != 21500*time.Microsecond {
 			t.Errorf("with stale statistics it took %s; want 21.5ms", got)
 		}
-		if x := d.facts().Asked[0]; x.Rows == nil || x.Rows.Factor < 10 || len(x.Indexes) > 0 || x.Tables[0].Stale() < 0.5 {
+		if x := told(t, d.facts).Asked[0]; x.Rows == nil || x.Rows.Factor < 10 || len(x.Indexes) > 0 || x.Tables[0].Stale() < 0.5 {
 			t.Errorf("stale statistics do not show: %+v", x)
 		}
 	})
@@ -145,7 +158,11 @@ func TestStatementsCostWhatTheirPlanCosts(t *testing.T) {
 func TestUpdatesOfARowWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := partsOf(t)
-		d := s.stores["db"]
+		d := s.stores["db"].(*datastore)
+		if err := d.open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer d.close()
 		q := &scenario.Query{Store: "db", Table: "orders", Verb: "update", Where: "id", Hold: &scenario.Dist{Fixed: 9 * time.Millisecond}}
 		began := time.Now()
 		var last time.Duration
@@ -159,19 +176,19 @@ func TestUpdatesOfARowWaitForEachOther(t *testing.T) {
 		if last != 20*time.Millisecond {
 			t.Errorf("two updates of one row took %s; want 20ms", last)
 		}
-		if err := s.Switch("lock", true); err != nil {
+		if err := s.Switch(t.Context(), "lock", true); err != nil {
 			t.Fatal(err)
 		}
 		go func() { _ = d.run(t.Context(), "shop", q, 7); done <- 0 }()
 		synctest.Wait()
 		time.Sleep(time.Second)
 		d.look()
-		f := s.Facts(nil)
+		f := s.Facts(t.Context(), nil)
 		chain := f.Blocked("UPDATE orders SET body = $2 WHERE id = $1")
 		if chain == nil || chain.Root.Application != "nightly-report" || chain.Longest != time.Second {
 			t.Errorf("the lock chain is %+v", chain)
 		}
-		if err := s.Switch("lock", false); err != nil {
+		if err := s.Switch(t.Context(), "lock", false); err != nil {
 			t.Fatal(err)
 		}
 		<-done
@@ -212,75 +229,36 @@ func TestPoolCountsItsWaits(t *testing.T) {
 func TestCacheForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := partsOf(t)
-		c := s.caches["redis"]
-		c.put("a", time.Minute)
-		c.put("b", time.Second)
-		if !c.get("a") || !c.get("b") || c.get("c") {
+		c := s.caches["redis"].(*cacheServer)
+		put := func(key string, ttl time.Duration) {
+			if err := c.put(t.Context(), key, ttl); err != nil {
+				t.Fatal(err)
+			}
+		}
+		get := func(key string) bool {
+			hit, err := c.get(t.Context(), key)
+			return hit && err == nil
+		}
+		put("a", time.Minute)
+		put("b", time.Second)
+		if !get("a") || !get("b") || get("c") {
 			t.Error("it does not hold what was put in, or more")
 		}
 		time.Sleep(2 * time.Second)
-		if c.get("b") {
+		if get("b") {
 			t.Error("an entry outlives its time")
 		}
-		c.put("c", time.Minute)
-		if c.get("a") || !c.get("c") {
+		put("c", time.Minute)
+		if get("a") || !get("c") {
 			t.Error("the oldest entry does not make room")
 		}
-		if f := c.facts(); f.Stats.HitRatio != 0.5 || f.Stats.Evicted == 0 {
+		if f := told(t, c.facts); f.Stats.HitRatio != 0.5 || f.Stats.Evicted == 0 {
 			t.Errorf("facts: %+v", f.Stats)
 		}
-		c.flush()
-		if c.get("c") {
-			t.Error("a flush leaves something")
+		if err := c.flush(t.Context()); err != nil || get("c") {
+			t.Errorf("a flush leaves something, or fails: %v", err)
 		}
 	})
-}
-
-func TestQueueShowsItsBacklog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, _ := partsOf(t)
-		q := s.queues["mail"]
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- q.run(ctx) }()
-		for range 10 {
-			q.put(identity{trace: strings.Repeat("1", 32), span: strings.Repeat("2", 16)})
-		}
-		time.Sleep(25 * time.Millisecond)
-		f := q.facts()
-		if f.Pending != 4 || f.AckPending != 2 || !f.Known || f.Utilisation < 2 {
-			t.Errorf("after 25ms of two workers with 10ms each: %+v", f)
-		}
-		if err := s.Switch("workers", true); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Second)
-		if f = q.facts(); !f.NoWorkers || f.Pending != 4 {
-			t.Errorf("without workers: %+v", f)
-		}
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func TestPoisonComesAgainAndThenGoes(t *testing.T) {
-	q := newQueue(NewSystem(scenario.Scenario{}, 1), scenario.Queue{Name: "mail", Workers: 1, Deliveries: 3, Poison: 1}, 1)
-	q.put(identity{})
-	for try := 1; ; try++ {
-		m, ok := q.take()
-		if !ok {
-			if try != 4 {
-				t.Errorf("it was delivered %d times; want 3", try-1)
-			}
-			break
-		}
-		q.ended(m)
-	}
-	if f := q.facts(); f.Redelivered != 2 || f.Pending != 0 {
-		t.Errorf("facts: %+v", f)
-	}
 }
 
 func TestFaultsKeepToTheirTimeLine(t *testing.T) {
@@ -300,18 +278,18 @@ func TestFaultsKeepToTheirTimeLine(t *testing.T) {
 		s, n := partsOf(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		s.Begin(true)
+		_ = s.Begin(t.Context(), true)
 		go func() { ended <- s.planted.run(ctx) }()
 		time.Sleep(1500 * time.Millisecond)
 		if n.hit(scenario.Burn, "buy") == nil || len(s.Active()) != 1 {
 			t.Errorf("on are %v; want burn", s.Active())
 		}
-		s.Begin(false)
+		_ = s.Begin(t.Context(), false)
 		time.Sleep(1500 * time.Millisecond)
 		if len(s.Active()) != 0 {
 			t.Errorf("in a phase without faults on are %v", s.Active())
 		}
-		if err := s.Switch("nothing", true); err == nil {
+		if err := s.Switch(t.Context(), "nothing", true); err == nil {
 			t.Error("a fault that is not there can be switched")
 		}
 		cancel()
@@ -326,13 +304,16 @@ func TestANewProcessIsCold(t *testing.T) {
 	if n.served.Load() < 2 {
 		t.Error("it is cold from the start")
 	}
-	if err := s.Switch("away", true); err != nil {
+	if err := s.Switch(t.Context(), "away", true); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Switch("away", false); err != nil {
+	if err := s.Switch(t.Context(), "away", false); err != nil {
 		t.Fatal(err)
 	}
-	if n.served.Load() != 0 || !s.Facts(nil).Services[0].Runtime.Restarted {
+	if p := n.process.Load(); p.instance != "shop-1.1" {
+		t.Errorf("after a restart the SDK names the instance %s; want a new one", p.instance)
+	}
+	if n.served.Load() != 0 || !s.Facts(t.Context(), nil).Services[0].Runtime.Restarted {
 		t.Error("after a restart it is warm, or the facts do not tell")
 	}
 }
@@ -343,11 +324,11 @@ func TestProfilesAreComparedWithHealth(t *testing.T) {
 	n.meter.worked("b", 5*time.Second)
 	healthy := s.Profiles()
 	n.meter.worked("a", 90*time.Second)
-	f := s.Facts(healthy).Services[0].Profile("cpu")
+	f := s.Facts(t.Context(), healthy).Services[0].Profile("cpu")
 	if f == nil || f.Diff == nil || len(f.Diff.Changes) == 0 || f.Diff.Changes[0].Suspect < f.Diff.Changes[0].Healthy && f.Diff.Changes[0].Name == "a" {
 		t.Errorf("the profile is %+v", f)
 	}
-	if s.Facts(nil).Services[0].Profile("cpu").Diff != nil {
+	if s.Facts(t.Context(), nil).Services[0].Profile("cpu").Diff != nil {
 		t.Error("without a healthy profile there is a difference")
 	}
 }
@@ -370,7 +351,11 @@ func TestPopularKeysAreAskedForMore(t *testing.T) {
 
 func TestFactsAreBounded(t *testing.T) {
 	s, _ := partsOf(t)
-	if f := s.Facts(nil); len(f.Postgres) != 1 || len(f.Redis) != 1 || len(f.Queues) != 1 || f.Dropped != 0 || f.To.Before(f.From) {
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if f := s.Facts(t.Context(), nil); len(f.Postgres) != 1 || len(f.Redis) != 1 || len(f.Queues) != 1 || f.Dropped != 0 || f.To.Before(f.From) {
 		t.Errorf("facts: %+v", f)
 	}
 	var w samples

@@ -26,7 +26,7 @@ func TestCatalogueIsWhole(t *testing.T) {
 		if _, err := gateway.Load(s.Name, system.GatewayYAML("127.0.0.1:0", gateway.Off, gateway.Off)); err != nil {
 			t.Errorf("%s: %v", s.Name, err)
 		}
-		system.closeListeners()
+		system.Close()
 	}
 	if healthy < 2 {
 		t.Errorf("%d healthy scenarios; want a plain one and one that is slow by nature", healthy)

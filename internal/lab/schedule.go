@@ -33,22 +33,21 @@ func newSchedule(s *System) *schedule {
 }
 
 // restart begins a phase. What is on stays on if it would be on at once, so that a lasting fault has no gap.
-func (t *schedule) restart(faulty bool) {
+func (t *schedule) restart(ctx context.Context, faulty bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.began, t.faulty, t.hand = time.Now(), faulty, map[string]bool{}
-	t.apply(0)
+	return t.apply(ctx, 0)
 }
 
-func (t *schedule) set(name string, on bool) error {
+func (t *schedule) set(ctx context.Context, name string, on bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !slices.ContainsFunc(t.sys.spec.Faults, func(f scenario.Fault) bool { return f.Name == name }) {
 		return fmt.Errorf("%w: %q", ErrNoFault, name)
 	}
 	t.hand[name] = on
-	t.apply(time.Since(t.began))
-	return nil
+	return t.apply(ctx, time.Since(t.began))
 }
 
 // run keeps to the time line until ctx ends.
@@ -60,11 +59,21 @@ func (t *schedule) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			t.mu.Lock()
-			t.apply(time.Since(t.began))
-			t.mu.Unlock()
+			if err := t.tick(ctx); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+func (t *schedule) tick(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err := t.apply(ctx, time.Since(t.began))
+	if ctx.Err() != nil {
+		return nil // the run ends, and what was under way with it
+	}
+	return err
 }
 
 // due reports whether f is on so long after the beginning of a phase.
@@ -80,7 +89,7 @@ func due(f scenario.Fault, at time.Duration) bool {
 }
 
 // apply turns on and off what the time asks for. t.mu is held.
-func (t *schedule) apply(at time.Duration) {
+func (t *schedule) apply(ctx context.Context, at time.Duration) error {
 	changed := false
 	for i, f := range t.sys.spec.Faults {
 		want := t.faulty && due(f, at)
@@ -89,11 +98,13 @@ func (t *schedule) apply(at time.Duration) {
 		}
 		if want != t.on[i] {
 			t.on[i], changed = want, true
-			t.sys.turn(f, want)
+			if err := t.sys.turn(ctx, f, want); err != nil {
+				return fmt.Errorf("lab: fault %s: %w", f.Name, err)
+			}
 		}
 	}
 	if !changed {
-		return
+		return nil
 	}
 	list := []scenario.Fault{}
 	for i, f := range t.sys.spec.Faults {
@@ -102,10 +113,14 @@ func (t *schedule) apply(at time.Duration) {
 		}
 	}
 	t.active.Store(&list)
+	return t.sys.tellFaults(ctx, list)
 }
 
 // turn does what a fault needs besides being on.
-func (s *System) turn(f scenario.Fault, on bool) {
+func (s *System) turn(ctx context.Context, f scenario.Fault, on bool) error {
+	if err := s.turnChildren(ctx, f, on); err != nil {
+		return err
+	}
 	switch f.Kind {
 	case scenario.Pause:
 		if on {
@@ -113,30 +128,24 @@ func (s *System) turn(f scenario.Fault, on bool) {
 		}
 	case scenario.Restart:
 		if !on {
-			s.each(f, func(n *node) { n.served.Store(0); n.meter.began() })
+			s.each(f, func(n *node) { n.served.Store(0); n.meter.began(); n.renew() })
 		}
-	case scenario.DropIndex, scenario.Stale:
-		d := s.stores[f.Store]
-		d.mu.Lock()
-		if f.Kind == scenario.Stale {
-			d.stale[f.Table] = on
-		} else {
-			d.dropped[f.Table+"."+f.Column] = on
-		}
-		d.mu.Unlock()
+	case scenario.DropIndex:
+		return s.stores[f.Store].dropIndex(ctx, f.Table, f.Column, on)
+	case scenario.Stale:
+		return s.stores[f.Store].age(ctx, f.Table, on)
 	case scenario.LockTable:
-		s.stores[f.Store].hold(f.Table, on)
+		return s.stores[f.Store].hold(ctx, f.Table, on)
 	case scenario.Flush:
 		if on {
-			s.caches[f.Cache].flush()
+			return s.caches[f.Cache].flush(ctx)
 		}
 	case scenario.Workers:
-		q := s.queues[f.Queue]
-		if on {
-			q.staff(f.Workers)
-		} else {
-			q.staff(q.spec.Workers)
+		n := f.Workers
+		if !on {
+			n = s.spec.Queue(f.Queue).Workers
 		}
+		return s.queues[f.Queue].staff(ctx, n)
 	case scenario.Overload:
 		if s.surge != nil {
 			if !on {
@@ -145,6 +154,7 @@ func (s *System) turn(f scenario.Fault, on bool) {
 			s.surge(f.Factor)
 		}
 	}
+	return nil
 }
 
 // each does something to the replicas that a fault is about.

@@ -13,16 +13,17 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/longpole/longpole/internal/trace"
+	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // service is one instance: a listener, a server, and the randomness of its working times.
 type service struct {
 	name, instance string
-	host           string // names the clock: one machine, so the same for all
+	process        *process
 	random         *source
 	faults         *board
-	spans          *exporter
 	gateway        *atomic.Pointer[string]
 	client         *http.Client
 
@@ -39,7 +40,7 @@ type failure struct {
 func (f *failure) Error() string { return fmt.Sprintf("lab: %d: %s", f.status, f.reason) }
 
 // work is one operation of a service: it answers with a value that is sent as JSON.
-type work func(ctx context.Context, r *http.Request, at *span) (any, error)
+type work func(ctx context.Context, r *http.Request) (any, error)
 
 // listen opens the listener on a free port of loopback.
 func (s *service) listen(mux *http.ServeMux) error {
@@ -75,13 +76,13 @@ func (s *service) stop() {
 // handle wraps w as an HTTP handler of route ("/orders/{n}") with its SERVER span and the faults of all services.
 func (s *service) handle(mux *http.ServeMux, route string, w work) {
 	mux.HandleFunc("GET "+route, func(rw http.ResponseWriter, r *http.Request) {
-		parent, _ := parseTraceparent(r.Header.Get("Traceparent"))
-		at := s.begin(parent, trace.Server, "GET "+route)
+		ctx, at := s.process.begin(wire.Extract(r.Context(), propagation.HeaderCarrier(r.Header)), trace.SpanKindServer, "GET "+route, 0)
 		defer at.end()
+		r = r.WithContext(ctx)
 		s.describe(at, r, route)
-		answer, err := s.guarded(r, at, w)
+		answer, err := s.guarded(r, w)
 		if r.Context().Err() != nil { // the caller went away, which is not this service's failure
-			at.set("error.type", "canceled")
+			at.set(semconv.ErrorTypeKey.String("canceled"))
 			return
 		}
 		status := http.StatusOK
@@ -90,7 +91,7 @@ func (s *service) handle(mux *http.ServeMux, route string, w work) {
 		} else if err != nil {
 			status = http.StatusInternalServerError
 		}
-		at.set("http.response.status_code", strconv.Itoa(status))
+		at.set(semconv.HTTPResponseStatusCode(status))
 		if status >= http.StatusInternalServerError {
 			at.fail(strconv.Itoa(status))
 		}
@@ -106,15 +107,14 @@ func (s *service) handle(mux *http.ServeMux, route string, w work) {
 // describe sets the attributes of a SERVER span (OpenTelemetry semantic conventions for HTTP).
 func (s *service) describe(at *span, r *http.Request, route string) {
 	host, port, _ := net.SplitHostPort(s.listener.Addr().String())
-	at.set("http.request.method", r.Method).set("http.route", route).set("url.path", r.URL.Path).set("url.scheme", "http").
-		set("server.address", host).set("server.port", port)
+	at.set(semconv.HTTPRequestMethodKey.String(r.Method), semconv.HTTPRoute(route), semconv.URLPath(r.URL.Path), semconv.URLScheme("http")).at(host, port)
 	if r.URL.RawQuery != "" {
-		at.set("url.query", r.URL.RawQuery)
+		at.set(semconv.URLQuery(r.URL.RawQuery))
 	}
 }
 
 // guarded applies the faults that any service can have, then works.
-func (s *service) guarded(r *http.Request, at *span, w work) (any, error) {
+func (s *service) guarded(r *http.Request, w work) (any, error) {
 	if f, ok := s.faults.hits(s, Fail); ok {
 		return nil, &failure{status: f.Status, reason: "planted fault " + f.Name}
 	}
@@ -123,12 +123,12 @@ func (s *service) guarded(r *http.Request, at *span, w work) (any, error) {
 			return nil, err
 		}
 	}
-	return w(r.Context(), r, at)
+	return w(r.Context(), r)
 }
 
 // labour spends a working time as an INTERNAL span.
-func (s *service) labour(ctx context.Context, at *span, name string, l Lognormal) error {
-	x := s.begin(at.identity(), trace.Internal, name)
+func (s *service) labour(ctx context.Context, name string, l Lognormal) error {
+	ctx, x := s.process.begin(ctx, trace.SpanKindInternal, name, 0)
 	defer x.end()
 	return pause(ctx, s.random.draw(l))
 }
@@ -149,24 +149,24 @@ func pause(ctx context.Context, d time.Duration) error {
 const maxAnswer = 1 << 20
 
 // get calls another service through the gateway and decodes its answer into answer. template names the operation.
-func (s *service) get(ctx context.Context, at *span, template, path string, answer any) error {
-	x := s.begin(at.identity(), trace.Client, "GET "+template)
+func (s *service) get(ctx context.Context, template, path string, answer any) error {
+	ctx, x := s.process.begin(ctx, trace.SpanKindClient, "GET "+template, 0)
 	defer x.end()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, *s.gateway.Load()+path, nil)
 	if err != nil {
 		x.fail("url")
 		return &failure{status: http.StatusBadGateway, reason: err.Error()}
 	}
-	request.Header.Set("Traceparent", x.identity().traceparent())
-	x.set("http.request.method", http.MethodGet).set("url.full", request.URL.String()).set("url.path", path).
-		set("url.template", template).set("server.address", request.URL.Hostname()).set("server.port", request.URL.Port())
+	wire.Inject(ctx, propagation.HeaderCarrier(request.Header))
+	x.set(semconv.HTTPRequestMethodGet, semconv.URLFull(request.URL.String()), semconv.URLPath(path), semconv.URLTemplate(template)).
+		at(request.URL.Hostname(), request.URL.Port())
 	response, err := s.client.Do(request)
 	if err != nil {
 		x.fail("unanswered")
 		return &failure{status: http.StatusBadGateway, reason: err.Error()}
 	}
 	defer response.Body.Close()
-	x.set("http.response.status_code", strconv.Itoa(response.StatusCode))
+	x.set(semconv.HTTPResponseStatusCode(response.StatusCode))
 	if response.StatusCode != http.StatusOK {
 		x.fail(strconv.Itoa(response.StatusCode))
 		return &failure{status: http.StatusBadGateway, reason: strings.TrimPrefix(path, "/") + " answered " + response.Status}

@@ -20,8 +20,8 @@ var (
 
 // stock answers GET /<name>/{n} after one draw of its working time: orders, pricing and inventory are all like this.
 func (s *service) stock(mux *http.ServeMux, l Lognormal) {
-	s.handle(mux, "/"+s.name+"/{n}", func(ctx context.Context, r *http.Request, at *span) (any, error) {
-		if err := s.labour(ctx, at, s.name+" work", l); err != nil {
+	s.handle(mux, "/"+s.name+"/{n}", func(ctx context.Context, r *http.Request) (any, error) {
+		if err := s.labour(ctx, s.name+" work", l); err != nil {
 			return nil, err
 		}
 		return map[string]string{"service": s.name, "instance": s.instance, "n": r.PathValue("n")}, nil
@@ -36,36 +36,36 @@ func (s *service) frontend(mux *http.ServeMux) {
 
 // checkout asks three services one after the other although none needs another's answer: the serial calls that a
 // diagnosis should find.
-func (s *service) checkout(ctx context.Context, r *http.Request, at *span) (any, error) {
+func (s *service) checkout(ctx context.Context, r *http.Request) (any, error) {
 	user := url.PathEscape(r.URL.Query().Get("user"))
 	if user == "" {
 		return nil, &failure{status: http.StatusBadRequest, reason: "want ?user=N"}
 	}
-	if err := s.labour(ctx, at, "validate cart", validateWork); err != nil {
+	if err := s.labour(ctx, "validate cart", validateWork); err != nil {
 		return nil, err
 	}
 	page := make(map[string]any)
 	for _, name := range []string{"orders", "pricing", "inventory"} {
 		var part map[string]string
-		if err := s.get(ctx, at, "/"+name+"/{n}", "/"+name+"/"+user, &part); err != nil {
+		if err := s.get(ctx, "/"+name+"/{n}", "/"+name+"/"+user, &part); err != nil {
 			return nil, err
 		}
 		page[name] = part
 	}
-	return page, s.labour(ctx, at, "write receipt", receiptWork)
+	return page, s.labour(ctx, "write receipt", receiptWork)
 }
 
 // browse renders the best sellers of a category.
-func (s *service) browse(ctx context.Context, r *http.Request, at *span) (any, error) {
+func (s *service) browse(ctx context.Context, r *http.Request) (any, error) {
 	category := r.URL.Query().Get("category")
 	if category == "" {
 		return nil, &failure{status: http.StatusBadRequest, reason: "want ?category=K"}
 	}
 	var best []Seller
-	if err := s.get(ctx, at, "/catalogue/{category}", "/catalogue/"+url.PathEscape(category), &best); err != nil {
+	if err := s.get(ctx, "/catalogue/{category}", "/catalogue/"+url.PathEscape(category), &best); err != nil {
 		return nil, err
 	}
-	if err := s.labour(ctx, at, "render page", pageWork); err != nil {
+	if err := s.labour(ctx, "render page", pageWork); err != nil {
 		return nil, err
 	}
 	return map[string]any{"title": fmt.Sprintf("Best of %s", category), "products": best}, nil

@@ -1,74 +1,84 @@
 package lab
 
 import (
-	"encoding/hex"
-	"fmt"
-	"math/rand/v2"
-	"strings"
+	"context"
+	"strconv"
 	"time"
 
-	"github.com/longpole/longpole/internal/trace"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// identity is what crosses the wire of a span: W3C trace context, version 00.
-type identity struct{ trace, span string }
+// wire carries a span's identity from process to process: W3C trace context.
+var wire propagation.TraceContext
 
-// parseTraceparent reads the header; anything malformed starts a new trace, as W3C Trace Context section 3.2 asks.
-// Later versions may append fields, which are ignored.
-func parseTraceparent(header string) (identity, bool) {
-	part := strings.SplitN(header, "-", 5)
-	if len(part) < 4 || !lowerHex(part[0], 2) || part[0] == "ff" || (part[0] == "00" && len(part) != 4) {
-		return identity{}, false
-	}
-	if !lowerHex(part[1], 32) || !lowerHex(part[2], 16) || !lowerHex(part[3], 2) ||
-		strings.Trim(part[1], "0") == "" || strings.Trim(part[2], "0") == "" {
-		return identity{}, false
-	}
-	return identity{trace: part[1], span: part[2]}, true
+// messagingSystem is what the queues are.
+var messagingSystem = semconv.MessagingSystemKey.String("nats")
+
+// process is what the OpenTelemetry SDK knows of one process of a service: its resource is of this process alone, so that
+// one that was started again is told from the one before.
+type process struct {
+	instance string // service.instance.id
+	began    time.Time
+	tracer   trace.Tracer
 }
 
-func lowerHex(s string, length int) bool {
-	if len(s) != length || strings.ToLower(s) != s {
-		return false
+// newProcess instruments a process of a service that begins now on a host. With e nil it sends no spans, and hands on
+// those of its callers, as a program without instrumentation that forwards headers.
+func newProcess(e *exporter, service, instance, host string) *process {
+	p := &process{instance: instance, began: time.Now()}
+	if e == nil {
+		p.tracer = noop.NewTracerProvider().Tracer("")
+		return p
 	}
-	_, err := hex.DecodeString(s)
-	return err == nil
+	attributes := []attribute.KeyValue{semconv.ServiceName(service), semconv.ServiceInstanceID(instance), semconv.ProcessCreationTime(p.began.UTC().Format(time.RFC3339Nano))}
+	if host != "" {
+		attributes = append(attributes, semconv.HostName(host))
+	}
+	p.tracer = sdktrace.NewTracerProvider(
+		sdktrace.WithSpanProcessor(e), sdktrace.WithResource(resource.NewWithAttributes(semconv.SchemaURL, attributes...)),
+		sdktrace.WithSampler(sdktrace.AlwaysSample()), // whatever a caller says: a lab wants to see all
+	).Tracer("github.com/longpole/longpole/internal/lab")
+	return p
 }
 
-func (i identity) traceparent() string { return "00-" + i.trace + "-" + i.span + "-01" }
-
-// span is one that is still open. It belongs to one goroutine.
+// span is one that is still open.
 type span struct {
 	trace.Span
-	began  time.Time // carries the monotonic clock
-	export func(trace.Span)
+	skew time.Duration // of the clock that stamps it
 }
 
-// begin opens a span of s under parent; a zero parent starts a trace.
-func (s *service) begin(parent identity, kind trace.Kind, name string) *span {
-	now := time.Now()
-	x := &span{began: now, export: s.spans.add, Span: trace.Span{
-		TraceID: parent.trace, ID: fmt.Sprintf("%016x", rand.Uint64()|1), Parent: parent.span,
-		Kind: kind, Service: s.name, Name: name, Start: now.UnixNano(), Host: s.host,
-	}}
-	if x.TraceID == "" {
-		x.TraceID = fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()|1)
+// begin opens a span under that of ctx, and puts it into ctx. Without one there a trace begins. The process's clock is off by skew.
+func (p *process) begin(ctx context.Context, kind trace.SpanKind, name string, skew time.Duration) (context.Context, *span) {
+	ctx, s := p.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithTimestamp(time.Now().Add(skew)))
+	return ctx, &span{Span: s, skew: skew}
+}
+
+func (x *span) set(attributes ...attribute.KeyValue) *span {
+	x.SetAttributes(attributes...)
+	return x
+}
+
+// at names the server that a call goes to, or that takes it.
+func (x *span) at(host, port string) *span {
+	x.SetAttributes(semconv.ServerAddress(host))
+	if n, err := strconv.Atoi(port); err == nil {
+		x.SetAttributes(semconv.ServerPort(n))
 	}
-	return x.set("service.instance.id", s.instance).set("host.name", s.host)
-}
-
-func (x *span) identity() identity { return identity{trace: x.TraceID, span: x.ID} }
-
-func (x *span) set(key, value string) *span {
-	x.Attributes = append(x.Attributes, trace.Attribute{Key: key, Value: value})
 	return x
 }
 
 // fail marks the span as failed for a reason of low cardinality.
-func (x *span) fail(reason string) { x.set("error.type", reason).Failed = true }
-
-// end closes the span and hands it on. Its length is taken from the monotonic clock.
-func (x *span) end() {
-	x.End = x.Start + int64(time.Since(x.began))
-	x.export(x.Span)
+func (x *span) fail(reason string) {
+	x.SetAttributes(semconv.ErrorTypeKey.String(reason))
+	x.SetStatus(codes.Error, reason)
 }
+
+// end closes the span and hands it on. Its length is taken from the monotonic clock, which both times carry.
+func (x *span) end() { x.End(trace.WithTimestamp(time.Now().Add(x.skew))) }

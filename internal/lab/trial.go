@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,8 +28,9 @@ import (
 type TrialOptions struct {
 	Seed     uint64                                       // of all draws
 	Progress func(phase string)                           // told what is being done; nil = nobody listens
-	Canary   time.Duration                                // longest time of the trial of a cure; 0 = 90s
+	Canary   time.Duration                                // longest time of the trial of a cure; 0 = what the calls of the route need for a verdict, 60s..180s
 	Traces   func(traces []trace.Trace, f evidence.Facts) // takes what was diagnosed; nil = nobody wants it
+	Real     *Real                                        // servers and processes of their own; nil = all in this process
 }
 
 // settleTime is what spans are given to arrive after a phase.
@@ -48,10 +48,9 @@ type trial struct {
 	front    net.Listener
 	receiver net.Listener
 	outcome  Outcome
+	arrivals map[string]float64 // calls of each route of the gateway in the phase that was measured last
 
-	mu    sync.Mutex
-	surge context.CancelFunc // ends the calls on top of the usual load
-	extra sync.WaitGroup
+	surge Surge
 }
 
 // Run plays a scenario: what is measured before, the diagnosis with all facts, the advice, the trial of the first cure of
@@ -60,18 +59,25 @@ func Run(ctx context.Context, spec scenario.Scenario, o TrialOptions) (Outcome, 
 	if o.Progress == nil {
 		o.Progress = func(string) {}
 	}
-	if o.Canary == 0 {
-		o.Canary = 90 * time.Second
-	}
 	began := time.Now()
-	t := &trial{spec: spec, o: o, outcome: Outcome{Scenario: spec.Name, Truth: spec.Truth}}
+	t := &trial{spec: spec, o: o, outcome: Outcome{Scenario: spec.Name, Seed: o.Seed, Truth: spec.Truth}}
+	err := t.run(ctx, t.play)
+	t.outcome.Seconds = time.Since(began).Seconds()
+	t.outcome.judge()
+	return t.outcome, err
+}
+
+// run starts everything, plays, and ends everything.
+func (t *trial) run(ctx context.Context, play func(context.Context) error) error {
 	if err := t.start(); err != nil {
-		return t.outcome, err
+		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	g, gctx := errgroup.WithContext(ctx)
-	t.system.surge = func(factor float64) { t.overload(gctx, factor) }
+	t.system.Overloaded(func(factor float64) {
+		t.surge.Set(gctx, &t.spec, "http://"+t.front.Addr().String(), factor, t.o.Seed, t.spans.add)
+	})
 	g.Go(func() error { return t.system.Run(gctx) })
 	g.Go(func() error { return t.receive(gctx) })
 	g.Go(func() error { return t.gateway.Run(gctx) })
@@ -79,25 +85,22 @@ func Run(ctx context.Context, spec scenario.Scenario, o TrialOptions) (Outcome, 
 	g.Go(func() error { return t.traffic.Run(gctx) })
 	g.Go(func() error {
 		defer stop()
-		return t.play(gctx)
+		return play(gctx)
 	})
 	err := g.Wait()
-	t.overload(ctx, 1)
-	t.extra.Wait()
-	t.outcome.Seconds = time.Since(began).Seconds()
-	t.outcome.judge()
-	return t.outcome, err
+	t.surge.Wait() // ctx has ended, and its calls with it
+	return err
 }
 
 // start opens every listener.
 func (t *trial) start() (err error) {
-	t.system = NewSystem(t.spec, t.o.Seed)
+	t.system = NewSystemOn(t.o.Real, t.spec, t.o.Seed)
 	if err = t.system.Start(); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			t.system.closeListeners()
+			t.system.Close()
 			for _, l := range []net.Listener{t.front, t.receiver} {
 				if l != nil {
 					_ = l.Close()
@@ -138,30 +141,11 @@ func (t *trial) receive(ctx context.Context) error {
 	return nil
 }
 
-// overload sends calls on top of the usual ones, so that together they are factor times as many.
-func (t *trial) overload(ctx context.Context, factor float64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.surge != nil {
-		t.surge()
-		t.surge = nil
-	}
-	if factor <= 1 || ctx.Err() != nil {
-		return
-	}
-	plan := Traffic(&t.spec, "http://"+t.front.Addr().String(), factor-1, t.o.Seed+1)
-	plan.Drain = time.Millisecond
-	g, err := load.New(plan, load.Options{Spans: t.spans.add})
-	if err != nil {
-		return // it is the plan that t.traffic was made of
-	}
-	ctx, t.surge = context.WithCancel(ctx)
-	t.extra.Go(func() { _ = g.Run(ctx) }) // it errs for recordings only
-}
-
 // play goes through the phases.
 func (t *trial) play(ctx context.Context) error {
-	t.system.Begin(false)
+	if err := t.system.Begin(ctx, false); err != nil {
+		return err
+	}
 	if err := t.wait(ctx, t.spec.Load.Warmup, "warming up"); err != nil {
 		return err
 	}
@@ -174,7 +158,7 @@ func (t *trial) play(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	facts := t.system.Facts(healthy)
+	facts := t.system.Facts(ctx, healthy)
 	to := time.Now()
 	if err := t.wait(ctx, settleTime, "collecting the last spans"); err != nil {
 		return err
@@ -231,15 +215,21 @@ func (t *trial) attempts() (n uint64) {
 
 // measure lets the load run for a phase, with the faults from the beginning of their time line.
 func (t *trial) measure(ctx context.Context, phase string) (Measure, error) {
-	t.system.Begin(true)
+	if err := t.system.Begin(ctx, true); err != nil {
+		return Measure{}, err
+	}
 	if err := t.traffic.Begin(phase); err != nil {
 		return Measure{}, err
 	}
-	sent := t.attempts()
+	sent, began := t.attempts(), t.gateway.Routes()
 	if err := t.wait(ctx, t.spec.Load.Duration, "measuring "+phase); err != nil {
 		return Measure{}, err
 	}
 	sent = t.attempts() - sent
+	t.arrivals = map[string]float64{}
+	for i, r := range t.gateway.Routes() {
+		t.arrivals[r.Name] = float64(r.Calls - began[i].Calls)
+	}
 	seen, _ := t.traffic.Phase(phase)
 	calls := uint64(0)
 	for _, r := range seen.Results {
@@ -259,13 +249,54 @@ const (
 	canaryWarmup = 2 * time.Second
 )
 
+// What a canary is given. That a candidate whose calls never fail is no worse in errors than a baseline whose calls never fail
+// takes the judge some 1700 calls of each; as many again are for those that do fail.
+const (
+	verdictCalls  = 3500
+	canaryTimeMin = 60 * time.Second
+	canaryTimeMax = 180 * time.Second
+)
+
+// canaryTime is the longest time of a canary on a route, by the calls that came while it was measured; doubt says that these are
+// too few for a verdict.
+func (t *trial) canaryTime(route string) (longest time.Duration, doubt string) {
+	perSecond := t.arrivals[route] / t.spec.Load.Duration.Seconds()
+	longest, enough := canaryTime(perSecond)
+	if t.o.Canary > 0 {
+		longest = t.o.Canary
+	}
+	if !enough {
+		doubt = fmt.Sprintf("canary on %s: %.3g calls a second are too few for a verdict, which takes some %d of each arm", route, perSecond, verdictCalls)
+	}
+	return longest, doubt
+}
+
+// canaryTime is how long a canary with half of the calls may need at so many calls a second, and whether that is within what it is
+// given at most.
+func canaryTime(perSecond float64) (longest time.Duration, enough bool) {
+	need := canaryTimeMax + 1
+	if perSecond > 0 {
+		need = canaryWarmup + time.Duration(min(verdictCalls/(perSecond*canarySteps[0]), 3600)*float64(time.Second))
+	}
+	return min(max(need, canaryTimeMin), canaryTimeMax), need <= canaryTimeMax
+}
+
 // try rolls a cure out and reports whether it was promoted.
 func (t *trial) try(ctx context.Context, cure advise.Action) (bool, error) {
 	path := "/" + strings.Replace(t.spec.Load.Routes[0].To, ".", "/", 1)
-	t.outcome.Forecast = forecast(cure, path)
+	t.outcome.Forecast, t.outcome.Interval = forecast(cure, path)
+	longest, doubt := t.canaryTime(cure.Change.Route)
+	if doubt != "" {
+		t.outcome.Doubts = append(t.outcome.Doubts, doubt)
+	}
 	t.outcome.Cure = &Cure{Kind: cure.Kind, Route: cure.Change.Route, Summary: cure.Summary}
-	spec := rollout.Spec{Change: *cure.Change, Steps: canarySteps, Slice: canarySlice, Warmup: canaryWarmup, MaxDuration: t.o.Canary, Risk: 1, Reason: "lab: " + cure.Summary}
-	t.system.Begin(true)
+	spec := rollout.Spec{Change: *cure.Change, Steps: canarySteps, Slice: canarySlice, Warmup: canaryWarmup, MaxDuration: longest, Risk: 1, Reason: "lab: " + cure.Summary}
+	if cure.Predicted == nil {
+		spec.Goal = rollout.GoalNoWorse // a guard that promises no shorter time is tried for harm alone
+	}
+	if err := t.system.Begin(ctx, true); err != nil {
+		return false, err
+	}
 	id, err := t.rollouts.Start(spec)
 	if err != nil {
 		return false, fmt.Errorf("lab: %s: %w", t.spec.Name, err)

@@ -45,7 +45,7 @@ gateway: [{service: site}, {service: seats}]
 load:
   warmup: 500ms
   duration: 4s
-  routes: [{to: site.book, rate: 25, keys: 100000}]
+  routes: [{to: site.book, rate: 15, keys: 100000}]
 truth: {class: database, service: seats, action: index}
 `
 
@@ -63,7 +63,7 @@ func TestScenarioRunsFromEndToEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Before.Calls < 20 || o.Before.Errors > 0.5 || len(traces) < 20 || o.Seconds < 4 {
+	if o.Before.Calls < 8 || o.Before.Errors > 0.5 || len(traces) < 8 || o.Seconds < 4 {
 		t.Errorf("before: %+v of %d traces", o.Before, len(traces))
 	}
 	kinds := map[string]string{} // what was seen, and below what
@@ -73,7 +73,9 @@ func TestScenarioRunsFromEndToEnd(t *testing.T) {
 			byID[s.ID] = s.Service + " " + s.Kind.String()
 		}
 		for _, s := range tr.Spans {
-			kinds[s.Service+" "+s.Kind.String()+" "+s.Name] = byID[s.Parent]
+			if what := s.Service + " " + s.Kind.String() + " " + s.Name; kinds[what] == "" { // the parent of one may still run
+				kinds[what] = byID[s.Parent]
+			}
 		}
 	}
 	for what, parent := range map[string]string{

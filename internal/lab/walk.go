@@ -10,10 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/longpole/longpole/internal/scenario"
-	"github.com/longpole/longpole/internal/trace"
 )
 
 // walk goes through the steps of one request.
@@ -23,55 +25,55 @@ type walk struct {
 	cold    bool // the process is new
 }
 
-func (x *walk) steps(ctx context.Context, at *span, steps []scenario.Step) error {
+func (x *walk) steps(ctx context.Context, steps []scenario.Step) error {
 	for i := range steps {
 		if err := x.node.halt.wait(ctx); err != nil {
 			return err
 		}
-		if err := x.step(ctx, at, &steps[i]); err != nil {
+		if err := x.step(ctx, &steps[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (x *walk) step(ctx context.Context, at *span, s *scenario.Step) error {
+func (x *walk) step(ctx context.Context, s *scenario.Step) error {
 	switch {
 	case s.CPU != nil:
-		return x.within(at, s.Name, func() error { return x.compute(ctx, x.node.random.draw(*s.CPU), s.Name) })
+		return x.within(ctx, s.Name, func(ctx context.Context) error { return x.compute(ctx, x.node.random.draw(*s.CPU), s.Name) })
 	case s.Sleep != nil:
-		return x.within(at, s.Name, func() error { return x.node.sleep(ctx, x.node.random.draw(*s.Sleep)) })
+		return x.within(ctx, s.Name, func(ctx context.Context) error { return x.node.sleep(ctx, x.node.random.draw(*s.Sleep)) })
 	case s.Lock != nil:
-		return x.within(at, s.Name, func() error { return x.lock(ctx, s) })
+		return x.within(ctx, s.Name, func(ctx context.Context) error { return x.lock(ctx, s) })
 	case s.Allocate > 0:
 		x.node.allocate(s.Allocate, x.function(s.Name))
 		return x.node.halt.wait(ctx)
 	case s.Call != nil:
-		return x.calls(ctx, at, s.Call)
+		return x.calls(ctx, s.Call)
 	case s.Query != nil:
-		return x.queries(ctx, at, s.Query)
+		return x.queries(ctx, s.Query)
 	case s.Publish != nil:
 		if x.node.random.chance(s.Publish.Share) {
-			x.publish(at, s.Publish.Queue)
+			return x.publish(ctx, s.Publish.Queue)
 		}
 		return nil
 	}
-	return x.parallel(ctx, at, s.Parallel)
+	return x.parallel(ctx, s.Parallel)
 }
 
 // parallel starts all calls and queries together, each of those that are repeated too.
-func (x *walk) parallel(ctx context.Context, at *span, steps []scenario.Step) error {
+func (x *walk) parallel(ctx context.Context, steps []scenario.Step) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range steps {
 		call, query := steps[i].Call, steps[i].Query
 		switch {
 		case call != nil && x.node.random.chance(call.Share):
 			for k := range call.Repeat {
-				g.Go(func() error { return x.one(ctx, at, call, k) })
+				g.Go(func() error { return x.one(ctx, call, k) })
 			}
 		case query != nil && x.node.random.chance(query.Share):
 			for k := range query.Repeat {
-				g.Go(func() error { return x.ask(ctx, at, query, k) })
+				g.Go(func() error { return x.ask(ctx, query, k) })
 			}
 		}
 	}
@@ -79,13 +81,13 @@ func (x *walk) parallel(ctx context.Context, at *span, steps []scenario.Step) er
 }
 
 // within does do in an INTERNAL span of that name, or with "" in none.
-func (x *walk) within(at *span, name string, do func() error) error {
+func (x *walk) within(ctx context.Context, name string, do func(context.Context) error) error {
 	if name == "" {
-		return do()
+		return do(ctx)
 	}
-	inner := x.node.begin(at.identity(), trace.Internal, name)
+	ctx, inner := x.node.begin(ctx, trace.SpanKindInternal, name)
 	defer inner.end()
-	return do()
+	return do(ctx)
 }
 
 // function is what a profile calls a piece of work.
@@ -118,12 +120,12 @@ func (x *walk) lock(ctx context.Context, s *scenario.Step) error {
 	return x.compute(ctx, x.node.random.draw(s.Lock.Hold), s.Lock.Mutex)
 }
 
-func (x *walk) calls(ctx context.Context, at *span, c *scenario.Call) error {
+func (x *walk) calls(ctx context.Context, c *scenario.Call) error {
 	if !x.node.random.chance(c.Share) {
 		return nil
 	}
 	for i := range c.Repeat {
-		if err := x.one(ctx, at, c, i); err != nil {
+		if err := x.one(ctx, c, i); err != nil {
 			return err
 		}
 	}
@@ -139,10 +141,10 @@ func (x *walk) key(fixed bool, repeat, i int) int {
 }
 
 // one is one of the calls of a step, whatever its attempts.
-func (x *walk) one(ctx context.Context, at *span, c *scenario.Call, i int) error {
+func (x *walk) one(ctx context.Context, c *scenario.Call, i int) error {
 	key := x.key(c.Fixed, c.Repeat, i)
 	_, operation, _ := strings.Cut(c.To, ".")
-	err := x.through(ctx, at, c.Cache, fmt.Sprintf("%s:%d", operation, key), func() error { return x.attempts(ctx, at, c, key) })
+	err := x.through(ctx, c.Cache, fmt.Sprintf("%s:%d", operation, key), func() error { return x.attempts(ctx, c, key) })
 	if err != nil && c.Ignore && ctx.Err() == nil {
 		return nil
 	}
@@ -150,50 +152,54 @@ func (x *walk) one(ctx context.Context, at *span, c *scenario.Call, i int) error
 }
 
 // through asks a cache first, and fills it.
-func (x *walk) through(ctx context.Context, at *span, l *scenario.Lookup, key string, get func() error) error {
+func (x *walk) through(ctx context.Context, l *scenario.Lookup, key string, get func() error) error {
 	if l == nil {
 		return get()
 	}
 	c := x.node.sys.caches[l.In]
-	hit, err := x.command(ctx, at, c, "GET", key, func() bool { return c.get(key) })
+	var hit bool
+	err := x.command(ctx, c, "GET", key, func(ctx context.Context) (err error) { hit, err = c.get(ctx, key); return err })
 	if err != nil || hit {
 		return err
 	}
 	if err := get(); err != nil {
 		return err
 	}
-	_, err = x.command(ctx, at, c, "SET", key, func() bool { c.put(key, l.TTL); return true })
-	return err
+	return x.command(ctx, c, "SET", key, func(ctx context.Context) error { return c.put(ctx, key, l.TTL) })
 }
 
 // command is one round trip to a cache, in its span.
-func (x *walk) command(ctx context.Context, at *span, c *cacheServer, verb, key string, do func() bool) (bool, error) {
-	s := x.node.begin(at.identity(), trace.Client, verb)
+func (x *walk) command(ctx context.Context, c keyValue, verb, key string, do func(context.Context) error) error {
+	ctx, s := x.node.begin(ctx, trace.SpanKindClient, verb)
 	defer s.end()
-	s.set("db.system.name", "redis").set("db.operation.name", verb).set("db.query.text", verb+" "+key).set("server.address", c.spec.Name).set("server.port", "6379")
-	if err := c.serve(ctx, key); err != nil {
-		s.fail("canceled")
-		return false, err
+	s.set(semconv.DBSystemNameRedis, semconv.DBOperationName(verb), semconv.DBQueryText(verb+" "+key)).at(c.address())
+	err := do(ctx)
+	if err != nil {
+		s.fail(brokenBy(ctx))
 	}
-	return do(), nil
+	return err
 }
 
 // attempts makes a call and, when it fails, tries again.
-func (x *walk) attempts(ctx context.Context, at *span, c *scenario.Call, key int) error {
+func (x *walk) attempts(ctx context.Context, c *scenario.Call, key int) error {
+	call := x.call
+	if service, _, _ := strings.Cut(c.To, "."); x.node.sys.spec.Service(service).Protocol == scenario.GRPC {
+		call = x.callGRPC
+	}
 	var err error
 	for try := range c.Retries + 1 {
-		if err = x.call(ctx, at, c, key, try); err == nil || ctx.Err() != nil {
+		if err = call(ctx, c, key, try); err == nil || ctx.Err() != nil {
 			return err
 		}
 	}
 	return err
 }
 
-// call is one attempt, in its CLIENT span.
-func (x *walk) call(ctx context.Context, at *span, c *scenario.Call, key, try int) error {
+// call is one attempt over HTTP, in its CLIENT span.
+func (x *walk) call(ctx context.Context, c *scenario.Call, key, try int) error {
 	service, operation, _ := strings.Cut(c.To, ".")
 	path := "/" + service + "/" + operation
-	s := x.node.begin(at.identity(), trace.Client, "GET "+path)
+	ctx, s := x.node.begin(ctx, trace.SpanKindClient, "GET "+path)
 	defer s.end()
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
@@ -202,11 +208,11 @@ func (x *walk) call(ctx context.Context, at *span, c *scenario.Call, key, try in
 		s.fail("url")
 		return &failure{status: http.StatusBadGateway, reason: err.Error()}
 	}
-	r.Header.Set("Traceparent", s.identity().traceparent())
-	s.set("http.request.method", r.Method).set("url.full", r.URL.String()).set("url.path", path).set("url.query", r.URL.RawQuery).
-		set("url.template", path).set("server.address", service).set("server.port", r.URL.Port())
+	wire.Inject(ctx, propagation.HeaderCarrier(r.Header))
+	s.set(semconv.HTTPRequestMethodGet, semconv.URLFull(r.URL.String()), semconv.URLPath(path), semconv.URLQuery(r.URL.RawQuery), semconv.URLTemplate(path)).
+		at(service, r.URL.Port())
 	if try > 0 {
-		s.set("http.request.resend_count", strconv.Itoa(try))
+		s.set(semconv.HTTPRequestResendCount(try))
 	}
 	answer, err := x.node.sys.client.Do(r)
 	if err != nil {
@@ -215,7 +221,7 @@ func (x *walk) call(ctx context.Context, at *span, c *scenario.Call, key, try in
 	}
 	defer answer.Body.Close()
 	size, err := io.Copy(io.Discard, answer.Body)
-	s.set("http.response.status_code", strconv.Itoa(answer.StatusCode)).set("http.response.body.size", strconv.FormatInt(size, 10))
+	s.set(semconv.HTTPResponseStatusCode(answer.StatusCode), semconv.HTTPResponseBodySize(int(size)))
 	switch {
 	case err != nil:
 		s.fail(failureOf(ctx))
@@ -245,20 +251,32 @@ func statusAfter(ctx context.Context) int {
 	return http.StatusBadGateway
 }
 
-func (x *walk) publish(at *span, name string) {
-	q := x.node.sys.queues[name]
-	s := x.node.begin(at.identity(), trace.Producer, "send "+name)
-	defer s.end()
-	s.set("messaging.system", "nats").set("messaging.destination.name", name).set("messaging.operation.type", "send")
-	q.put(s.identity())
+// brokenBy names why a statement or a command has no answer.
+func brokenBy(ctx context.Context) string {
+	if ctx.Err() != nil {
+		return "canceled"
+	}
+	return "server"
 }
 
-func (x *walk) queries(ctx context.Context, at *span, q *scenario.Query) error {
+func (x *walk) publish(ctx context.Context, name string) error {
+	q := x.node.sys.queues[name]
+	ctx, s := x.node.begin(ctx, trace.SpanKindProducer, "send "+name)
+	defer s.end()
+	s.set(messagingSystem, semconv.MessagingDestinationName(name), semconv.MessagingOperationTypeSend)
+	err := q.publish(ctx, message{Poison: x.node.random.chance(x.node.sys.spec.Queue(name).Poison)})
+	if err != nil {
+		s.fail(brokenBy(ctx))
+	}
+	return err
+}
+
+func (x *walk) queries(ctx context.Context, q *scenario.Query) error {
 	if !x.node.random.chance(q.Share) {
 		return nil
 	}
 	for i := range q.Repeat {
-		if err := x.ask(ctx, at, q, i); err != nil {
+		if err := x.ask(ctx, q, i); err != nil {
 			return err
 		}
 	}
@@ -266,13 +284,13 @@ func (x *walk) queries(ctx context.Context, at *span, q *scenario.Query) error {
 }
 
 // ask is one of the statements of a step.
-func (x *walk) ask(ctx context.Context, at *span, q *scenario.Query, i int) error {
+func (x *walk) ask(ctx context.Context, q *scenario.Query, i int) error {
 	key := x.key(q.Fixed, q.Repeat, i)
-	return x.through(ctx, at, q.Cache, fmt.Sprintf("%s:%d", q.Table, key), func() error { return x.query(ctx, at, q, key) })
+	return x.through(ctx, q.Cache, fmt.Sprintf("%s:%d", q.Table, key), func() error { return x.query(ctx, q, key) })
 }
 
 // query waits for a connection, which no span shows, and runs one statement in its CLIENT span.
-func (x *walk) query(ctx context.Context, at *span, q *scenario.Query, key int) error {
+func (x *walk) query(ctx context.Context, q *scenario.Query, key int) error {
 	p := x.node.pools[q.Store]
 	if err := p.acquire(ctx); err != nil {
 		return err
@@ -280,16 +298,16 @@ func (x *walk) query(ctx context.Context, at *span, q *scenario.Query, key int) 
 	defer p.release()
 	d := x.node.sys.stores[q.Store]
 	verb := strings.ToUpper(q.Verb)
-	s := x.node.begin(at.identity(), trace.Client, verb+" "+q.Table)
+	ctx, s := x.node.begin(ctx, trace.SpanKindClient, verb+" "+q.Table)
 	defer s.end()
-	s.set("db.system.name", d.spec.System).set("db.namespace", "lab").set("db.operation.name", verb).set("db.collection.name", q.Table).
-		set("db.query.text", textOf(q)).set("db.query.parameter.0", strconv.Itoa(key)).set("server.address", d.spec.Name).set("server.port", "5432")
+	s.set(semconv.DBSystemNameKey.String(x.node.sys.spec.Store(q.Store).System), semconv.DBNamespace("lab"), semconv.DBOperationName(verb),
+		semconv.DBCollectionName(q.Table), semconv.DBQueryText(d.text(q)), semconv.DBQueryParameter("0", strconv.Itoa(key))).at(d.address())
 	if err := d.run(ctx, x.node.spec.Name, q, key); err != nil {
-		s.fail("canceled")
+		s.fail(brokenBy(ctx))
 		return err
 	}
 	if q.Verb == "select" {
-		s.set("db.response.returned_rows", strconv.Itoa(q.Rows))
+		s.set(semconv.DBResponseReturnedRows(q.Rows))
 	}
 	return nil
 }

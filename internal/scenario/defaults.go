@@ -63,6 +63,7 @@ func (s Scenario) WithDefaults() Scenario {
 }
 
 func (s Service) withDefaults() Service {
+	setDefault(&s.Protocol, HTTP)
 	setDefault(&s.Replicas, 1)
 	setDefault(&s.Cores, 2)
 	setDefault(&s.Heap, 64<<20)

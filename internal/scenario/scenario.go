@@ -24,6 +24,7 @@ type Scenario struct {
 // Service is a program with replicas, each a server of its own.
 type Service struct {
 	Name       string         `yaml:"name"`
+	Protocol   string         `yaml:"protocol"`    // http or grpc: what its operations answer over; default http
 	Replicas   int            `yaml:"replicas"`    // default 1, up to 16
 	Cores      int            `yaml:"cores"`       // processors of each replica: pieces of cpu work that run at once; default 2
 	Workers    int            `yaml:"workers"`     // requests that a replica works on at once; 0 = no bound
@@ -44,7 +45,13 @@ type Link struct {
 	Bandwidth int64         `yaml:"bandwidth"` // bytes a second of the answer; 0 = no bound
 }
 
-// Operation is one thing that a service does: GET /SERVICE/NAME.
+// The protocols of a service.
+const (
+	HTTP = "http"
+	GRPC = "grpc"
+)
+
+// Operation is one thing that a service does: GET /SERVICE/NAME, or with gRPC the method /SERVICE/NAME.
 type Operation struct {
 	Name      string `yaml:"name"`
 	Answer    int64  `yaml:"answer"`     // bytes of the answer, their median; default 256
@@ -252,6 +259,22 @@ func Read(file string, data []byte) (Scenario, error) {
 func (s *Scenario) Service(name string) *Service {
 	if i := slices.IndexFunc(s.Services, func(x Service) bool { return x.Name == name }); i >= 0 {
 		return &s.Services[i]
+	}
+	return nil
+}
+
+// Store finds a store by its name; nil = there is none.
+func (s *Scenario) Store(name string) *Store {
+	if i := slices.IndexFunc(s.Stores, func(x Store) bool { return x.Name == name }); i >= 0 {
+		return &s.Stores[i]
+	}
+	return nil
+}
+
+// Queue finds a queue by its name; nil = there is none.
+func (s *Scenario) Queue(name string) *Queue {
+	if i := slices.IndexFunc(s.Queues, func(x Queue) bool { return x.Name == name }); i >= 0 {
+		return &s.Queues[i]
 	}
 	return nil
 }

@@ -90,6 +90,8 @@ func TestFaultsOfAFileAreNamedWithTheirLine(t *testing.T) {
 		"too many replicas":   {"replicas: 2", "replicas: 200", "services[1].replicas"},
 		"no rate":             {"rate: 20", "rate: 0", "load.routes[0].rate"},
 		"load past gateway":   {"- service: frontend", "- service: orders", "stands under gateway"},
+		"protocol":            {"replicas: 2", "protocol: soap", "services[1].protocol"},
+		"load over gRPC":      {"name: frontend\n", "name: frontend\n    protocol: grpc\n", "which is what clients speak"},
 		"no truth":            {"class: database, ", "", "truth.class"},
 		"two names":           {"name: redis", "name: db", "no other service, store, cache or queue"},
 		"ring":                {"- publish: {queue: mail}", "- call: {to: frontend.checkout}", "do not lead back"},

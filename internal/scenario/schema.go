@@ -63,8 +63,11 @@ func structOf(t reflect.Type, parts object) object {
 		for _, f := range reflect.VisibleFields(t) {
 			fields[f.Tag.Get("yaml")] = partOf(f.Type, parts)
 		}
-		if t == reflect.TypeFor[Fault]() {
+		switch t {
+		case reflect.TypeFor[Fault]():
 			fields["kind"] = object{"enum": Kinds()}
+		case reflect.TypeFor[Service]():
+			fields["protocol"] = object{"enum": []string{HTTP, GRPC}}
 		}
 	}
 	return object{"$ref": "#/$defs/" + t.Name()}

@@ -100,6 +100,7 @@ func span(f *setting.Faults, path string, d time.Duration) {
 func (v *validator) service(x *Service) error {
 	var f setting.Faults
 	v.name(&f, x.Name, "service")
+	f.Check(slices.Contains([]string{"", HTTP, GRPC}, x.Protocol), "protocol", x.Protocol, "http or grpc")
 	within(&f, "replicas", x.Replicas, 0, maxReplicas)
 	within(&f, "cores", x.Cores, 0, 256)
 	within(&f, "workers", x.Workers, 0, 10_000)
@@ -313,6 +314,9 @@ func (v *validator) load(x Load) error {
 		v.operation(&f, path+".to", r.To)
 		name, operation, _ := strings.Cut(r.To, ".")
 		f.Check(v.s.Behind(name), path+".to", r.To, "an operation of a service that stands under gateway")
+		if x := v.s.Service(name); x != nil {
+			f.Check(x.Protocol != GRPC, path+".to", r.To, "an operation of a service whose protocol is http, which is what clients speak")
+		}
 		if r.Name != "" {
 			operation = r.Name
 		}

@@ -28,7 +28,7 @@ const (
 )
 
 func (a *admin) routes(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"version": a.Version, "routes": a.Gateway.Routes(), "history": a.Store != nil})
+	writeJSON(w, http.StatusOK, map[string]any{"version": a.Version, "routes": a.Gateway.Routes(), "history": a.Store != nil, "lab": a.Lab != nil})
 }
 
 // liveReport is a diagnosis with the time it speaks of.
@@ -39,7 +39,12 @@ type liveReport struct {
 	Dropped map[string]uint64 `json:"dropped"` // spans that did not reach the diagnosis since the start, by reason
 }
 
-func (a *admin) findings(w http.ResponseWriter, _ *http.Request) {
+// findings is the newest diagnosis of live traffic; with ?baseline= one of kept traces beside those of an earlier time.
+func (a *admin) findings(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Has("baseline") {
+		a.against(w, r)
+		return
+	}
 	f := a.Findings()
 	if f.Report.Routes == nil {
 		f.Report.Routes = []advise.Route{}
@@ -159,6 +164,9 @@ func hypothesis(f advise.Finding, a advise.Action, route string) rollout.Hypothe
 	if e := a.Effect(route); e != nil && e.Interval.P50[1] > 0 {
 		h.Low = rollout.Quantiles{P50: millis(e.Interval.P50[0]), P95: millis(e.Interval.P95[0]), P99: millis(e.Interval.P99[0])}
 		h.High = rollout.Quantiles{P50: millis(e.Interval.P50[1]), P95: millis(e.Interval.P95[1]), P99: millis(e.Interval.P99[1])}
+		if a.Widened != nil {
+			h.Widened = a.Widened.Factor
+		}
 	}
 	return h
 }
@@ -220,7 +228,7 @@ func (a *admin) startRollout(w http.ResponseWriter, r *http.Request) {
 func (a *admin) plan(s rollout.Spec) string {
 	for _, r := range a.Gateway.Routes() {
 		if r.Name == s.Change.Route {
-			return judge.Plan(r.RPS*s.Steps[len(s.Steps)-1], s.MaxDuration-s.Warmup)
+			return judge.Plan(r.RPS*s.Steps[len(s.Steps)-1], s.MaxDuration-s.Warmup, a.Rollouts.Calibration(s.Change.Route).Join)
 		}
 	}
 	return ""

@@ -2,7 +2,7 @@
 //
 //	GET  /                               the page
 //	GET  /api/v1/routes                  routes, their policies, endpoints and percentiles
-//	GET  /api/v1/findings                the newest diagnosis with its actions
+//	GET  /api/v1/findings                the newest diagnosis with its actions; ?baseline= one beside an earlier time
 //	GET  /api/v1/rollouts[/ID]           rollouts, running and ended
 //	POST /api/v1/rollouts                start one: {"route", "to" or "advice", ...}
 //	POST /api/v1/rollouts/ID/promote     {"reason"}

@@ -31,6 +31,7 @@ type fixture struct {
 	handler  http.Handler
 	store    *store.Store
 	live     web.Live
+	lab      web.Lab
 }
 
 // twoRoutes is a configuration with the routes orders and catalogue, which share one upstream.
@@ -59,7 +60,7 @@ func newFixture(t *testing.T, file string, o gateway.Options, change ...func(*fi
 	}
 	f.handler = web.New(web.Options{
 		Gateway: g, Rollouts: f.rollouts, Findings: func() web.Findings { return f.findings }, Token: f.token,
-		Dropped: func() map[string]uint64 { return map[string]uint64{"queue_full": 3, "late": 0} }, Version: f.version, Store: f.store, Live: f.live,
+		Dropped: func() map[string]uint64 { return map[string]uint64{"queue_full": 3, "late": 0} }, Version: f.version, Store: f.store, Live: f.live, Lab: f.lab,
 	})
 	return f
 }

@@ -74,7 +74,7 @@ func busyShop(t *testing.T) *fixture {
 	shop := cfg.Upstreams["shop"]
 	shop.Health.Path, shop.Health.Interval, shop.Health.Timeout = "/ok", 200*time.Millisecond, 5*time.Second
 	cfg.Upstreams["shop"] = shop
-	f := newFixture(t, file, gateway.Options{}, func(f *fixture) { f.store, f.live.SLOs = pastOfShop(t), promises })
+	f := newFixture(t, file, gateway.Options{}, func(f *fixture) { f.store, f.live.SLOs, f.lab = pastOfShop(t), promises, newBench() })
 	if err := f.gateway.Reload(cfg); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +22,16 @@ type Reviews interface {
 	Newest() (review.Review, bool)
 	// Review makes one now, which is the newest from then on.
 	Review(ctx context.Context) (review.Review, error)
+	// Dismissals are those in force.
+	Dismissals() []review.Dismissal
+	// Dismiss leaves findings of the newest review, or of the present diagnosis, as they are for a while; Reopen takes that
+	// back. Errors wrap review.ErrDismissal, ErrNothing and ErrHarmful.
+	Dismiss(ctx context.Context, o review.Order) ([]review.Dismissal, error)
+	Reopen(ctx context.Context, o review.Order) ([]review.Dismissal, error)
+	// Stretches are what the intervals of forecasts are widened by.
+	Stretches() staging.Stretches
+	// Exercised are the faults that were injected here.
+	Exercised() []review.Exercise
 }
 
 // reviewing adds what is known of changes, where somebody keeps it.
@@ -34,6 +45,17 @@ func (a *admin) reviewing(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/workload", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, a.Reviews.Workload())
 	})
+	mux.HandleFunc("GET /api/v1/predictions", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]any{"kinds": a.Reviews.Stretches()})
+	})
+	mux.HandleFunc("GET /api/v1/exercised", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]any{"exercised": a.Reviews.Exercised()})
+	})
+	mux.HandleFunc("GET /api/v1/dismissals", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]any{"dismissals": a.Reviews.Dismissals()})
+	})
+	mux.HandleFunc("POST /api/v1/dismissals", dismissals(a.Reviews.Dismiss))
+	mux.HandleFunc("POST /api/v1/dismissals/reopen", dismissals(a.Reviews.Reopen))
 	mux.HandleFunc("GET /api/v1/review", func(w http.ResponseWriter, _ *http.Request) {
 		newest, ok := a.Reviews.Newest()
 		if !ok {
@@ -50,6 +72,29 @@ func (a *admin) reviewing(mux *http.ServeMux) {
 		}
 		writeJSON(w, http.StatusOK, made)
 	})
+}
+
+// dismissals does what an order asks for, and answers which dismissals it was about.
+func dismissals(do func(context.Context, review.Order) ([]review.Dismissal, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var o review.Order
+		if !decode(w, r, &o, func(*review.Order) error { return nil }) {
+			return
+		}
+		list, err := do(r.Context(), o)
+		switch {
+		case errors.Is(err, review.ErrDismissal):
+			writeError(w, http.StatusBadRequest, err.Error())
+		case errors.Is(err, review.ErrNothing):
+			writeError(w, http.StatusNotFound, err.Error())
+		case errors.Is(err, review.ErrHarmful):
+			writeError(w, http.StatusConflict, err.Error())
+		case err != nil:
+			writeError(w, http.StatusInternalServerError, err.Error())
+		default:
+			writeJSON(w, http.StatusOK, map[string]any{"dismissals": list})
+		}
+	}
 }
 
 // review is the newest review's findings.

@@ -40,6 +40,45 @@ func (s *shelf) Review(context.Context) (review.Review, error) {
 	return *s.last, nil
 }
 
+func (s *shelf) Dismissals() []review.Dismissal { return []review.Dismissal{{Code: "LP301"}} }
+
+func (s *shelf) Stretches() staging.Stretches {
+	return staging.Stretches{{Kind: "hedge", Factor: 1.4}}
+}
+
+func (s *shelf) Exercised() []review.Exercise {
+	return []review.Exercise{{Class: "abort", Route: "orders"}}
+}
+
+func (s *shelf) Dismiss(_ context.Context, o review.Order) ([]review.Dismissal, error) {
+	return []review.Dismissal{{Code: o.Code, Reason: o.Reason}}, s.err
+}
+
+func (s *shelf) Reopen(_ context.Context, o review.Order) ([]review.Dismissal, error) {
+	return []review.Dismissal{{Code: o.Code, By: o.By}}, s.err
+}
+
+func TestDismissalsAreAskedForAndRefused(t *testing.T) {
+	s := &shelf{}
+	f := newFixture(t, twoRoutes(upstream(t)), gateway.Options{})
+	f.handler = web.New(web.Options{
+		Gateway: f.gateway, Rollouts: f.rollouts, Findings: func() web.Findings { return web.Findings{} }, Dropped: func() map[string]uint64 { return nil }, Reviews: s,
+	})
+	f.do("GET", "/api/v1/dismissals", "").want(http.StatusOK, `"code":"LP301"`)
+	f.do("GET", "/api/v1/predictions", "").want(http.StatusOK, `"kind":"hedge"`, `"factor":1.4`)
+	f.do("GET", "/api/v1/exercised", "").want(http.StatusOK, `"class":"abort"`)
+	f.do("POST", "/api/v1/dismissals", `{"code": "LP302", "reason": "as it is meant", "by": "ann", "until": "2026-12-31"}`).want(http.StatusOK, `"code":"LP302"`, `"reason":"as it is meant"`)
+	f.do("POST", "/api/v1/dismissals/reopen", `{"code": "LP302", "reason": "no more", "by": "bob"}`).want(http.StatusOK, `"by":"bob"`)
+	f.do("POST", "/api/v1/dismissals", `{"cod": "LP302"}`).want(http.StatusBadRequest, "cod")
+	for _, c := range []struct {
+		err    error
+		status int
+	}{{review.ErrDismissal, http.StatusBadRequest}, {review.ErrNothing, http.StatusNotFound}, {review.ErrHarmful, http.StatusConflict}, {errors.New("disk"), http.StatusInternalServerError}} {
+		s.err = c.err
+		f.do("POST", "/api/v1/dismissals", `{"code": "LP302"}`).want(c.status, c.err.Error())
+	}
+}
+
 func TestReviewsAreMadeAndKept(t *testing.T) {
 	s := &shelf{}
 	f := newFixture(t, twoRoutes(upstream(t)), gateway.Options{})

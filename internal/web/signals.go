@@ -38,6 +38,7 @@ type Live struct {
 	Received     func() []ingest.Received      // telemetry of others
 	Kept         func() map[string]uint64      // what became of whole traces
 	Sources      func() []probe.Status         // of evidence for the diagnosis
+	Compare      Compare                       // diagnoses kept traces beside those of an earlier time
 	Metrics      prometheus.Collector          // of what is not named here
 }
 

@@ -103,18 +103,22 @@ func (a *admin) trace(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("no trace %q is kept; GET /api/v1/traces lists those that are", id))
 		return
 	}
-	writeJSON(w, http.StatusOK, otlpOf(found[0].Spans))
+	all := otlpOf(found[0].Spans)
+	all.ResourceLogs = logsOf(found[0].Logs)
+	writeJSON(w, http.StatusOK, all)
 }
 
 // The parts of OTLP JSON that otlpOf writes.
 type (
 	otlpTrace struct {
 		ResourceSpans []*otlpResource `json:"resourceSpans"`
+		ResourceLogs  []otlpLogs      `json:"resourceLogs,omitempty"` // beside the spans, where readers of spans pass over them
+	}
+	otlpProcess struct {
+		Attributes []otlpAttribute `json:"attributes"`
 	}
 	otlpResource struct {
-		Resource struct {
-			Attributes []otlpAttribute `json:"attributes"`
-		} `json:"resource"`
+		Resource   otlpProcess `json:"resource"`
 		ScopeSpans [1]struct {
 			Spans []otlpSpan `json:"spans"`
 		} `json:"scopeSpans"`
@@ -128,7 +132,26 @@ type (
 		Start      string          `json:"startTimeUnixNano"`
 		End        string          `json:"endTimeUnixNano"`
 		Attributes []otlpAttribute `json:"attributes,omitempty"`
+		Links      []otlpLink      `json:"links,omitempty"`
 		Status     *otlpStatus     `json:"status,omitempty"`
+	}
+	otlpLink struct {
+		TraceID string `json:"traceId"`
+		SpanID  string `json:"spanId"`
+	}
+	otlpLogs struct {
+		Resource  otlpProcess `json:"resource"`
+		ScopeLogs [1]struct {
+			Records []otlpRecord `json:"logRecords"`
+		} `json:"scopeLogs"`
+	}
+	otlpRecord struct {
+		Time       string          `json:"timeUnixNano"`
+		Severity   int             `json:"severityNumber"`
+		Body       otlpValue       `json:"body"`
+		Attributes []otlpAttribute `json:"attributes,omitempty"`
+		TraceID    string          `json:"traceId"`
+		SpanID     string          `json:"spanId,omitempty"`
 	}
 	otlpStatus struct {
 		Code int `json:"code"`
@@ -165,10 +188,32 @@ func otlpOf(spans []trace.Span) otlpTrace {
 		for _, a := range s.Attributes {
 			one.Attributes = append(one.Attributes, otlpAttribute{a.Key, otlpValue{a.Value}})
 		}
+		for l := s.Link; l != nil; l = l.Next {
+			one.Links = append(one.Links, otlpLink{ingest.WireTraceID(l.TraceID), l.SpanID})
+		}
 		if s.Failed {
 			one.Status = &otlpStatus{Code: 2}
 		}
 		at[p].ScopeSpans[0].Spans = append(at[p].ScopeSpans[0].Spans, one)
+	}
+	return all
+}
+
+// logsOf groups log records that follow each other by service.
+func logsOf(logs []trace.Log) (all []otlpLogs) {
+	service := ""
+	for i := range logs {
+		l := &logs[i]
+		if i == 0 || l.Service != service {
+			service = l.Service
+			all = append(all, otlpLogs{Resource: otlpProcess{[]otlpAttribute{{"service.name", otlpValue{service}}}}})
+		}
+		one := otlpRecord{Time: strconv.FormatInt(l.Time, 10), Severity: int(l.Severity), Body: otlpValue{l.Body}, TraceID: ingest.WireTraceID(l.TraceID), SpanID: l.SpanID}
+		if l.Exception != "" {
+			one.Attributes = []otlpAttribute{{"exception.type", otlpValue{l.Exception}}}
+		}
+		scope := &all[len(all)-1].ScopeLogs[0]
+		scope.Records = append(scope.Records, one)
 	}
 	return all
 }

@@ -44,6 +44,7 @@ type Options struct {
 	Store    *store.Store // what outlives the process; nil = nothing does
 	Live     Live         // what the server knows beside the gateway
 	Reviews  Reviews      // records of changes, and reviews of them; nil = nobody keeps them
+	Lab      Lab          // a system whose faults can be switched; nil = there is none, and the API has nothing of it
 }
 
 // admin holds the handlers.
@@ -94,6 +95,7 @@ func New(o Options) http.Handler {
 	a.jobs(guarded)
 	a.signals(guarded)
 	a.reviewing(guarded)
+	a.laboratory(guarded)
 	guarded.Handle("GET /metrics", a.metrics())
 	if a.Reload != nil {
 		guarded.HandleFunc("POST /-/reload", a.reload)
@@ -102,7 +104,7 @@ func New(o Options) http.Handler {
 		profile(guarded)
 	}
 	guarded.HandleFunc("GET /api/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; there are /api/v1/routes, config, overload, findings, rollouts, slos, scale, traces, received, calibration, faults, jobs, discovery, certificates, history, killed, records, workload and review")
+		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; there are /api/v1/routes, config, overload, findings, rollouts, slos, scale, traces, received, calibration, faults, jobs, discovery, certificates, history, killed, records, workload, exercised, predictions, dismissals and review")
 	})
 	guarded.Handle("GET /", http.FileServerFS(static))
 	sameOrigin := http.NewCrossOriginProtection()

@@ -3,6 +3,7 @@
 import { h, show } from './dom.js';
 import { clock } from './format.js';
 import { history } from './history.js';
+import { lab } from './lab.js';
 import { objectives, switches } from './objectives.js';
 import { pole } from './pole.js';
 import { ended, rollouts } from './rollouts.js';
@@ -14,7 +15,7 @@ const pastEveryMS = 10000;
 
 const at = (id) => document.getElementById(id);
 
-const state = { routes: [], findings: {}, rollouts: [], slos: [], killed: {}, version: '' };
+const state = { routes: [], findings: {}, rollouts: [], slos: [], killed: {}, lab: null, version: '' };
 const past = { route: '', range: '1h', names: [], data: {} };
 const busy = new Set(); // names of what was asked for and not answered yet
 const faults = new Map(); // name -> why it was refused
@@ -29,6 +30,8 @@ const act = {
 
 function render() {
   show(at('overview'), overview(state.routes, state.rollouts));
+  at('lab-section').hidden = !state.lab;
+  if (state.lab) show(at('lab'), lab(state.lab, state.findings, act));
   show(at('pole'), pole(state.findings, act));
   show(at('objectives'), objectives(state.slos));
   show(at('rollouts'), rollouts(state.rollouts, act));
@@ -67,6 +70,7 @@ async function refresh() {
   try {
     const [routes, findings, list, slos, killed] = await Promise.all(['routes', 'findings', 'rollouts', 'slos', 'killed'].map((p) => answer('api/v1/' + p)));
     Object.assign(state, { routes: routes.routes || [], version: routes.version, keepsHistory: routes.history, findings, rollouts: list.rollouts || [], slos: slos.slos || [], killed });
+    state.lab = routes.lab ? await answer('api/v1/lab') : null;
     say('live', 'live', clock(Date.now()) + (findings.at ? `, diagnosis of ${clock(findings.at)}` : ''));
     render();
     await remember();

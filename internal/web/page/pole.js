@@ -84,6 +84,7 @@ function actionOf(finding, action, n, route, act) {
     h('h5', {}, words(action.kind)),
     h('p', {}, action.summary),
     action.predicted_ms && forecast(action, route),
+    action.widened && h('p', { class: 'soft' }, `Intervals widened ${action.widened.factor.toFixed(1)}x after ${action.widened.outcomes} outcomes of its kind.`),
     terms.length > 0 && h('dl', { class: 'terms' }, terms.map(([k, v]) => h('div', {}, h('dt', {}, k), h('dd', {}, v)))),
     action.change && h('details', { class: 'inner', key: 'change' }, h('summary', {}, 'the change of the policy'), policyChange(action.change)),
     action.change && startOf(finding, action, act));
@@ -94,7 +95,7 @@ function forecast(action, route) {
   const own = (action.effects || []).find((e) => e.service === route.service && e.operation === route.operation);
   const now = own ? own.before_ms : route.latency_ms || {};
   const qs = ['p50', 'p95', 'p99'];
-  const range = (q) => own && own.interval_ms && own.interval_ms[q] ? `95 %: ${latency(own.interval_ms[q][0])} to ${latency(own.interval_ms[q][1])}` : undefined;
+  const range = (q) => own && own.interval_ms && own.interval_ms[q] ? `90 %: ${latency(own.interval_ms[q][0])} to ${latency(own.interval_ms[q][1])}` : undefined;
   return scroll(`forecast of ${action.kind} for ${route.service} ${route.operation}`, h('table', { class: 'small' },
     h('thead', {}, h('tr', {}, h('th', { class: 'text', scope: 'col' }, 'forecast'), qs.map((q) => h('th', { scope: 'col' }, q)))),
     h('tbody', {},

@@ -1,0 +1,170 @@
+package servers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// aloneVariable makes the test's program one that starts a server and then waits to be killed.
+const aloneVariable = "LONGPOLE_TEST_START_AND_WAIT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(aloneVariable) != "" {
+		s, err := Redis(context.Background())
+		fmt.Println(s.PID(), s.folder, err)
+		select {}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// absent ends a test for want of a program: it fails where CI=true says that all of them are installed.
+func absent(t *testing.T, err error) {
+	t.Helper()
+	if !errors.Is(err, ErrMissing) {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%v; scripts/setup-tests.sh installs it", err)
+	}
+	t.Skipf("%v; scripts/setup-tests.sh installs it", err)
+}
+
+// ended waits until a process is gone.
+func ended(t *testing.T, pid int) {
+	t.Helper()
+	for begin := time.Now(); time.Since(begin) < 20*time.Second; time.Sleep(10 * time.Millisecond) {
+		if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			return
+		}
+	}
+	t.Errorf("process %d is still there", pid)
+}
+
+// gone checks that a folder is not there.
+func gone(t *testing.T, folder string) {
+	t.Helper()
+	for begin := time.Now(); time.Since(begin) < 20*time.Second; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(folder); errors.Is(err, os.ErrNotExist) {
+			return
+		}
+	}
+	t.Errorf("the folder %s is still there", folder)
+}
+
+func TestServersComeAndGoWithAllTheyHave(t *testing.T) {
+	for name, start := range map[string]func(context.Context) (*Server, error){
+		"PostgreSQL": func(ctx context.Context) (*Server, error) {
+			return Postgres(ctx, PostgresOptions{Settings: "shared_preload_libraries = 'pg_stat_statements'", Extensions: []string{"pg_stat_statements"}})
+		},
+		"Redis": func(ctx context.Context) (*Server, error) { return Redis(ctx) },
+		"NATS":  func(ctx context.Context) (*Server, error) { return NATS(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, err := start(t.Context())
+			absent(t, err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := append(children(t, s.PID()), s.PID(), s.guard.Process.Pid)
+			if name == "PostgreSQL" && len(all) < 4 {
+				t.Errorf("only the processes %v", all)
+			}
+			if log, err := os.ReadFile(s.Log()); err != nil || len(log) == 0 {
+				t.Errorf("no log: %v", err)
+			}
+			if err := s.Stop(); err != nil {
+				t.Error(err)
+			}
+			for _, pid := range all {
+				ended(t, pid)
+			}
+			gone(t, s.folder)
+		})
+	}
+}
+
+// children are the processes that another one started.
+func children(t *testing.T, pid int) (all []int) {
+	t.Helper()
+	list, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, name := range list {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for word := range strings.FieldsSeq(string(data)) {
+			n, err := strconv.Atoi(word)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+func TestServersGoWithWhoStartedThemEvenByKill(t *testing.T) {
+	if _, ok := find("redis-server"); !ok {
+		absent(t, missing("Redis", "redis-server"))
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), aloneVariable+"=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	var folder, fault string
+	if _, err := fmt.Fscan(out, &pid, &folder, &fault); err != nil || pid == 0 {
+		t.Fatal(pid, folder, fault, err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed, and says so
+	ended(t, pid)
+	gone(t, folder)
+}
+
+func TestServersThatAreNotInstalledNameTheirPackage(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	if _, there := find("nats-server"); !there { // Debian has it where the administrator's programs are
+		if _, err := NATS(t.Context()); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "the package nats-server") {
+			t.Errorf("without NATS: %v", err)
+		}
+	}
+	if _, err := Redis(t.Context()); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "the package redis-server") {
+		t.Errorf("without Redis: %v", err)
+	}
+	if _, err := Postgres(t.Context(), PostgresOptions{Extensions: []string{"no_such"}}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "the package postgresql") {
+		t.Errorf("without an extension of PostgreSQL: %v", err)
+	}
+}
+
+func TestServersThatEndAtOnceSayWhy(t *testing.T) {
+	before, _ := filepath.Glob(filepath.Join(os.TempDir(), "longpole-redis-*"))
+	_, err := Redis(t.Context(), "--no-such-setting", "1")
+	absent(t, err)
+	if err == nil || !strings.Contains(err.Error(), "no-such-setting") {
+		t.Errorf("a server that cannot read its settings: %v", err)
+	}
+	after, _ := filepath.Glob(filepath.Join(os.TempDir(), "longpole-redis-*"))
+	if len(after) > len(before) {
+		t.Errorf("folders %v stay", after)
+	}
+}
