@@ -8,7 +8,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 20s
 LINT     := go tool -modfile=tools/golangci-lint/go.mod golangci-lint
 
-.PHONY: help build demo test race lint fuzz bench bench-gateway bench-adversity bench-ingest bench-judge conformance chaos check clean
+.PHONY: help build demo test race lint fuzz bench bench-gateway bench-adversity bench-ingest bench-judge bench-rollout conformance chaos check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-ingest: ## measure spans per second of processor time, from bytes to a ver
 
 bench-judge: ## simulate the judge's error rates, power and time to a verdict beside two rules that others use
 	scripts/bench-judge.sh
+
+bench-rollout: ## roll harmful, helpful and idle changes out on a loaded gateway, about an hour
+	scripts/bench-rollout.sh
 
 conformance: build ## run the public suites for HTTP caches, HTTP/2, gRPC, smuggling, slow clients and WebSocket
 	scripts/conformance.sh

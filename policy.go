@@ -140,6 +140,25 @@ func (p *Policy) Breaker(now time.Time, endpoint string) breaker.State {
 	return breaker.Closed
 }
 
+// Ejected reports whether the balancer keeps an endpoint out of the rotation for what its calls did, a trial included; false when
+// it knows none of that name.
+func (p *Policy) Ejected(endpoint string) bool {
+	b := p.parts.Load().balance
+	if b == nil || p.endpoints == nil {
+		return false
+	}
+	e := p.endpoints.Find(endpoint)
+	return e != nil && b.Ejected(e)
+}
+
+// RetriesRefused is how many further attempts were due and refused for want of budget, since the policy began to retry.
+func (p *Policy) RetriesRefused() uint64 {
+	if r := p.parts.Load().retry; r != nil {
+		return r.Refused()
+	}
+	return 0
+}
+
 // breakers are one for each endpoint, made at its first call; the key nil stands for a policy without endpoints.
 // Readers take no lock.
 type breakers struct {

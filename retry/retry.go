@@ -29,6 +29,8 @@ type Policy struct {
 	gate   gate
 	calm   atomic.Int64 // Unix nanoseconds before which nothing is hedged; see Suspend
 	rand   func() uint64
+
+	refused atomic.Uint64
 }
 
 // New returns a policy that knows of no attempts yet. c must be valid.
@@ -73,10 +75,14 @@ func (p *Policy) Next(now time.Time, made int, info call.Info, out call.Outcome)
 		return 0, ErrNoMore
 	}
 	if !p.budget.spend(now, c, false) {
+		p.refused.Add(1)
 		return 0, ErrBudget
 	}
 	return out.Pushback + p.backoff(c, made), nil
 }
+
+// Refused is how many times Next returned ErrBudget.
+func (p *Policy) Refused() uint64 { return p.refused.Load() }
 
 func (p *Policy) backoff(c *Config, made int) time.Duration {
 	ceiling := c.MaxDelay

@@ -116,6 +116,9 @@ func TestBudgetAllowsTheReserveAndTheRatio(t *testing.T) {
 	if n != 25 { // 20 % of 100, and 0.5/s for 10 s
 		t.Errorf("%d retries, want 25", n)
 	}
+	if p.Refused() != 1 {
+		t.Errorf("%d refusals are counted, want the one", p.Refused())
+	}
 	later := t0.Add(window + slotWidth)
 	n = 0
 	for ; p.budget.spend(later, p.cfg.Load(), false); n++ {

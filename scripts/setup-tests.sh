@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need on a Debian machine with Go: a C compiler for the race detector, Redis and PostgreSQL with
+# Installs what the tests need on a Debian machine with Go: a C compiler for the race detector, Redis, NATS and PostgreSQL with
 # its extensions, Prometheus, nginx and HAProxy for what is generated for them, and Chromium with the driver's Node.js packages for the page tests. The tests start servers of their
 # own; what Debian starts of what it installs is not used. Does nothing that is done already, and needs no network then.
 set -euo pipefail
@@ -15,6 +15,7 @@ command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 command -v redis-server >/dev/null || missing+=(redis-server)
+PATH=$PATH:/usr/sbin command -v nats-server >/dev/null || missing+=(nats-server)
 [[ -x /usr/lib/postgresql/$postgres/bin/initdb && -e /usr/share/postgresql/$postgres/extension/pg_stat_statements.control ]] ||
   missing+=("postgresql-$postgres" postgresql-contrib)
 [[ -e /usr/share/postgresql/$postgres/extension/hypopg.control ]] || missing+=("postgresql-$postgres-hypopg")

@@ -149,6 +149,18 @@ const checks = {
     await page.locator('#switches button[aria-pressed="true"]').first().waitFor({ state: 'detached' });
   },
 
+  async 'a fault of the lab is switched on and off, with the findings beside'({ page }) {
+    const toggle = page.getByRole('switch', { name: 'fault slow-orders' });
+    assert.equal(await toggle.getAttribute('aria-checked'), 'false');
+    assert.match(await text(page.locator('#lab')), /one of three replicas is slow/);
+    assert.match(await text(page.locator('#lab .named li').first()), /LP103 slow_endpoint orders/);
+    await toggle.click();
+    await page.locator('#lab button[aria-checked="true"]').waitFor();
+    assert.equal(await page.getByRole('switch', { name: 'fault burn' }).getAttribute('aria-checked'), 'false', 'the other one stays off');
+    await toggle.click();
+    await page.locator('#lab button[aria-checked="true"]').waitFor({ state: 'detached' });
+  },
+
   async 'Promote asks first'({ page }) {
     let asked = '';
     page.once('dialog', (d) => { asked = d.message(); d.dismiss(); });

@@ -13,6 +13,7 @@ import (
 	"github.com/longpole/longpole/internal/evidence"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/ingest"
+	"github.com/longpole/longpole/internal/staging"
 	"github.com/longpole/longpole/internal/trace"
 	"github.com/longpole/longpole/internal/web"
 )
@@ -34,9 +35,12 @@ type analysis struct {
 	log       *slog.Logger
 	assembler *ingest.Assembler
 	policies  func() map[string]longpole.Config
-	facts     func() evidence.Facts // from the systems behind; nil = nothing is read
-	quiet     time.Duration         // of the assembler
+	facts     func() evidence.Facts    // from the systems behind; nil = nothing is read
+	stretches func() staging.Stretches // of the forecasts' intervals; nil = none
+	quiet     time.Duration            // of the assembler
 	own       chan []trace.Span
+
+	comparing sync.Mutex // held by the one comparison of two times that is under way
 
 	mu      sync.Mutex
 	newest  web.Findings
@@ -156,9 +160,30 @@ func (a *analysis) refresh(window time.Duration, rest func()) (report advise.Rep
 		o.Facts = a.facts()
 	}
 	report = advise.Run(traces, o, a.policies())
+	if a.stretches != nil {
+		report.Widen(a.stretches())
+	}
 	a.keep(report, began, window)
 	a.log.Debug("analysed", "traces", len(traces), "took", time.Since(began))
 	return report, traces
+}
+
+// Compare diagnoses traces beside those of an earlier time, as slowly as everything that shares its cores with the calls. ok is false
+// while another comparison is under way.
+func (a *analysis) Compare(now, before []trace.Trace) (report advise.Report, ok bool) {
+	if !a.comparing.TryLock() {
+		return report, false
+	}
+	defer a.comparing.Unlock()
+	defer func() {
+		if p := recover(); p != nil {
+			a.log.Error("the comparison of two times failed", "panic", fmt.Sprint(p))
+			report.Notes, ok = append(report.Notes, fmt.Sprintf("the comparison failed: %v", p)), true
+		}
+	}()
+	p := &pace{ctx: context.Background(), began: time.Now()}
+	o := diagnose.Options{Clock: diagnose.ClockOptions{Yield: p.rest}, Baseline: before}
+	return advise.Run(now, o, a.policies()), true
 }
 
 func (a *analysis) keep(r advise.Report, at time.Time, window time.Duration) {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"slices"
@@ -11,7 +12,9 @@ import (
 
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/judge"
+	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/stats"
+	"github.com/longpole/longpole/internal/store"
 	"github.com/longpole/longpole/internal/web"
 )
 
@@ -26,12 +29,17 @@ type halved interface {
 	Unhalve(route string) error
 }
 
-// calibrations knows of each route how often the judge sees a difference where there is none.
+// calibrationName is what the store keeps their states under.
+const calibrationName = "calibrations"
+
+// calibrations knows of each route how often the judge sees a difference where there is none. Rollouts are judged by it.
 type calibrations struct {
 	gateway halved
 	config  func() gateway.Judge
 	log     *slog.Logger
-	share   float64 // of the halves that are there; 0 = there are none
+	store   *store.Store // nil = what was found ends with the process; set before Run
+	share   float64      // of the halves that are there; 0 = there are none
+	saved   uint64       // comparisons that the store knows of
 
 	mu  sync.Mutex
 	all map[string]*calibrated
@@ -53,6 +61,7 @@ func (c *calibrations) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		c.step()
+		c.save(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -116,6 +125,78 @@ func (c *calibrations) route(name string, share float64) {
 		of.judge.Add(one.Sub(of.before[0]), other.Sub(of.before[1]))
 	}
 	of.before = &[2]stats.Tally{one, other}
+}
+
+// load goes on from what the store knows of an earlier process.
+func (c *calibrations) load(ctx context.Context, s *store.Store) {
+	c.store = s
+	data, err := s.Get(ctx, calibrationName)
+	if errors.Is(err, store.ErrAbsent) {
+		return
+	}
+	states := map[string]judge.CalibrationState{}
+	if err == nil {
+		err = json.Unmarshal(data, &states)
+	}
+	if err != nil {
+		c.log.Warn("the judge is calibrated anew", "error", err)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, state := range states {
+		k, err := judge.RestoreCalibration(judge.Config{}, state)
+		if err != nil {
+			c.log.Warn("the judge is calibrated anew", "route", name, "error", err)
+			continue
+		}
+		c.all[name] = &calibrated{judge: k}
+		c.saved += state.Total
+	}
+}
+
+// save writes down what was found since the last time. What the store refuses is tried again with the next slice.
+func (c *calibrations) save(ctx context.Context) {
+	states, total := c.states()
+	if c.store == nil || total == c.saved {
+		return
+	}
+	data, err := json.Marshal(states)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, journalWait)
+		defer cancel()
+		err = c.store.Put(ctx, time.Now(), calibrationName, data)
+	}
+	if err != nil {
+		c.log.Warn("what the judge's calibration found is not written down", "error", err)
+		return
+	}
+	c.saved = total
+}
+
+// states is what was found, by route, and the number of comparisons.
+func (c *calibrations) states() (all map[string]judge.CalibrationState, total uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all = make(map[string]judge.CalibrationState, len(c.all))
+	for name, of := range c.all {
+		all[name] = of.judge.State()
+		total += all[name].Total
+	}
+	return all, total
+}
+
+// Of is what was found on a route; nothing while it is not looked for.
+func (c *calibrations) Of(route string) rollout.Calibration {
+	if !c.config().Calibrate {
+		return rollout.Calibration{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if of := c.all[route]; of != nil {
+		return of.judge.Status()
+	}
+	return rollout.Calibration{}
 }
 
 // List is what was found, by route.

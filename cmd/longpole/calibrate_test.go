@@ -3,12 +3,15 @@ package main
 import (
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/longpole/longpole/internal/gateway"
+	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/stats"
+	"github.com/longpole/longpole/internal/store"
 )
 
 // twins is a gateway with the routes busy and local, whose halves are drawn from one distribution.
@@ -93,4 +96,57 @@ func TestAPolicyIsComparedWithItselfWhileNoRolloutRuns(t *testing.T) {
 			t.Error("the halves stay when they are not wanted any more")
 		}
 	})
+}
+
+func TestWhatACalibrationFoundOutlivesTheProcess(t *testing.T) {
+	s, err := store.Open(t.Context(), store.Config{Dir: t.TempDir()}.WithDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	w := &twins{draw: rand.New(rand.NewPCG(3, 4)), halves: map[string]*[2]stats.Tally{}}
+	cfg := gateway.Judge{Calibrate: true}.WithDefaults()
+	begin := func() *calibrations {
+		c := newCalibrations(w, func() gateway.Judge { return cfg }, slog.New(slog.DiscardHandler))
+		c.load(t.Context(), s)
+		return c
+	}
+	c := begin()
+	for range 200 {
+		c.step()
+		c.save(t.Context())
+	}
+	found := c.Of("busy")
+	if found.Total < 2 || found.Join != 1 || c.Of("local") != (rollout.Calibration{}) {
+		t.Fatalf("200 slices: %+v", c.List())
+	}
+	w.halves = map[string]*[2]stats.Tally{}
+	again := begin()
+	if got := again.Of("busy"); got != found {
+		t.Errorf("%+v became %+v", found, got)
+	}
+	cfg.Calibrate = false
+	if got := again.Of("busy"); got != (rollout.Calibration{}) {
+		t.Errorf("without calibrate: true rollouts are judged by %+v", got)
+	}
+	if err := s.Put(t.Context(), time.Now(), calibrationName, []byte(`{"busy":{"join":2}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Calibrate = true; begin().Of("busy") != (rollout.Calibration{}) {
+		t.Error("a damaged state was taken")
+	}
+}
+
+func TestARolloutSaysHowOftenTheJudgeIsWrong(t *testing.T) {
+	var out strings.Builder
+	s := rollout.Status{ID: "r1", Route: "all", Calibration: &rollout.Calibration{Join: 6, Runs: 60, FalseAlarmRatio: 0.05, Noisy: true}}
+	renderEvidence(&out, s)
+	if want := "false alarms in 5% of 60 comparisons of the policy with itself; judged in slices of 60 s at least; too many for a promotion"; !strings.Contains(out.String(), want) {
+		t.Errorf("%s\nwant %s", out.String(), want)
+	}
+	out.Reset()
+	s.Calibration = nil
+	if renderEvidence(&out, s); strings.Contains(out.String(), "calibration") {
+		t.Errorf("where nothing is calibrated: %s", out.String())
+	}
 }

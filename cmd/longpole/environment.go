@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/longpole/longpole/internal/conf"
+	"github.com/longpole/longpole/internal/review"
 	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/staging"
 )
@@ -66,6 +67,26 @@ func (b forerunner) workload(ctx context.Context, records []staging.Record) (w s
 		}
 	}
 	return w, false
+}
+
+// exercised are the faults that were injected there; nil when it does not say.
+func (b forerunner) exercised(ctx context.Context) []review.Exercise {
+	if b.cfg.URL == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Patience)
+	defer cancel()
+	var answer struct {
+		Exercised []review.Exercise `json:"exercised"`
+	}
+	if b.client().do(ctx, "GET", "/api/v1/exercised", nil, &answer) != nil {
+		return nil
+	}
+	list := answer.Exercised[:min(len(answer.Exercised), mostExercises)]
+	for i := range list {
+		list[i].Environment = b.cfg.Requires
+	}
+	return list
 }
 
 // recordsIn reads the records in a folder, *.json.

@@ -72,6 +72,7 @@ func (g *gatherer) start(ctx context.Context, c *probe.Config) (stop func()) {
 	var run sync.WaitGroup
 	run.Go(func() {
 		ask := func() []probe.Query { return probe.Queries(g.window(time.Now(), analysisWindow), collector.Most()) }
+		collector.Services = func() []string { return servicesOf(g.window(time.Now(), analysisWindow)) }
 		collector.Run(ctx, ask, func(f evidence.Facts) {
 			g.set(collector, f, factsKept*c.WithDefaults().Every)
 			g.tell(collector.Status())

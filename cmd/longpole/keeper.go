@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -15,8 +14,9 @@ import (
 )
 
 const (
-	keepEvery = 10 * time.Second // the finest step that the store keeps
-	tidyEvery = time.Minute
+	keepEvery  = 10 * time.Second // the finest step that the store keeps
+	traceEvery = 5 * time.Second  // a batch of traces each: what a kill may cost is this and the quiet time before a trace is whole
+	tidyEvery  = time.Minute
 )
 
 // keeper writes what the gateway measured to the store, and what live traces tell. A store that refuses costs its history,
@@ -29,14 +29,14 @@ type keeper struct {
 	tracing func() gateway.Tracing // as configured now
 	log     *slog.Logger
 	told    map[store.Series]stats.Tally // what the store has of each series
-	failed  bool                         // the last write was refused; said once
+	failed  map[string]bool              // what was refused the last time it was written; said once
 	kept    atomic.Uint64                // traces written
 	thinned atomic.Uint64                // traces left out of the sample, for which others stand
 	lost    atomic.Uint64                // traces that could not be written
 }
 
 func newKeeper(s *store.Store, routes func() []gateway.RouteStatus, live *recorder, tracing func() gateway.Tracing, log *slog.Logger) *keeper {
-	return &keeper{store: s, routes: routes, live: live, tracing: tracing, log: log, told: map[store.Series]stats.Tally{}}
+	return &keeper{store: s, routes: routes, live: live, tracing: tracing, log: log, told: map[store.Series]stats.Tally{}, failed: map[string]bool{}}
 }
 
 // Kept counts what became of the traces that were whole: written, sampled out, or lost because the store refused.
@@ -46,32 +46,36 @@ func (k *keeper) Kept() map[string]uint64 {
 
 // Run writes until ctx ends, and once more then.
 func (k *keeper) Run(ctx context.Context) error {
-	step, tidy := time.NewTicker(keepEvery), time.NewTicker(tidyEvery)
+	step, traces, tidy := time.NewTicker(keepEvery), time.NewTicker(traceEvery), time.NewTicker(tidyEvery)
 	defer step.Stop()
+	defer traces.Stop()
 	defer tidy.Stop()
 	for {
 		select {
 		case now := <-step.C:
-			k.report(errors.Join(k.keep(ctx, now), k.traces(ctx, now, (&pace{ctx: ctx, began: time.Now()}).rest)))
+			k.report("history", k.keep(ctx, now))
+		case now := <-traces.C:
+			k.report("traces", k.traces(ctx, now, (&pace{ctx: ctx, began: time.Now()}).rest))
 		case now := <-tidy.C:
-			k.report(k.store.Tidy(ctx, now))
+			k.report("tidying", k.store.Tidy(ctx, now))
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
-			k.report(errors.Join(k.keep(last, time.Now()), k.traces(last, time.Now(), func() {})))
+			k.report("history", k.keep(last, time.Now()))
+			k.report("traces", k.traces(last, time.Now(), func() {}))
 			return nil
 		}
 	}
 }
 
-func (k *keeper) report(err error) {
-	if err != nil && !k.failed {
-		k.log.Error("the state folder refuses; history is not kept", "error", err)
+func (k *keeper) report(what string, err error) {
+	if err != nil && !k.failed[what] {
+		k.log.Error("the state folder refuses; history is not kept", "what", what, "error", err)
 	}
-	if err == nil && k.failed {
-		k.log.Info("the state folder takes history again")
+	if err == nil && k.failed[what] {
+		k.log.Info("the state folder takes history again", "what", what)
 	}
-	k.failed = err != nil
+	k.failed[what] = err != nil
 }
 
 // keep writes what each route and endpoint did since the last time.

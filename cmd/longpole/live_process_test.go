@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"os"
@@ -78,15 +77,20 @@ slos: [{name: there, route: all, target: 99.9%%}]
 		spans = append(spans, fmt.Sprintf(`{"traceId":"%032x","spanId":"%016x","name":"pay","kind":2,"startTimeUnixNano":"%d","endTimeUnixNano":"%d","status":{"code":%d}}`,
 			i+1, i+1, now-int64(i+1)*1e6, now, 2*(i%2)))
 	}
-	body := `{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"till"}}]},"scopeSpans":[{"spans":[` + strings.Join(spans, ",") + `]}]}]}`
-	resp, err := client.Post("http://127.0.0.1:"+otlp+"/v1/traces", "application/json", bytes.NewReader([]byte(body)))
-	if err != nil {
-		t.Fatal(err)
+	post := func(path, body string) {
+		t.Helper()
+		resp, err := client.Post("http://127.0.0.1:"+otlp+path, "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s gets %s", path, resp.Status)
+		}
 	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("the spans get %s", resp.Status)
-	}
+	post("/v1/logs", fmt.Sprintf(`{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"till"}}]},"scopeLogs":[{"logRecords":[
+		{"timeUnixNano":"%d","severityNumber":17,"body":{"stringValue":"the drawer is stuck"},"traceId":"%032x","spanId":"%016x"}]}]}]}`, now, 2, 2))
+	post("/v1/traces", `{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"till"}}]},"scopeSpans":[{"spans":[`+strings.Join(spans, ",")+`]}]}]}`)
 	var kept keptAnswer
 	eventually(t, "the traces are kept", func() bool {
 		kept = keptAnswer{}
@@ -107,6 +111,9 @@ slos: [{name: there, route: all, target: 99.9%%}]
 		if !a.ok() || !strings.Contains(a.body, one.ID) {
 			t.Fatalf("trace %s of %s is gone: %d %s", one.ID, one.Route, a.status, a.body)
 		}
+	}
+	if a := get(d.admin + "/api/v1/traces/" + fmt.Sprintf("%032x", 2)); !strings.Contains(a.body, "the drawer is stuck") {
+		t.Errorf("what was logged in the trace is gone: %s", a.body)
 	}
 	var failed keptAnswer
 	d.ask(http.MethodGet, "/api/v1/traces?route=till%20pay&failed=true&order=slowest", "", &failed)

@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // plain is the text of an error without the package that it begins with, which means nothing to who reads it.
 func plain(err error) string {
 	text := err.Error()
-	for _, name := range []string{"ingest", "rollout", "gateway", "conf", "lab", "load", "fault", "offload", "slo", "interop", "fleet", "store"} {
+	for _, name := range []string{"ingest", "rollout", "gateway", "conf", "lab", "load", "fault", "offload", "slo", "interop", "fleet", "store", "servers"} {
 		text = strings.TrimPrefix(text, name+": ")
 	}
 	return text

@@ -21,7 +21,7 @@ import (
 )
 
 const probeLong = `Read evidence from the systems behind slow traces, for ` + "`longpole diagnose --facts`" + `: plans, statistics and lock waits of
-PostgreSQL, profiles, Redis, JetStream, metrics of processes. It only reads, runs no statement of yours, bounds what its looks
+PostgreSQL, profiles, Redis, JetStream, metrics of processes, what a Prometheus server recorded. It only reads, runs no statement of yours, bounds what its looks
 cost, and says what it could not see.
 
 Name the systems by flags, or in a file by --config: the section evidence of a gateway's configuration, or that section alone.
@@ -35,15 +35,15 @@ type probeFlags struct {
 	window                        time.Duration
 	statements                    int
 	postgres, redis, nats, traces []string
-	pprof, metrics                []string
+	pprof, metrics, prometheus    []string
 	searchPath, healthyProfile    string
 }
 
 func newProbe() *cobra.Command {
 	var f probeFlags
 	cmd := &cobra.Command{
-		Use:   "probe [--config FILE] [--postgres DSN] [--redis ADDR] [--nats URL] [--pprof SERVICE=URL] [--metrics SERVICE=URL] [--for 10s] [--traces PATH]...",
-		Short: "Read evidence from databases, profiles, caches and queues, for diagnose --facts",
+		Use:   "probe [--config FILE] [--postgres DSN] [--redis ADDR] [--nats URL] [--pprof SERVICE=URL] [--metrics SERVICE=URL] [--prometheus URL] [--for 10s] [--traces PATH]...",
+		Short: "Read evidence from databases, profiles, caches, queues and Prometheus, for diagnose --facts",
 		Long:  probeLong,
 		Example: `  longpole probe --postgres postgres://longpole@db:5432/shop --traces traces/ -o json > facts.json
   longpole probe --config longpole.yaml --for 30s -o json > facts.json
@@ -68,11 +68,13 @@ func newProbe() *cobra.Command {
 	flags.StringArrayVar(&f.nats, "nats", nil, "`URL` of a NATS server with JetStream")
 	flags.StringArrayVar(&f.pprof, "pprof", nil, "`SERVICE=URL` of the profiles of a process, http://host:port/debug/pprof")
 	flags.StringArrayVar(&f.metrics, "metrics", nil, "`SERVICE=URL` of the metrics of a process, http://host:port/metrics")
+	flags.StringArrayVar(&f.prometheus, "prometheus", nil, "`URL` of a Prometheus server; the past is read by longpole probe prometheus")
 	flags.StringVar(&f.healthyProfile, "healthy-profile", "", "CPU profile `FILE` of healthy times, to compare those of --pprof with")
 	flags.DurationVar(&f.window, "for", 10*time.Second, "`TIME` to look for; rates are told over it; 1s..1h")
 	flags.StringArrayVar(&f.traces, "traces", nil, "`PATH` of traces, whose statements the databases are asked about")
 	flags.IntVar(&f.statements, "statements", 0, "ask about at most `N` statements; 1..100; default 20")
 	flags.StringVarP(&f.output, "output", "o", "text", "`FORMAT`: text or json")
+	cmd.AddCommand(newProbePrometheus())
 	return cmd
 }
 
@@ -108,11 +110,14 @@ func (f probeFlags) settings() (probe.Config, error) {
 		}
 		c.Metrics = append(c.Metrics, probe.MetricsConfig{Service: service, URLs: []string{url}})
 	}
+	for _, url := range f.prometheus {
+		c.Prometheus = append(c.Prometheus, probe.PrometheusConfig{URL: url})
+	}
 	if f.statements != 0 {
 		c.Statements = f.statements
 	}
 	if c.Empty() {
-		return c, usagef("name at least one of --config, --postgres, --redis, --nats, --pprof, --metrics", "longpole probe needs something to look at")
+		return c, usagef("name at least one of --config, --postgres, --redis, --nats, --pprof, --metrics, --prometheus", "longpole probe needs something to look at")
 	}
 	return c, nil
 }
@@ -158,6 +163,8 @@ func collect(cmd *cobra.Command, f probeFlags) error {
 		return &failure{code: exitConfig, err: err}
 	}
 	defer collector.Close()
+	services := servicesOf(traces)
+	collector.Services = func() []string { return services }
 	facts := watchCollection(cmd, f.window, func(ctx context.Context) evidence.Facts {
 		return collector.Collect(ctx, f.window, func() []probe.Query { return probe.Queries(traces, collector.Most()) })
 	})
@@ -171,7 +178,7 @@ func collect(cmd *cobra.Command, f probeFlags) error {
 			fmt.Fprintf(cmd.ErrOrStderr(), "longpole: warning: %s %s: %s\n", s.Kind, s.Name, s.Fault)
 		}
 	}
-	if failed == len(collector.Status()) && len(facts.Postgres)+len(facts.Services)+len(facts.Redis)+len(facts.Queues) == 0 {
+	if failed == len(collector.Status()) && len(facts.Postgres)+len(facts.Services)+len(facts.Redis)+len(facts.Queues)+len(facts.Routes) == 0 {
 		return &failure{code: exitError, err: errors.New("nothing could be read"), hint: "docs/evidence says what each source needs"}
 	}
 	if f.output == "json" {
@@ -245,6 +252,9 @@ func renderFacts(out io.Writer, f evidence.Facts) error {
 	for _, q := range f.Queues {
 		fmt.Fprintf(w, "Queue %s, consumer %s: %d pending, %.1f/s come, %.1f/s are worked off, wait %s\n", q.Stream, q.Consumer, q.Pending, q.Arrival, q.Service, q.Wait.Round(time.Millisecond))
 	}
+	for _, r := range f.Routes {
+		fmt.Fprintf(w, "Route %s %s: %.2f calls/s, %s failed, p50 %s, p95 %s, p99 %s\n", r.Service, r.Route, r.Calls, percent(r.Failed), r.P50, r.P95, r.P99)
+	}
 	for _, g := range f.Gaps {
 		fmt.Fprintf(w, "Not seen: %s: %s\n", g.What, g.Why)
 	}
@@ -289,6 +299,12 @@ func renderProcess(w io.Writer, s *evidence.ServiceFacts) {
 	fmt.Fprintf(w, "Service %s %s\n", s.Service, s.Instance)
 	if busy, ok := s.Busy(); ok {
 		fmt.Fprintf(w, "  %s of its processors busy\n", percent(busy))
+	}
+	if r := s.Runtime; r != nil && r.GCPause != nil {
+		fmt.Fprintf(w, "  %s of the time in pauses of the garbage collector\n", percent(*r.GCPause))
+	}
+	if r := s.Runtime; r != nil && r.Throttled != nil {
+		fmt.Fprintf(w, "  %s of its CPU periods throttled\n", percent(*r.Throttled))
 	}
 	for _, p := range s.Pools {
 		fmt.Fprintf(w, "  pool %s: %.0f of %.0f in use, %.0f wait, mean wait %s\n", p.Name, p.Used, p.Max, p.Pending, p.WaitMean.Round(time.Microsecond))

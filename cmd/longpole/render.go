@@ -29,6 +29,7 @@ const (
 	differencesShown = 5
 	queuesShown      = 5
 	asyncShown       = 5
+	changedShown     = 5
 	clocksShown      = 6
 	callsShown       = 20 // calls between two hosts, below which nobody can say that their clocks are not steady
 )
@@ -132,7 +133,8 @@ func renderRoute(w io.Writer, r advise.Route, o shown) {
 	l := r.Latency
 	fmt.Fprintf(w, "  p50 %s   p90 %s   p95 %s   p99 %s   p99.9 %s   max %s ms\n", ms(l.P50), ms(l.P90), ms(l.P95), ms(l.P99), ms(l.P999), ms(l.Max))
 	renderSegments(w, r.Segments)
-	renderDifferences(w, r.Differences)
+	renderAgainst(w, r.Against)
+	renderDifferences(w, "SLOW TRACES HAVE", "SLOW", "OTHERS", r.Differences)
 	renderLogged(w, r.Logged)
 	renderQueues(w, r.Queues)
 	renderAsync(w, r.Async)
@@ -162,11 +164,11 @@ func renderSegments(w io.Writer, segments []diagnose.Segment) {
 	table(w, rows)
 }
 
-func renderDifferences(w io.Writer, differences []diagnose.Difference) {
+func renderDifferences(w io.Writer, what, with, without string, differences []diagnose.Difference) {
 	if len(differences) == 0 {
 		return
 	}
-	rows := [][]string{{"  SLOW TRACES HAVE", "OF", "SLOW", "OTHERS", "EXCESS", "CHANCE"}}
+	rows := [][]string{{"  " + what, "OF", with, without, "EXCESS", "CHANCE"}}
 	for i, d := range differences {
 		if i == differencesShown {
 			rows = append(rows, []string{fmt.Sprintf("  … %d more", len(differences)-i)})

@@ -9,8 +9,38 @@ import (
 	"github.com/longpole/longpole/internal/diagnose"
 )
 
+// standing is what a reader is told of how a finding stands to the baseline.
+var standing = map[diagnose.Standing]string{
+	diagnose.New: ", new since the baseline", diagnose.Worse: ", worse than in the baseline", diagnose.Same: ", as in the baseline",
+}
+
+// renderAgainst writes how a route fares beside the baseline.
+func renderAgainst(w io.Writer, a *diagnose.Against) {
+	if a == nil {
+		return
+	}
+	l := a.Latency
+	fmt.Fprintf(w, "  beside the baseline (%s; p50 %s   p95 %s   p99 %s ms): %s", count(a.Traces, "trace"), ms(l.P50), ms(l.P95), ms(l.P99), a.Change)
+	if a.Change != diagnose.Alike {
+		fmt.Fprintf(w, " (chance %.0e)", a.P)
+	}
+	fmt.Fprintln(w)
+	if len(a.Segments) > 0 {
+		rows := [][]string{{"  CHANGED", "SERVICE", "OPERATION", "P50 BAND", "P95 BAND", "P99 BAND"}}
+		for _, s := range a.Segments[:min(len(a.Segments), changedShown)] {
+			change := func(now, before float64) string { return ms(before) + " → " + ms(now) + " ms" }
+			rows = append(rows, []string{
+				"  " + string(s.Segment), cut(s.Service, 28), cut(s.Operation, 40),
+				change(s.NowMS.P50, s.BeforeMS.P50), change(s.NowMS.P95, s.BeforeMS.P95), change(s.NowMS.P99, s.BeforeMS.P99),
+			})
+		}
+		table(w, rows)
+	}
+	renderDifferences(w, "THESE TRACES HAVE", "NOW", "BASELINE", a.Differences)
+}
+
 func renderFinding(w io.Writer, f advise.Finding, o shown) {
-	fmt.Fprintf(w, "  %s %s (%s, confidence %s): %s\n", f.Code, f.Class, f.Verdict, percent(f.Confidence), f.Summary)
+	fmt.Fprintf(w, "  %s %s (%s, confidence %s%s): %s\n", f.Code, f.Class, f.Verdict, percent(f.Confidence), standing[f.Against], f.Summary)
 	for _, e := range f.Evidence {
 		fmt.Fprintf(w, "    + %s\n", e)
 	}
@@ -30,6 +60,9 @@ func renderAction(w io.Writer, a *advise.Action, o shown) {
 			i = &advise.Interval{}
 		}
 		fmt.Fprintf(w, "      predicted p50 %s%s   p95 %s%s   p99 %s%s ms\n", ms(p.P50), between(i.P50), ms(p.P95), between(i.P95), ms(p.P99), between(i.P99))
+		if a.Widened != nil {
+			fmt.Fprintf(w, "      intervals %s of its kind, of which the model's own held %s\n", a.Widened, percent(a.Widened.Covered))
+		}
 	}
 	for _, line := range []struct{ name, text string }{
 		{"cost", a.Cost}, {"risk", a.Risk}, {"needs", strings.Join(a.Prerequisites, "; ")}, {"watch", strings.Join(a.Watch, "; ")},

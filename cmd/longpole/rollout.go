@@ -414,6 +414,9 @@ func renderEvidence(w io.Writer, s rollout.Status) {
 	if s.Judgement.Sentence != "" {
 		fmt.Fprintf(w, "  %s\n", s.Judgement.Sentence)
 	}
+	if s.Calibration != nil {
+		fmt.Fprintf(w, "  %s\n", calibrationLine(*s.Calibration))
+	}
 	rows := [][]string{{"  MS", "P50", "P95", "P99"}}
 	row := func(name string, q rollout.Quantiles) []string {
 		at := func(d time.Duration) string { return ms(float64(d) / 1e6) }
@@ -429,6 +432,15 @@ func renderEvidence(w io.Writer, s rollout.Status) {
 	} else {
 		fmt.Fprintln(w, "  not judged yet")
 	}
+}
+
+// calibrationLine is how often the judge is wrong on a route, and what follows.
+func calibrationLine(c rollout.Calibration) string {
+	text := fmt.Sprintf("calibration: false alarms in %s of %d comparisons of the policy with itself; judged in slices of %d s at least", percent(c.FalseAlarmRatio), c.Runs, 10*c.Join)
+	if c.Noisy {
+		text += "; too many for a promotion"
+	}
+	return text
 }
 
 // renderMetrics shows the evidence: for each metric what the cohorts did, and how much more or less often the event that

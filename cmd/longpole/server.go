@@ -52,6 +52,7 @@ type server struct {
 	keeper       *keeper // nil = there is no store
 	reviewer     *reviewer
 	gatherer     *gatherer
+	lab          web.Lab // nil = the system is nobody's lab
 }
 
 // newServer binds every address that cfg names, so that a busy port is known before anything runs.
@@ -137,7 +138,7 @@ func (s *server) receiveLogs(logs []trace.Log) (rejected int) {
 
 // restore makes the rollouts, with what the state folder knows of earlier ones.
 func (s *server) restore(ctx context.Context, cfg gateway.Config) (err error) {
-	o := rollout.Options{Target: s.gateway, Log: s.log, Gate: s.signals.hold, Verified: s.verified}
+	o := rollout.Options{Target: s.gateway, Log: s.log, Gate: s.signals.hold, Verified: s.verified, Calibration: s.calibrations.Of}
 	if cfg.State == nil {
 		s.rollouts = rollout.NewController(o)
 		return nil
@@ -145,6 +146,7 @@ func (s *server) restore(ctx context.Context, cfg gateway.Config) (err error) {
 	if s.store, err = store.Open(ctx, *cfg.State); err != nil {
 		return &failure{code: exitError, err: err, hint: "state.dir must be a folder of one longpole alone, on a disk with room"}
 	}
+	s.calibrations.load(ctx, s.store)
 	live := newRecorder(s.analysis.Window, s.analysis.quiet, time.Now())
 	s.keeper = newKeeper(s.store, s.gateway.Routes, live, func() gateway.Tracing { return s.gateway.Config().Tracing }, s.log)
 	j := journal{s.store}
@@ -258,7 +260,7 @@ func (s *server) adminHandler() http.Handler {
 	return web.New(web.Options{
 		Gateway: s.gateway, Rollouts: s.rollouts, Findings: s.analysis.Newest, Dropped: s.analysis.Dropped,
 		Version: version, Token: os.Getenv(tokenVariable), Log: s.log, Schema: schema, Reload: s.reload, Profile: s.profile, Store: s.store, Reviews: s.reviewer,
-		Live: s.live(),
+		Live: s.live(), Lab: s.lab,
 	})
 }
 
@@ -271,6 +273,7 @@ func (s *server) live() web.Live {
 		Received:     s.receiver.Received,
 		Metrics:      s.signals.Collector(),
 		Sources:      s.gatherer.Status,
+		Compare:      s.analysis.Compare,
 	}
 	if s.keeper != nil {
 		l.Kept = s.keeper.Kept

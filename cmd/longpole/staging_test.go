@@ -262,6 +262,7 @@ func TestReviewsComeOnSchedule(t *testing.T) {
 			gateway: g, rollouts: rollout.NewController(rollout.Options{Target: g}), findings: func() web.Findings { return web.Findings{} },
 			objectives: func() []slo.Status { return nil }, replicas: func() []scale.Recommendation { return nil },
 			log: slog.New(slog.DiscardHandler), watch: review.NewWatch(0), meters: review.NewMeters(),
+			survey: review.NewSurvey(), calendar: review.NewCalendar(),
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)

@@ -9,11 +9,13 @@ import (
 // The bounds of Facts: what is more is cut by [Facts.Bound], which counts it.
 const (
 	MaxServices   = 256
+	MaxRoutes     = 1000
 	MaxStatements = 100 // of a database
 	MaxChains     = 20
-	MaxFunctions  = 25 // of a profile
-	MaxPools      = 32 // of a process
-	MaxStores     = 32 // of a kind
+	MaxTables     = 200 // of a database
+	MaxFunctions  = 25  // of a profile
+	MaxPools      = 32  // of a process
+	MaxStores     = 32  // of a kind
 )
 
 // Facts is what was read from the systems behind a set of traces, over one window of time. The zero value is "nothing was read".
@@ -25,6 +27,7 @@ type Facts struct {
 	Services []ServiceFacts  `json:"services,omitempty"`
 	Redis    []RedisFacts    `json:"redis,omitempty"`
 	Queues   []QueueStats    `json:"queues,omitempty"`
+	Routes   []RouteStats    `json:"routes,omitempty"`
 	Dropped  int             `json:"dropped,omitempty"` // entries that Bound cut
 	Gaps     []Gap           `json:"gaps,omitempty"`
 }
@@ -38,6 +41,7 @@ type PostgresFacts struct {
 	Sessions *Sessions           `json:"sessions,omitempty"` // nil = not read
 	Chains   []LockChain         `json:"lock_chains,omitempty"`
 	Indexes  *PostgresIndexes    `json:"indexes,omitempty"` // nil = not read
+	Tables   []Table             `json:"tables,omitempty"`  // the largest, partitions as one; without columns
 	Gaps     []Gap               `json:"gaps,omitempty"`
 }
 
@@ -45,6 +49,7 @@ type PostgresFacts struct {
 type ServiceFacts struct {
 	Service  string         `json:"service"`            // as in the spans
 	Instance string         `json:"instance,omitempty"` // its host, pod or instance ID as in the spans; "" = not told
+	Source   string         `json:"source,omitempty"`   // the selector by which a Prometheus server has Runtime and Pools; "" = they were read from the process
 	Profiles []ProfileFacts `json:"profiles,omitempty"` // at most one of a kind
 	Runtime  *RuntimeStats  `json:"runtime,omitempty"`  // nil = not read
 	Pools    []PoolStats    `json:"pools,omitempty"`
@@ -124,11 +129,13 @@ func (f *Facts) Bound() {
 	f.Services = bound(f.Services, MaxServices, &f.Dropped)
 	f.Redis = bound(f.Redis, MaxStores, &f.Dropped)
 	f.Queues = bound(f.Queues, MaxServices, &f.Dropped)
+	f.Routes = bound(f.Routes, MaxRoutes, &f.Dropped)
 	for i := range f.Postgres {
 		p := &f.Postgres[i]
 		p.Asked = bound(p.Asked, MaxStatements, &f.Dropped)
 		p.Top = bound(p.Top, MaxStatements, &f.Dropped)
 		p.Chains = bound(p.Chains, MaxChains, &f.Dropped)
+		p.Tables = bound(p.Tables, MaxTables, &f.Dropped)
 	}
 	for i := range f.Services {
 		s := &f.Services[i]

@@ -150,7 +150,7 @@ type RuntimeStats struct {
 	SchedP50   *float64      `json:"sched_p50_seconds,omitempty"`  // how long a ready goroutine waited for a processor
 	SchedP99   *float64      `json:"sched_p99_seconds,omitempty"`  //
 	MutexWait  *float64      `json:"mutex_wait_share,omitempty"`   // seconds that goroutines waited for mutexes, per second
-	Goroutines *float64      `json:"goroutines,omitempty"`         //
+	Goroutines *float64      `json:"goroutines,omitempty"`         // or threads, of a JVM
 	Heap       *float64      `json:"heap_bytes,omitempty"`         //
 	Limit      *float64      `json:"memory_limit_bytes,omitempty"` // the tightest of GOMEMLIMIT and the container's
 	Memory     *float64      `json:"memory_share,omitempty"`       // resident memory by Limit
@@ -179,14 +179,15 @@ func RuntimeBetween(before, after RuntimeLook) RuntimeStats {
 		s.Gaps = append(s.Gaps, Gap{"rates", "there is no earlier look at this run of the process"})
 	}
 	d := difference{a, b, s.Span.Seconds()}
-	s.CPU, s.GCPause, s.GCRuns = d.rate("process_cpu_seconds_total"), d.rate("go_gc_duration_seconds_sum"), d.rate("go_gc_duration_seconds_count")
+	s.CPU, s.GCPause, s.GCRuns = d.rate(cpuNames...), d.rate(pauseNames...), d.rate(collectionNames...)
 	s.GC = d.ratio("go_cpu_classes_gc_total_cpu_seconds_total", "go_cpu_classes_total_cpu_seconds_total")
 	s.SchedP50, s.SchedP99 = d.quantile("go_sched_latencies_seconds_bucket", 0.5), d.quantile("go_sched_latencies_seconds_bucket", 0.99)
 	s.MutexWait = d.rate("go_sync_mutex_wait_total_seconds_total")
 	s.Throttled = d.ratio("container_cpu_cfs_throttled_periods_total", "container_cpu_cfs_periods_total")
 	s.CPUWait, s.MemoryWait = d.rate("node_pressure_cpu_waiting_seconds_total", "container_pressure_cpu_waiting_seconds_total"), d.rate("node_pressure_memory_waiting_seconds_total", "container_pressure_memory_waiting_seconds_total")
 	s.IOWait = d.rate("node_pressure_io_waiting_seconds_total", "container_pressure_io_waiting_seconds_total")
-	s.Procs, s.Goroutines, s.Load = b.now("go_sched_gomaxprocs_threads"), b.now("go_goroutines"), b.now("node_load1")
+	s.Procs, s.Goroutines, s.Load = b.now("go_sched_gomaxprocs_threads", "go_processor_limit"), b.now("go_goroutines", "go_goroutine_count", "jvm_threads_current", "jvm_thread_count", "jvm_threads_live_threads"), b.now("node_load1")
+	s.processors(b)
 	s.Heap = b.now("go_memstats_heap_inuse_bytes", "go_memory_classes_heap_objects_bytes")
 	s.Files = b.share("process_open_fds", "process_max_fds")
 	s.memory(b)
@@ -194,10 +195,40 @@ func RuntimeBetween(before, after RuntimeLook) RuntimeStats {
 	return s
 }
 
+// The names of the same figure in several runtimes, the process's own before the container's: Go's and OpenTelemetry's client
+// libraries, the JVM by OpenTelemetry, Micrometer and client_java.
+var (
+	cpuNames        = []string{"process_cpu_seconds_total", "process_cpu_time_seconds_total", "jvm_cpu_time_seconds_total", "container_cpu_usage_seconds_total"}
+	pauseNames      = []string{"go_gc_duration_seconds_sum", "jvm_gc_pause_seconds_sum", "jvm_gc_duration_seconds_sum", "jvm_gc_collection_seconds_sum"}
+	collectionNames = []string{"go_gc_duration_seconds_count", "jvm_gc_pause_seconds_count", "jvm_gc_duration_seconds_count", "jvm_gc_collection_seconds_count"}
+)
+
+// processors finds how many the process may use, where its runtime does not say: what its container may, else what its host has.
+// Micrometer tells CPU as a share of the host's.
+func (s *RuntimeStats) processors(m metrics) {
+	hosts := m.now("jvm_cpu_count", "system_cpu_count")
+	if s.CPU == nil && hosts != nil {
+		if usage, ok := m.first("process_cpu_usage"); ok {
+			usage *= *hosts
+			s.CPU = &usage
+		}
+	}
+	if s.Procs == nil {
+		s.Procs = hosts
+	}
+	quota, ok := m.first("container_spec_cpu_quota")
+	period, also := m.first("container_spec_cpu_period")
+	if ok && also && quota > 0 && period >= 1 {
+		if cores := quota / period; s.Procs == nil || cores < *s.Procs {
+			s.Procs = &cores
+		}
+	}
+}
+
 func (s *RuntimeStats) memory(m metrics) {
 	for _, name := range []string{"go_gc_gomemlimit_bytes", "container_spec_memory_limit_bytes"} {
 		const none = 1 << 60 // so the runtime and cAdvisor say that there is no limit
-		if v, ok := m.first(name); ok && v > 0 && v < none && (s.Limit == nil || v < *s.Limit) {
+		if v, ok := m.first(name); ok && v >= 1 && v < none && (s.Limit == nil || v < *s.Limit) {
 			s.Limit = &v
 		}
 	}
@@ -239,12 +270,15 @@ func (m metrics) now(names ...string) *float64 {
 func (m metrics) share(part, whole string) *float64 {
 	p, ok := m.first(part)
 	w, also := m.first(whole)
-	if !ok || !also || w <= 0 {
+	if !ok || !also || w < leastWhole {
 		return nil
 	}
 	p /= w
 	return &p
 }
+
+// leastWhole keeps quotients finite.
+const leastWhole = 1e-200
 
 type difference struct {
 	a, b    metrics
@@ -273,7 +307,7 @@ func (d difference) rate(names ...string) *float64 {
 func (d difference) ratio(part, whole string) *float64 {
 	p, ok := d.of(part)
 	w, also := d.of(whole)
-	if !ok || !also || w <= 0 {
+	if !ok || !also || w < leastWhole {
 		return nil
 	}
 	p /= w

@@ -163,7 +163,7 @@ type Index struct {
 	Include    []string `json:"include"` // columns that are only carried
 	Predicate  string   `json:"predicate,omitempty"`
 	Unique     bool     `json:"unique"`
-	Constraint bool     `json:"constraint"` // a primary key, unique or exclusion constraint, or a foreign key's target needs it
+	Constraint bool     `json:"constraint"` // a primary key, unique or exclusion constraint, a foreign key's target, or the index of a partitioned table needs it
 	Valid      bool     `json:"valid"`      // false: a CREATE INDEX CONCURRENTLY failed; it costs writes and serves nobody
 	Scans      float64  `json:"scans"`      // since the statistics began
 	Bytes      int64    `json:"bytes"`

@@ -17,6 +17,7 @@ import (
 // cohort is one side of a comparison: its counters, and what its calls cost behind the gateway. Only calls that take part in
 // a comparison pay for the bookkeeping.
 type cohort struct {
+	upstream string // what the version's upstream stands as among the downstreams; "" = its own name
 	counters
 	cpu, bytes atomic.Int64
 
@@ -43,6 +44,9 @@ const (
 func (c *cohort) add(rec *call.Record, upstream string, timings []timing) {
 	c.counters.add(rec)
 	c.bytes.Add(max(rec.RequestBytes, 0) + max(rec.ResponseBytes, 0))
+	if c.upstream != "" && upstream != "" {
+		upstream = c.upstream
+	}
 	for _, a := range rec.Kept() {
 		d := c.down(upstream)
 		if d == nil {

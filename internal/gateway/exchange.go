@@ -104,7 +104,7 @@ func (x *exchange) try(ctx context.Context, a longpole.Attempt, as *asking) (*ht
 func (x *exchange) attempt(ctx context.Context, a longpole.Attempt, u *upstream, to *endpoint, as *asking) (*http.Response, error) {
 	cfg := u.cfg.Load()
 	t := &attempt{x: x, ctx: ctx, end: a.Deadline}
-	t.span.begin(&x.spans, a.Number, a.Hedge, to, x.in.Method)
+	t.span.begin(&x.spans, a.Number, a.Hedge, u.name, to, x.in.Method)
 	t.expectHead(a)
 	x.request(&t.out, &t.url, cfg, to, &t.span, a.Deadline)
 	as.shape(&t.out)

@@ -177,7 +177,7 @@ func (m *mirror) exchange(ctx context.Context, x *exchange, began time.Time) (st
 	// A trace of its own: what staging does is no part of the call.
 	var span attemptSpan
 	own := spans{origin: parentage{trace: newID(2), flags: "00"}}
-	span.begin(&own, 1, false, to, x.in.Method)
+	span.begin(&own, 1, false, m.to.name, to, x.in.Method)
 	deadline, _ := ctx.Deadline()
 	var req http.Request
 	var u url.URL

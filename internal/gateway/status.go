@@ -41,6 +41,8 @@ type RouteStatus struct {
 	Tally   stats.Tally               `json:"-"` // cumulative
 	Classes map[string]uint64         `json:"-"` // cumulative calls by call.Class
 	Caches  map[string]stats.Snapshot `json:"-"` // cumulative latency by call.CacheState; without those never seen
+
+	RetriesRefused uint64 `json:"-"` // by the budget of the policy in force, cumulative
 }
 
 // VersionStatus is one of the upstreams that share a route's calls.
@@ -62,6 +64,7 @@ type EndpointStatus struct {
 	Healthy   bool      `json:"healthy"`
 	InFlight  int64     `json:"in_flight"`
 	Breaker   string    `json:"breaker"`
+	Ejected   bool      `json:"ejected"`    // by the balancer of this route, for what its calls did
 	Attempts  uint64    `json:"attempts"`   // cumulative
 	LatencyMS Quantiles `json:"latency_ms"` // in the window
 
@@ -176,6 +179,7 @@ func (r *route) status(now time.Time) RouteStatus {
 		if l := a.baseline[i].policy.Limiter(); l != nil {
 			s.Limit += l.Limit()
 		}
+		s.RetriesRefused += a.baseline[i].policy.RetriesRefused()
 	}
 	s.Arms, s.Holdback = a.candidate.status(a.baseline), a.holdback.status(a.baseline)
 	s.Off = r.live.off()
@@ -206,6 +210,7 @@ func (v *version) endpoints(now time.Time, p *longpole.Policy) []EndpointStatus 
 		}
 		one := place.status(now)
 		one.Upstream, one.Healthy, one.InFlight, one.Breaker = v.name(), e.Healthy(), e.InFlight(), p.Breaker(now, e.Name()).String()
+		one.Ejected = p.Ejected(e.Name())
 		all = append(all, one)
 	}
 	return all

@@ -37,8 +37,15 @@ const (
 const notDrawn = -1.0
 
 func newTrial(all []*arm, version int, names [2]string) *trial {
-	return &trial{arms: all, version: version, salt: rand.Uint64(), names: names, control: new(cohort), tried: new(cohort)}
+	t := &trial{arms: all, version: version, salt: rand.Uint64(), names: names, control: new(cohort), tried: new(cohort)}
+	if version >= 0 { // what the versions are called is no difference: the new one's calls would be calls to a downstream that the old one never made
+		t.control.upstream, t.tried.upstream = anyVersion, anyVersion
+	}
+	return t
 }
+
+// anyVersion is what the versions that are compared are both called among the downstreams.
+const anyVersion = "upstream"
 
 func (t *trial) close() {
 	if t != nil {

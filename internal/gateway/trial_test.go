@@ -12,6 +12,7 @@ import (
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/balance"
 	"github.com/longpole/longpole/cache"
+	"github.com/longpole/longpole/internal/stats"
 	"github.com/longpole/longpole/limit"
 	"github.com/longpole/longpole/retry"
 )
@@ -149,6 +150,11 @@ routes:
 		}
 		if s := g.Routes()[1]; s.Arms == nil || s.Arms.Candidate.Calls != cand.Calls {
 			t.Errorf("status is %+v", s.Arms)
+		}
+		for name, tally := range map[string]stats.Tally{"baseline": b, "candidate": cand} {
+			if d := tally.Downstreams; len(d) != 1 || d[0].Name != anyVersion || d[0].Calls != tally.Calls {
+				t.Errorf("the %s's version stands as %+v among the downstreams; a name of its own would be a difference to judge", name, d)
+			}
 		}
 		must(t, g.Promote("all"))
 		for range 50 {

@@ -48,6 +48,63 @@ func EncodeOTLP(spans []trace.Span) []byte {
 	return w.out
 }
 
+// logsField is where the log records stand in a message of [EncodeTraces]. TracesData has no such field, so that whoever reads
+// spans passes over it.
+const logsField = 15
+
+// EncodeTraces is [EncodeOTLP] for the spans of traces, and a LogsData with their log records in field 15. [DecodeTraces]
+// reads it, and whatever reads a TracesData reads the spans.
+func EncodeTraces(list []trace.Trace) []byte {
+	var spans []trace.Span
+	logs := 0
+	for i := range list {
+		spans = append(spans, list[i].Spans...)
+		logs += len(list[i].Logs)
+	}
+	w := writer{out: EncodeOTLP(spans)}
+	if logs > 0 {
+		w.message(logsField, func() {
+			for i := range list {
+				w.logs(list[i].Logs)
+			}
+		})
+	}
+	return w.out
+}
+
+// logs appends log records, those in a row of one service with one resource.
+func (w *writer) logs(list []trace.Log) {
+	for len(list) > 0 {
+		n := 1
+		for n < len(list) && list[n].Service == list[0].Service {
+			n++
+		}
+		w.message(1, func() {
+			w.message(1, func() { w.attribute(1, "service.name", list[0].Service) })
+			w.message(2, func() {
+				for i := range list[:n] {
+					w.message(2, func() { w.log(&list[i]) })
+				}
+			})
+		})
+		list = list[n:]
+	}
+}
+
+func (w *writer) log(l *trace.Log) {
+	var id [16]byte
+	w.fixed(1, uint64(l.Time))
+	w.number(2, uint64(l.Severity))
+	w.message(5, func() { w.text(1, l.Body) })
+	if l.Exception != "" {
+		w.attribute(6, exceptionType, l.Exception)
+	}
+	w.bytes(9, rawID(id[:16], l.TraceID))
+	if l.SpanID != "" {
+		w.bytes(10, rawID(id[:8], l.SpanID))
+	}
+}
+
 // A writer appends protobuf fields. A marshaler that builds a tree before it writes keeps 11 KB a span for it; putting
 // the lengths in afterwards needs nothing.
 type writer struct{ out []byte }
@@ -131,6 +188,12 @@ func (w *writer) span(s *trace.Span, hostKey string) {
 			w.bytes(1, rawID(id[:16], s.TraceID))
 			w.bytes(2, rawID(id[:8], s.Parent))
 			w.attribute(4, refType, followsFrom)
+		})
+	}
+	for l := s.Link; l != nil; l = l.Next {
+		w.message(13, func() {
+			w.bytes(1, rawID(id[:16], l.TraceID))
+			w.bytes(2, rawID(id[:8], l.SpanID))
 		})
 	}
 	if s.Failed {

@@ -30,6 +30,16 @@ func checkSpans(t *testing.T, s trace.Span) {
 			t.Fatalf("an attribute of %d bytes", len(a.Value))
 		}
 	}
+	if s.Keys != nil && !s.Keys.Fits(s.Attributes) {
+		t.Fatalf("keys %q of the attributes %v", s.Keys.List, s.Attributes)
+	}
+	n := 0
+	for l := s.Link; l != nil; l = l.Next {
+		n++
+		if n > maxLinks || zeros(l.TraceID) || zeros(l.SpanID) || max(len(l.TraceID), len(l.SpanID)) > maxID || l.SpanID == s.Parent && l.TraceID == s.TraceID {
+			t.Fatalf("link %d is %+v", n, *l)
+		}
+	}
 }
 
 func FuzzReadPaths(f *testing.F) {
@@ -84,6 +94,7 @@ func FuzzOTLPProtobuf(f *testing.F) {
 	message, _ := proto.Marshal(sample())
 	f.Add(message)
 	f.Add(benchmarkMessage(2))
+	f.Add(EncodeOTLP(linkedSpans()))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var spans []trace.Span
 		if DecodeOTLP(data, func(s trace.Span) { checkSpans(t, s); spans = append(spans, s) }) != nil {
@@ -101,6 +112,7 @@ func FuzzOTLPProtobuf(f *testing.F) {
 func FuzzOTLPJSON(f *testing.F) {
 	f.Add([]byte(otlpJSON))
 	f.Add([]byte(officialJSON(f, true, true)))
+	f.Add([]byte(linkedJSON))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_ = DecodeOTLPJSON(data, func(s trace.Span) { checkSpans(t, s) })
 	})

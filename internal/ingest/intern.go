@@ -76,12 +76,58 @@ func (n *interner) find(hash uint64, b []byte) string {
 // places, and comparing with them is cheaper than hashing.
 type shape struct {
 	attributes [shapeSize]trace.Attribute
+	own        int         // how many the last span had
+	common     *trace.Keys // of its resource
+	keys       *trace.Keys // of both together; nil = not known, or there are more than shapeSize
 }
 
 const (
 	shapeSize = 16
 	maxShapes = 128
 )
+
+// The bounds of the lists of keys: how many a decoder knows, and makes. Beyond them spans have none.
+const (
+	maxKeys  = 256
+	mostKeys = 1 << 12
+)
+
+// keysFor is the keys of attributes, the same for equal ones seen lately; nil = there are too many.
+func (d *decoder) keysFor(list []trace.Attribute) *trace.Keys {
+	var h maphash.Hash
+	h.SetSeed(d.texts.seed)
+	for i := range list {
+		_, _ = h.WriteString(list[i].Key)
+		_ = h.WriteByte(0)
+	}
+	hash := h.Sum64()
+	slot := &d.keys[hash%maxKeys]
+	if *slot != nil && (*slot).Fits(list) {
+		return *slot
+	}
+	if d.made >= mostKeys {
+		return nil
+	}
+	d.made++
+	*slot = &trace.Keys{List: make([]string, len(list)), Hash: hash}
+	for i := range list {
+		(*slot).List[i] = strings.Clone(list[i].Key) // else it would hold a slab
+	}
+	return *slot
+}
+
+// keysOf is the keys of list, the attributes of s, which has own of its own: known if the last span of its name had the same.
+func (d *decoder) keysOf(s *wireSpan, own int, r *resource, list []trace.Attribute) *trace.Keys {
+	x := d.shape
+	if s.strange || own > shapeSize || x.own != own || x.common != r.list || r.list == nil {
+		x.own, x.common, x.keys = own, r.list, nil
+		return nil
+	}
+	if x.keys == nil {
+		x.keys = d.keysFor(list)
+	}
+	return x.keys
+}
 
 // keyBit is a bit that stands for a key, so that two lists without a key in common are mostly known as such at once.
 func keyBit(key string) uint64 {

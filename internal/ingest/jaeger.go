@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"cmp"
 	"time"
 
 	"github.com/longpole/longpole/internal/trace"
@@ -89,6 +90,7 @@ func (j *document) jaegerSpan() {
 	h.to = len(j.pool)
 	s := &h.span
 	s.Parent, s.FollowsFrom = parentOf(s.TraceID, refs, legacy)
+	linkAll(s, refs, &j.counts)
 	end, ok := plus(s.Start, length)
 	s.End = end
 	if !ok && length != 0 {
@@ -190,6 +192,17 @@ func parentOf(traceID string, refs []reference, legacy string) (parent string, f
 		return legacy, false
 	}
 	return parent, follows
+}
+
+// linkAll makes links of the references that are not the parent.
+func linkAll(s *trace.Span, refs []reference, c *counts) {
+	var list links
+	for _, r := range refs {
+		list.add(cmp.Or(r.trace, s.TraceID), r.span, false, c)
+	}
+	if list.first != nil {
+		list.give(s)
+	}
 }
 
 // jaegerTags takes tags; span is nil for those of a process.

@@ -73,6 +73,7 @@ func (d *decoder) jaegerSpanOf(message []byte, common *resource) error {
 	h.to = len(d.pool)
 	s := &h.span
 	s.Parent, s.FollowsFrom = parentOf(s.TraceID, refs, "")
+	linkAll(s, refs, &d.counts)
 	end, ok := plus(s.Start, length)
 	s.End = end
 	h.bad = h.bad || !ok && length != 0

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 
 	"github.com/longpole/longpole/internal/trace"
@@ -85,6 +86,25 @@ func (d *decoder) otlpLogs(message []byte, k *logSink) error {
 			return messages(scope, 2, func(record []byte) error { return d.logRecord(record, r, k) })
 		})
 	})
+}
+
+// DecodeTraces decodes what [EncodeTraces] made: the spans to emit, and the log records to log. On an error, what came before
+// the fault may have been handed out already.
+func DecodeTraces(message []byte, emit func(trace.Span), log func(trace.Log)) error {
+	d := borrow(emit)
+	defer giveBack(d)
+	var k logSink
+	err := d.otlp(message)
+	if err == nil {
+		err = messages(message, logsField, func(data []byte) error { return d.otlpLogs(data, &k) })
+	}
+	if err != nil {
+		return fmt.Errorf("ingest: OTLP protobuf: %w", err)
+	}
+	for _, l := range k.logs {
+		log(l)
+	}
+	return nil
 }
 
 func (d *decoder) logRecord(message []byte, r *resource, k *logSink) error {

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"hash/maphash"
@@ -54,7 +55,7 @@ func (d *decoder) resourceOf(message []byte) (*resource, error) {
 	}
 	r := &resource{attributes: d.takeAttributes(m.pool)}
 	r.describe()
-	r.keys = keyBits(r.attributes)
+	r.keys, r.list = keyBits(r.attributes), d.keysFor(r.attributes)
 	r.bytes = attributeBytes(r.attributes)
 	return r, nil
 }
@@ -102,10 +103,11 @@ type wireSpan struct {
 	trace.Span
 	from int // of its attributes in the arena
 	keys uint64
-	link string // the span ID of a link that says follows_from
 	bad  bool
 
-	bytes int // of its own attributes
+	strange bool // it has other keys than its shape, or came by them before its name
+	links   links
+	bytes   int // of its own attributes
 }
 
 // span decodes one span and emits it.
@@ -132,18 +134,22 @@ func (d *decoder) span(message []byte, r *resource) error {
 		d.arena = d.arena[:s.from]
 		return nil
 	}
-	s.FollowsFrom = s.link != "" && s.link == s.Parent
+	if s.links.first != nil || s.links.follows != "" {
+		s.links.give(&s.Span)
+		d.size += linkBytes(&s.Span)
+	}
 	s.Service, s.Host = r.service, r.host
-	s.Attributes = d.complete(&s, r)
+	d.complete(&s, r)
 	d.size += spanFixed + int64(s.bytes+len(s.Name)) + r.bytes
 	d.emit(s.Span)
 	return nil
 }
 
-// complete appends the attributes of the resource to those of s, where s has none of that key.
-func (d *decoder) complete(s *wireSpan, r *resource) []trace.Attribute {
+// complete gives s its attributes: to its own those of the resource are appended where it has none of that key.
+func (d *decoder) complete(s *wireSpan, r *resource) {
 	if len(d.arena) == s.from {
-		return slices.Clip(r.attributes)
+		s.Attributes, s.Keys = slices.Clip(r.attributes), r.list
+		return
 	}
 	d.reserve(s, len(r.attributes))
 	own := d.arena[s.from:]
@@ -157,7 +163,8 @@ func (d *decoder) complete(s *wireSpan, r *resource) []trace.Attribute {
 			}
 		}
 	}
-	return d.arena[s.from:len(d.arena):len(d.arena)]
+	s.Attributes = d.arena[s.from:len(d.arena):len(d.arena)]
+	s.Keys = d.keysOf(s, len(own), r, s.Attributes)
 }
 
 func has(list []trace.Attribute, key string) bool {
@@ -190,6 +197,7 @@ func (d *decoder) spanField(f *field, s *wireSpan) error {
 		s.Parent, ok = d.spanID(f)
 	case 5:
 		if ok = f.kind == wireBytes; ok {
+			s.strange = s.strange || len(d.arena) > s.from
 			s.Name = d.name(f.data)
 		}
 	case 6:
@@ -206,11 +214,7 @@ func (d *decoder) spanField(f *field, s *wireSpan) error {
 			return d.attribute(f.data, s)
 		}
 	case 13:
-		id, err := d.link(f)
-		if id != "" {
-			s.link = id
-		}
-		return err
+		return d.link(f, &s.links)
 	case 15:
 		if ok = f.kind == wireBytes; ok {
 			code, err := number(f.data, 3)
@@ -288,26 +292,34 @@ func (d *decoder) wireID(f *field) (string, bool) {
 	return "", true
 }
 
-// link returns the span ID of a link that says follows_from.
-func (d *decoder) link(f *field) (string, error) {
+// link adds one to list.
+func (d *decoder) link(f *field, list *links) error {
 	if f.kind != wireBytes {
-		return "", errWire
+		return errWire
 	}
 	from := len(d.pool)
-	if err := d.attributesOf(f.data, 4); err != nil {
-		return "", err
-	}
+	err := d.attributesOf(f.data, 4)
 	follows := find(d.pool[from:], refType) == followsFrom
 	d.pool = d.pool[:from]
-	if !follows {
-		return "", nil
+	if err != nil {
+		return err
 	}
-	id := ""
-	err := messages(f.data, 2, func(data []byte) error {
-		id = hex.EncodeToString(data[:min(len(data), maxID)])
+	traceID, spanID := "", ""
+	err = fields(f.data, func(f *field) error {
+		ok := true
+		switch f.number {
+		case 1:
+			traceID, ok = d.traceID(f)
+		case 2:
+			spanID, ok = d.spanID(f)
+		}
+		if !ok {
+			return errWire
+		}
 		return nil
 	})
-	return id, err
+	list.add(traceID, spanID, follows, &d.counts)
+	return err
 }
 
 // attribute decodes one KeyValue of s.
@@ -327,6 +339,7 @@ func (d *decoder) attribute(data []byte, s *wireSpan) error {
 		last := &d.shape.attributes[at]
 		if last.Key != string(key) {
 			last.Key = d.text(key)
+			d.shape.keys, s.strange = nil, true
 		}
 		if last.Value != string(value) {
 			last.Value = d.text(value)
@@ -346,6 +359,10 @@ func (d *decoder) attribute(data []byte, s *wireSpan) error {
 func (d *decoder) pair(data []byte) (key, value []byte, err error) {
 	if key, value, ok := plainPair(data); ok {
 		return key, value, nil
+	}
+	if key, n, ok := wholePair(data); ok {
+		d.scratch = strconv.AppendInt(d.scratch[:0], int64(n), 10)
+		return key, d.scratch, nil
 	}
 	var kv field
 	some := false
@@ -392,6 +409,19 @@ func plainPair(b []byte) (key, value []byte, ok bool) {
 		return nil, nil, false
 	}
 	return key, b[4:], true
+}
+
+// wholePair is the same for a short key and then a whole number.
+func wholePair(b []byte) (key []byte, n uint64, ok bool) {
+	if len(b) < 6 || b[0] != 1<<3|wireBytes || b[1] >= 0x80 {
+		return nil, 0, false
+	}
+	at := int(b[1]) + 2
+	if len(b) < at+4 || b[at] != 2<<3|wireBytes || int(b[at+1]) != len(b)-at-2 || b[at+2] != 3<<3|wireVarint {
+		return nil, 0, false
+	}
+	n, size := binary.Uvarint(b[at+3:])
+	return b[2:at], n, size > 0 && at+3+size == len(b)
 }
 
 // appendValue appends the text of an AnyValue; inside another value (depth > 0), strings are quoted.

@@ -20,7 +20,14 @@ import (
 func decodeOTLP(t testing.TB, message []byte) []trace.Span {
 	t.Helper()
 	var spans []trace.Span
-	if err := DecodeOTLP(message, func(s trace.Span) { spans = append(spans, s) }); err != nil {
+	err := DecodeOTLP(message, func(s trace.Span) {
+		if s.Keys != nil && !s.Keys.Fits(s.Attributes) {
+			t.Fatalf("keys %q of the attributes %v", s.Keys.List, s.Attributes)
+		}
+		s.Keys = nil
+		spans = append(spans, s)
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	return spans

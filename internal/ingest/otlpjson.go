@@ -148,17 +148,17 @@ func (j *document) otlpSpan() {
 		return
 	}
 	h := held{from: len(j.pool)}
-	link := ""
-	j.scan.object(func(key []byte) { j.otlpSpanMember(&h, &link, key) })
+	var list links
+	j.scan.object(func(key []byte) { j.otlpSpanMember(&h, &list, key) })
 	h.to = len(j.pool)
-	h.span.FollowsFrom = link != "" && link == h.span.Parent
+	list.give(&h.span)
 	if zeros(h.span.TraceID) || zeros(h.span.ID) {
 		h.bad = true
 	}
 	j.held = append(j.held, h)
 }
 
-func (j *document) otlpSpanMember(h *held, link *string, key []byte) {
+func (j *document) otlpSpanMember(h *held, list *links, key []byte) {
 	s, span := j.scan, &h.span
 	switch string(key) {
 	case "traceId", "trace_id":
@@ -182,11 +182,7 @@ func (j *document) otlpSpanMember(h *held, link *string, key []byte) {
 	case "attributes":
 		j.otlpAttributes(h.from)
 	case "links":
-		s.array(func() {
-			if id := j.otlpLink(); id != "" {
-				*link = id
-			}
-		})
+		s.array(func() { j.otlpLink(list) })
 	case "status":
 		s.object(func(key []byte) {
 			if string(key) != "code" {
@@ -226,29 +222,27 @@ func otlpKind(kind byte, t []byte) trace.Kind {
 	return trace.ParseKind(string(bytes.ToLower(bytes.TrimPrefix(t, []byte("SPAN_KIND_")))))
 }
 
-// otlpLink returns the span ID of a link that says follows_from, as the translators from OpenTracing write it.
-func (j *document) otlpLink() string {
-	id := ""
+// otlpLink adds one to list.
+func (j *document) otlpLink(list *links) {
+	traceID, spanID := "", ""
 	from := len(j.pool)
 	j.scan.object(func(key []byte) {
 		switch string(key) {
+		case "traceId", "trace_id":
+			traceID = j.idText()
 		case "spanId", "span_id":
-			id = j.idText()
+			spanID = j.idText()
 		case "attributes":
 			j.otlpAttributes(from)
 		default:
 			j.scan.skip()
 		}
 	})
-	follows := find(j.pool[from:], refType) == followsFrom
+	list.add(traceID, spanID, find(j.pool[from:], refType) == followsFrom, &j.counts)
 	j.pool = j.pool[:from]
-	if !follows {
-		return ""
-	}
-	return id
 }
 
-// The attribute that tells a link from OpenTracing's kinds of reference.
+// The attribute that tells a link from OpenTracing's kinds of reference, as the translators write it.
 const (
 	refType     = "opentracing.ref_type"
 	followsFrom = "follows_from"

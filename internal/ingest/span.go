@@ -21,7 +21,7 @@ var hostKeys = [...]string{"host.id", "host.name", "k8s.pod.uid", "k8s.pod.name"
 // counts is what decoding had to leave out.
 type counts struct {
 	Invalid int // spans without IDs or readable times
-	CutText int // attributes or values dropped or shortened
+	CutText int // attributes, values or links dropped or shortened
 	Excess  int // spans, log records or points beyond decoder.most
 }
 
@@ -30,8 +30,9 @@ type resource struct {
 	service    string
 	host       string
 	attributes []trace.Attribute
-	keys       uint64 // see keyBits
-	bytes      int64  // of the attributes, as spanBytes has it
+	keys       uint64      // see keyBits
+	list       *trace.Keys // of the attributes; nil where spans are not decoded from OTLP protobuf
+	bytes      int64       // of the attributes, as spanBytes has it
 }
 
 // describe takes service and host from the attributes.
@@ -82,6 +83,8 @@ type decoder struct {
 	ids     identifiers
 	shapes  [maxShapes]shape
 	shape   *shape // of the span being decoded
+	keys    [maxKeys]*trace.Keys
+	made    int    // lists of keys
 	scratch []byte // for attribute values
 }
 
@@ -96,7 +99,7 @@ var decoders = sync.Pool{New: func() any { return newDecoder(nil) }}
 
 func borrow(emit func(trace.Span)) *decoder {
 	d := decoders.Get().(*decoder)
-	d.emit, d.counts, d.most, d.taken, d.size = emit, counts{}, 0, 0, 0
+	d.emit, d.counts, d.most, d.taken, d.size, d.made = emit, counts{}, 0, 0, 0, 0
 	return d
 }
 
@@ -205,14 +208,14 @@ func (d *decoder) join(own, common []trace.Attribute) []trace.Attribute {
 // What memory a span takes without its texts: itself and its identifiers, and an attribute's two strings. Keys of a
 // usual length are taken as shared.
 const (
-	spanFixed      = 224
+	spanFixed      = 232
 	attributeFixed = 32
 	usualKey       = 40
 )
 
 // spanBytes estimates the memory of a span.
 func spanBytes(s *trace.Span) int64 {
-	return spanFixed + int64(len(s.Name)) + attributeBytes(s.Attributes)
+	return spanFixed + int64(len(s.Name)) + attributeBytes(s.Attributes) + linkBytes(s)
 }
 
 func attributeBytes(list []trace.Attribute) int64 {

@@ -1,7 +1,11 @@
 package judge
 
 import (
+	"errors"
+	"fmt"
 	"math/bits"
+	"slices"
+	"time"
 
 	"github.com/longpole/longpole/internal/stats"
 )
@@ -9,20 +13,30 @@ import (
 // Calibration measures the judge on one's own traffic: it lets it compare two halves of the baseline, which cannot
 // differ, over and over. What it calls worse is a false alarm. When there are too many, because something in the
 // traffic wanders for longer than a slice, slices should be joined into longer ones, as Join says; when it was quiet for
-// long, they are made shorter again.
+// long, they are made shorter again. Where even the longest are no help, the traffic is Noisy. Judge.Heed does what follows.
 //
 // Make one with NewCalibration. Not for concurrent use.
 type Calibration struct {
-	config  Config
-	width   int // index of widths
-	judges  [2]Judge
-	slices  int // of the comparison that runs
-	since   stats.Tally
-	history [calibrationRuns / 64]uint64 // the last comparisons: 1 = a false alarm
-	runs    int                          // at this width, up to calibrationRuns
-	next    int
-	totals  CalibrationStatus
+	config Config
+	width  int // index of widths
+	judges [2]Judge
+	slices int // of the comparison that runs
+	since  stats.Tally
+	kept   CalibrationState
 }
+
+// CalibrationState is what a Calibration found, but for the comparison that runs, in a form that may outlive the process.
+type CalibrationState struct {
+	Join    int                          `json:"join"`    // slices that are joined
+	History [calibrationRuns / 64]uint64 `json:"history"` // a bit for each of the last comparisons: 1 = a false alarm
+	Runs    int                          `json:"runs"`    // at this Join, up to 128
+	Next    int                          `json:"next"`    // place of the next one in History
+	Total   uint64                       `json:"total"`   // comparisons ever
+	Alarms  uint64                       `json:"alarms"`  // of them
+}
+
+// ErrCalibration is a CalibrationState that no Calibration can have.
+var ErrCalibration = errors.New("judge: no state of a calibration")
 
 const (
 	calibrationRuns = 128 // comparisons that are remembered
@@ -45,15 +59,31 @@ type CalibrationStatus struct {
 	Runs            int     `json:"runs"`   // comparisons that FalseAlarmRatio stands on
 	Total           uint64  `json:"total"`  // comparisons ever
 	Alarms          uint64  `json:"alarms"` // of them
-	Join            int     `json:"join"`   // slices to be judged as one: Config.Join
+	Join            int     `json:"join"`   // slices of 10 s to be judged as one: 1, 3 or 6; 0 = nothing was measured
+	// Noisy is that there are too many false alarms even with the longest slices.
+	Noisy bool `json:"noisy,omitempty"`
 }
 
 // NewCalibration judges by c, except for its Join.
 func NewCalibration(c Config) *Calibration {
-	k := &Calibration{config: c}
+	k := &Calibration{config: c, kept: CalibrationState{Join: widths[0]}}
 	k.restart()
 	return k
 }
+
+// RestoreCalibration is NewCalibration that goes on from s; ErrCalibration when no Calibration can have left it.
+func RestoreCalibration(c Config, s CalibrationState) (*Calibration, error) {
+	width := slices.Index(widths[:], s.Join)
+	if width < 0 || s.Runs < 0 || s.Runs > calibrationRuns || s.Next < 0 || s.Next >= calibrationRuns || s.Alarms > s.Total || uint64(s.Runs) > s.Total {
+		return nil, fmt.Errorf("%w: %+v", ErrCalibration, s)
+	}
+	k := &Calibration{config: c, width: width, kept: s}
+	k.restart()
+	return k, nil
+}
+
+// State is what RestoreCalibration takes.
+func (k *Calibration) State() CalibrationState { return k.kept }
 
 // Add takes what two halves of the baseline did in one slice of ten seconds. They are compared both ways.
 func (k *Calibration) Add(a, b stats.Tally) {
@@ -94,15 +124,16 @@ func (k *Calibration) restart() {
 }
 
 func (k *Calibration) count(alarm bool) {
-	word, bit := &k.history[k.next/64], uint64(1)<<(k.next%64)
+	s := &k.kept
+	word, bit := &s.History[s.Next/64], uint64(1)<<(s.Next%64)
 	*word &^= bit
-	k.totals.Total++
+	s.Total++
 	if alarm {
 		*word |= bit
-		k.totals.Alarms++
+		s.Alarms++
 	}
-	k.next = (k.next + 1) % calibrationRuns
-	k.runs = min(k.runs+1, calibrationRuns)
+	s.Next = (s.Next + 1) % calibrationRuns
+	s.Runs = min(s.Runs+1, calibrationRuns)
 }
 
 // adapt makes slices longer as soon as there were too many alarms, and shorter after a full history without too many.
@@ -110,20 +141,20 @@ func (k *Calibration) adapt() {
 	switch ratio := k.ratio(); {
 	case ratio > tooNoisy*AlphaWorse && k.width < len(widths)-1:
 		k.width++
-	case ratio <= AlphaWorse && k.runs == calibrationRuns && k.width > 0:
+	case ratio <= AlphaWorse && k.kept.Runs == calibrationRuns && k.width > 0:
 		k.width--
 	default:
 		return
 	}
-	k.history, k.runs, k.next = [calibrationRuns / 64]uint64{}, 0, 0
+	k.kept = CalibrationState{Join: widths[k.width], Total: k.kept.Total, Alarms: k.kept.Alarms}
 }
 
 func (k *Calibration) ratio() float64 {
 	alarms := 0
-	for _, word := range k.history {
+	for _, word := range k.kept.History {
 		alarms += bits.OnesCount64(word)
 	}
-	return float64(alarms) / float64(max(k.runs, leastRuns))
+	return float64(alarms) / float64(max(k.kept.Runs, leastRuns))
 }
 
 // Join is how many slices should be judged as one: 1, 3 or 6.
@@ -131,7 +162,19 @@ func (k *Calibration) Join() int { return widths[k.width] }
 
 // Status is what was found so far.
 func (k *Calibration) Status() CalibrationStatus {
-	s := k.totals
-	s.FalseAlarmRatio, s.Runs, s.Join = k.ratio(), k.runs, k.Join()
-	return s
+	ratio := k.ratio()
+	return CalibrationStatus{
+		FalseAlarmRatio: ratio, Runs: k.kept.Runs, Total: k.kept.Total, Alarms: k.kept.Alarms, Join: k.Join(),
+		Noisy: ratio > tooNoisy*AlphaWorse && k.width == len(widths)-1,
+	}
+}
+
+// Heed makes j judge as a calibration on the same traffic says: slices, which come in the given length, are joined into as long
+// ones, and noisy traffic gets nothing promoted. Call it before the first Add. The zero CalibrationStatus changes nothing.
+func (j *Judge) Heed(s CalibrationStatus, slice time.Duration) {
+	if s.Join > 1 && slice > 0 {
+		wanted := time.Duration(s.Join) * mainSlice
+		j.config.Join = max(j.config.Join, int((wanted+slice-1)/slice))
+	}
+	j.config.Noisy = s.Noisy
 }

@@ -17,7 +17,7 @@ const (
 	Improved     Verdict = "improved"     // no worse, and better on the target
 	Worse        Verdict = "worse"        // beyond a margin
 	Invalid      Verdict = "invalid"      // the traffic was not split evenly: nothing can be said
-	Environment  Verdict = "environment"  // both arms got more than 25 % worse than before: wait until that is over
+	Environment  Verdict = "environment"  // both arms got more than 25 % worse than before, or the traffic is too noisy to be judged: wait until that is over
 )
 
 // The levels: how often each verdict may be wrong although the judge looks after every slice.
@@ -44,6 +44,7 @@ type Config struct {
 	CostFactor     float64 // cost per call that the candidate may make over the baseline's; default 1.10; no worse within 1.25 or this, if greater
 	Price          Price   // of cost
 	Join           int     // slices that are judged as one; default 1. See Calibration
+	Noisy          bool    // equal halves of the traffic differ too often: Worse holds, all else is Environment. See Calibration
 	Blocks         bool    // the arms took turns, as under a Switchback: how many calls each got says nothing
 }
 
@@ -130,9 +131,6 @@ func (j *Judge) Freeze(baseline stats.Tally) bool {
 
 // Referred is how many calls of the baseline the thresholds stand on; 0 before Freeze.
 func (j *Judge) Referred() uint64 { return j.referred }
-
-// Widen judges so many slices as one from now on.
-func (j *Judge) Widen(slices int) { j.config.Join = max(slices, 1) }
 
 // Add takes what the two cohorts did in one slice. It reports whether a slice was judged: one with too few calls is joined
 // with the next, as are those that Config.Join says. Before Freeze nothing is taken.
@@ -255,7 +253,7 @@ func (j *Judge) Verdict() Verdict {
 		return Inconclusive
 	case j.mainWorse() >= math.Log(1/alphaMain):
 		return Worse
-	case j.environment.worse():
+	case j.config.Noisy, j.environment.worse():
 		return Environment
 	}
 	for i := range rows {

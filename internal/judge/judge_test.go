@@ -307,7 +307,7 @@ func TestThinSlicesAreJoined(t *testing.T) {
 	if j.slices != 3 || j.total[1].calls != 72 {
 		t.Errorf("%d slices of %v calls", j.slices, j.total[1].calls)
 	}
-	j.Widen(3)
+	j.Heed(CalibrationStatus{Join: 3}, mainSlice)
 	for range 9 {
 		j.Add(cohort(rng, 80, 1), cohort(rng, 80, 1))
 	}

@@ -167,6 +167,10 @@ func (j *Judge) sentence(g *Judgement) string {
 		}
 		return fmt.Sprintf("Worse: %s after %s.", comparison(j.find(g, j.strongest())), seen)
 	case Environment:
+		if j.config.Noisy {
+			return fmt.Sprintf("Environment: equal halves of this route's calls differ more often than the judge promises, however long its slices, so that nothing can be called no worse or better; "+
+				"%s after %s.", target, seen)
+		}
 		return fmt.Sprintf("Environment: both cohorts got more than 25 %% worse than before the rollout, so that it is not the candidate; %s after %s.", target, seen)
 	case Improved:
 		return fmt.Sprintf("Improved: %s, and no metric is worse, after %s.", target, seen)
@@ -216,6 +220,9 @@ func comparison(m MetricResult) string {
 	case "ratio":
 		return fmt.Sprintf("%s are %.2f %% of calls against %.2f %%", m.Metric, 100*m.Candidate, 100*m.Baseline)
 	case "per_call":
+		if m.Metric == table[costs].name {
+			return fmt.Sprintf("%s per call is %.3g against %.3g", m.Metric, m.Candidate, m.Baseline)
+		}
 		return fmt.Sprintf("%s per call are %.3g against %.3g", m.Metric, m.Candidate, m.Baseline)
 	}
 	return m.Metric + " was not judged"

@@ -52,13 +52,18 @@ func Detectable(metric string, calls float64, slices int, rate float64) float64 
 	return high
 }
 
-// Plan says in one line, before a rollout, what it will be able to see at the given rate of calls per arm.
-func Plan(callsPerSecond float64, duration time.Duration) string {
+// Plan says in one line, before a rollout, what it will be able to see at the given rate of calls per arm, when so many slices of
+// 10 s are judged as one; 0 = each by itself.
+func Plan(callsPerSecond float64, duration time.Duration, join int) string {
 	if !(callsPerSecond > 0) {
 		return "no calls were seen on this route yet; without at least 100 per arm the rollout will end inconclusive"
 	}
-	calls, slices := callsPerSecond*duration.Seconds(), int(duration/mainSlice)
+	slice := time.Duration(max(join, 1)) * mainSlice
+	calls, slices := callsPerSecond*duration.Seconds(), int(duration/slice)
 	text := fmt.Sprintf("at %.3g calls per second and arm, in %s (%.0f calls each)", callsPerSecond, duration.Round(time.Second), calls)
+	if slice > mainSlice {
+		text += fmt.Sprintf(", judged in slices of %s because equal halves of these calls differ in shorter ones,", slice)
+	}
 	tail := Detectable("p99", calls, slices, 0)
 	if calls < minCalls || math.IsInf(tail, 1) {
 		return text + " no change of p99 can be told from chance; the rollout will most likely end inconclusive"

@@ -28,13 +28,16 @@ func TestLessTrafficShowsOnlyMore(t *testing.T) {
 	if got := Detectable("errors", 30_000, 60, .001); got < 2.5 || got > 5 {
 		t.Errorf("errors of 0.1 %% show when they are %v times as frequent", got)
 	}
-	if text := Plan(40, 10*time.Minute); !strings.Contains(text, "24000 calls") || !strings.Contains(text, "1.5") {
+	if text := Plan(40, 10*time.Minute, 1); !strings.Contains(text, "24000 calls") || !strings.Contains(text, "1.5") {
 		t.Error(text)
 	}
-	for _, text := range []string{Plan(0, time.Minute), Plan(.1, time.Minute), Plan(math.NaN(), time.Minute), Plan(1e-300, time.Hour)} {
+	for _, text := range []string{Plan(0, time.Minute, 1), Plan(.1, time.Minute, 1), Plan(math.NaN(), time.Minute, 1), Plan(1e-300, time.Hour, 1)} {
 		if !strings.Contains(text, "inconclusive") {
 			t.Error(text)
 		}
+	}
+	if text := Plan(40, 30*time.Minute, 6); !strings.Contains(text, "slices of 1m0s") {
+		t.Error(text)
 	}
 }
 

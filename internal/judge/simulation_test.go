@@ -15,6 +15,8 @@ import (
 // lognormal(90 ms, 0.5).
 type arm struct {
 	scale     float64 // of all latencies
+	slow      float64 // share of calls around 90 ms; 0 = 3 %
+	tail      float64 // of the latencies around 90 ms; 0 = 1
 	late      float64 // share of calls that take 200 ms more
 	errors    float64 // share of calls
 	burst     int     // errors come so many at a time; 0 = one by one
@@ -78,8 +80,8 @@ func (a *arm) second(rng *rand.Rand, shared float64, into []float64) second {
 	s := second{ms: into[:0]}
 	for range int(rare(rng, a.perSecond)) {
 		middle := 20.0
-		if rng.Float64() < .03 {
-			middle = 90
+		if rng.Float64() < cmp.Or(a.slow, .03) {
+			middle = 90 * cmp.Or(a.tail, 1)
 		}
 		ms := scale * middle * math.Exp(.5*rng.NormFloat64())
 		if a.late > 0 && rng.Float64() < a.late {

@@ -27,7 +27,7 @@ type source interface {
 
 // Status is how one source fares.
 type Status struct {
-	Kind  string    `json:"kind"` // postgres, redis, queue, profiles, metrics
+	Kind  string    `json:"kind"` // postgres, redis, queue, profiles, metrics, prometheus
 	Name  string    `json:"name"`
 	At    time.Time `json:"at"`              // of the last collection that went well; zero = none did
 	Fault string    `json:"fault,omitempty"` // of the last collection; "" = none
@@ -48,6 +48,10 @@ type Collector struct {
 	turn    sync.Mutex // held by the collection that is under way
 	mu      sync.Mutex // guards what members tell of themselves
 	members []*member
+
+	// Services tells of which services evidence is wanted, where a source knows of many; nil or none = of all. It is called at the end of
+	// a window, and set before the first one.
+	Services func() []string
 }
 
 // NewCollector makes a collector; nothing is dialled before the first collection. The error joins the faults of c, each a
@@ -104,6 +108,13 @@ func NewCollector(c Config) (*Collector, error) {
 		}
 		add("metrics", plainURL(m.URLs[0]), &metricsSource{cfg: m, reader: reader})
 	}
+	for _, p := range c.Prometheus {
+		reader, err := NewPrometheus(p, client)
+		if err != nil {
+			return nil, err
+		}
+		add("prometheus", plainURL(p.URL), &prometheusSource{reader: reader, services: out.services})
+	}
 	return out, nil
 }
 
@@ -140,6 +151,13 @@ func (c *Collector) Collect(ctx context.Context, window time.Duration, ask func(
 	}
 	facts.Bound()
 	return facts
+}
+
+func (c *Collector) services() []string {
+	if c.Services == nil {
+		return nil
+	}
+	return c.Services()
 }
 
 func (c *Collector) note(m *member, err error) {

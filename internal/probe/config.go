@@ -3,6 +3,7 @@ package probe
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -18,13 +19,14 @@ const MaxSources = 64
 
 // Config is the systems that evidence is collected from. The zero value means none; each list takes up to [MaxSources].
 type Config struct {
-	Every      time.Duration    `yaml:"every"`      // window of one collection: rates are told over it, and the next one follows at once; 10s..1h; default 1m
-	Statements int              `yaml:"statements"` // of the traces, asked about in one collection; 1..100; default 20
-	Postgres   []PostgresConfig `yaml:"postgres"`   // databases
-	Redis      []RedisConfig    `yaml:"redis"`      // servers; of a cluster each
-	Queues     []QueueConfig    `yaml:"queues"`     // of NATS JetStream
-	Profiles   []ProfilesConfig `yaml:"profiles"`   // of processes in Go
-	Metrics    []MetricsConfig  `yaml:"metrics"`    // of processes and what surrounds them
+	Every      time.Duration      `yaml:"every"`      // window of one collection: rates are told over it, and the next one follows at once; 10s..1h; default 1m
+	Statements int                `yaml:"statements"` // of the traces, asked about in one collection; 1..100; default 20
+	Postgres   []PostgresConfig   `yaml:"postgres"`   // databases
+	Redis      []RedisConfig      `yaml:"redis"`      // servers; of a cluster each
+	Queues     []QueueConfig      `yaml:"queues"`     // of NATS JetStream
+	Profiles   []ProfilesConfig   `yaml:"profiles"`   // of processes in Go
+	Metrics    []MetricsConfig    `yaml:"metrics"`    // of processes and what surrounds them
+	Prometheus []PrometheusConfig `yaml:"prometheus"` // servers that recorded the metrics of services
 }
 
 // WithDefaults fills what is zero.
@@ -36,6 +38,7 @@ func (c Config) WithDefaults() Config {
 	c.Queues = each(c.Queues, QueueConfig.WithDefaults)
 	c.Profiles = each(c.Profiles, ProfilesConfig.WithDefaults)
 	c.Metrics = each(c.Metrics, MetricsConfig.WithDefaults)
+	c.Prometheus = each(c.Prometheus, PrometheusConfig.WithDefaults)
 	return c
 }
 
@@ -57,6 +60,7 @@ func (c Config) Validate() error {
 	valid(&f, "queues", c.Queues, QueueConfig.Validate)
 	valid(&f, "profiles", c.Profiles, ProfilesConfig.Validate)
 	valid(&f, "metrics", c.Metrics, MetricsConfig.Validate)
+	valid(&f, "prometheus", c.Prometheus, PrometheusConfig.Validate)
 	for i, r := range c.Redis {
 		_, _, err := net.SplitHostPort(r.Address)
 		f.Check(err == nil, fmt.Sprintf("redis[%d].address", i), r.Address, "host:port")
@@ -110,12 +114,15 @@ func (c Config) Once(window time.Duration) Config {
 	for i := range c.Metrics {
 		brisk(&c.Metrics[i].Budget)
 	}
+	for i := range c.Prometheus {
+		brisk(&c.Prometheus[i].Budget)
+	}
 	return c
 }
 
 // Empty reports whether c names no system at all.
 func (c Config) Empty() bool {
-	return len(c.Postgres)+len(c.Redis)+len(c.Queues)+len(c.Profiles)+len(c.Metrics) == 0
+	return len(c.Postgres)+len(c.Redis)+len(c.Queues)+len(c.Profiles)+len(c.Metrics)+len(c.Prometheus) == 0
 }
 
 // WithoutSecrets is c as everybody may see it.
@@ -144,6 +151,14 @@ func (c Config) WithoutSecrets() Config {
 	c.Metrics = each(c.Metrics, func(m MetricsConfig) MetricsConfig {
 		m.URLs = each(m.URLs, plainURL)
 		return m
+	})
+	c.Prometheus = each(c.Prometheus, func(p PrometheusConfig) PrometheusConfig {
+		p.URL = plainURL(p.URL)
+		p.Headers = maps.Clone(p.Headers)
+		for name := range p.Headers {
+			p.Headers[name] = hidden
+		}
+		return p
 	})
 	return c
 }

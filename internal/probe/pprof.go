@@ -141,23 +141,28 @@ func get(ctx context.Context, client *http.Client, at string, limit int64) ([]by
 		return nil, err
 	}
 	req.Header.Set("User-Agent", "longpole-probe")
+	data, _, err := answer(client, req, limit)
+	return data, err
+}
+
+// answer sends req and reads at most limit bytes of what comes; more is an error, and so is a status other than 200.
+func answer(client *http.Client, req *http.Request, limit int64) (data []byte, status int, err error) {
 	res, err := client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
+	data, err = io.ReadAll(io.LimitReader(res.Body, limit+1))
 	switch {
 	case err != nil:
-		return nil, err
 	case res.StatusCode == http.StatusServiceUnavailable || res.StatusCode == http.StatusTooManyRequests:
-		return nil, fmt.Errorf("%w: %s", errOverload, res.Status)
+		err = fmt.Errorf("%w: %s", errOverload, res.Status)
 	case res.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%s: %.200q", res.Status, bytes.TrimSpace(data[:min(len(data), 200)]))
+		err = fmt.Errorf("%s: %.200q", res.Status, bytes.TrimSpace(data[:min(len(data), 200)]))
 	case int64(len(data)) > limit:
-		return nil, fmt.Errorf("longer than %d bytes", limit)
+		err = fmt.Errorf("longer than %d bytes", limit)
 	}
-	return data, nil
+	return data, res.StatusCode, err
 }
 
 // ParseProfile reads a profile as pprof writes it, gzipped or not, and takes from it the figures of a kind as Fetch has them. limit bounds

@@ -53,7 +53,7 @@ func (s *postgresSource) collect(ctx context.Context, window time.Duration, ask 
 			continue
 		}
 		database = look.Facts.Database
-		addSessions(&out, look)
+		AddSessions(&out, look)
 	}
 	if ctx.Err() == nil {
 		fault(s.between(ctx, &out))
@@ -62,6 +62,8 @@ func (s *postgresSource) collect(ctx context.Context, window time.Duration, ask 
 		if err == nil {
 			out.Indexes = &indexes
 		}
+		fault(quietly(err))
+		out.Tables, err = s.reader.Tables(ctx)
 		fault(quietly(err))
 	}
 	return func(f *evidence.Facts) { f.Postgres = append(f.Postgres, out) }, errors.Join(faults...)
@@ -95,14 +97,14 @@ func (s *postgresSource) ask(ctx context.Context, out *evidence.PostgresFacts, d
 			return err
 		}
 		if err == nil {
-			out.Asked = append(out.Asked, recent(st, out.Top))
+			out.Asked = append(out.Asked, Recent(st, out.Top))
 		}
 	}
 	return nil
 }
 
-// recent takes the statistics of the window in place of those since the server's began, where the statement ran in it.
-func recent(st evidence.PostgresStatement, window []evidence.StatementStat) evidence.PostgresStatement {
+// Recent takes the statistics of the window in place of those since the server's began, where the statement ran in it.
+func Recent(st evidence.PostgresStatement, window []evidence.StatementStat) evidence.PostgresStatement {
 	var stats []evidence.StatementStat
 	for _, x := range window {
 		if slices.ContainsFunc(st.Matches, func(m evidence.Match) bool { return m.QueryID == x.QueryID }) {
@@ -116,8 +118,8 @@ func recent(st evidence.PostgresStatement, window []evidence.StatementStat) evid
 	return st
 }
 
-// addSessions keeps the moment at which the server was fullest, and each chain of locks at its longest.
-func addSessions(out *evidence.PostgresFacts, look evidence.PostgresSessions) {
+// AddSessions keeps in out the moment at which the server was fullest, and each chain of locks at its longest.
+func AddSessions(out *evidence.PostgresFacts, look evidence.PostgresSessions) {
 	if old := out.Sessions; old == nil || look.Sessions.Full() > old.Full() || look.Sessions.Full() == old.Full() && look.Sessions.WaitingForLock > old.WaitingForLock {
 		sessions := look.Sessions
 		out.Sessions = &sessions

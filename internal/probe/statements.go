@@ -121,7 +121,7 @@ x as materialized (select indexrelid, array_agg(col order by k) filter (where no
 	array_agg(col || how order by k) filter (where not include) as keys, array_agg(col order by k) filter (where include) as include from columns group by 1)
 select n.nspname::text, t.relname::text, c.relname::text, am.amname::text, x.columns, x.keys, coalesce(x.include, '{}'),
 	coalesce(pg_get_expr(i.indpred, i.indrelid), ''), i.indisunique,
-	i.indisprimary or i.indisexclusion or i.indisreplident or exists (select from pg_constraint k where k.conindid = i.indexrelid),
+	i.indisprimary or i.indisexclusion or i.indisreplident or c.relispartition or exists (select from pg_constraint k where k.conindid = i.indexrelid),
 	i.indisvalid, coalesce(s.idx_scan, 0)::float8, c.relpages::int8 * current_setting('block_size')::int8
 from pg_index i join x on x.indexrelid = i.indexrelid join pg_class c on c.oid = i.indexrelid join pg_class t on t.oid = i.indrelid join pg_namespace n on n.oid = t.relnamespace
 	join pg_am am on am.oid = c.relam left join pg_stat_all_indexes s on s.indexrelid = i.indexrelid

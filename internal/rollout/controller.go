@@ -70,6 +70,7 @@ type Status struct {
 	Ended          time.Time       `json:"ended,omitzero"`
 	Plan           string          `json:"plan,omitempty"` // what the rollout is able to see at the traffic of its warm-up
 	Judgement      Judgement       `json:"judgement"`
+	Calibration    *Calibration    `json:"calibration,omitempty"` // how often the judge was wrong on the route when it began; nil = that is not measured
 	Predicted      *Quantiles      `json:"predicted_ms,omitempty"`
 	Measured       Quantiles       `json:"measured_ms"` // of the candidate since the warm-up
 	Baseline       Quantiles       `json:"baseline_ms"` // of the cohort beside it
@@ -100,6 +101,8 @@ type Controller struct {
 	quit chan struct{} // closed by Close
 	ran  sync.WaitGroup
 
+	begin sync.Mutex // held while a rollout is admitted, which waits for the journal
+
 	mu     sync.Mutex
 	all    []*run // in order of start
 	next   int
@@ -107,6 +110,7 @@ type Controller struct {
 	frozen map[string]string // by route, "" = all: why nothing may be tried
 	killed map[string]Killed // by route, "" = all
 
+	ledger    ledger
 	unwritten atomic.Uint64
 }
 
@@ -121,7 +125,7 @@ type run struct {
 	ended  chan struct{} // closed when the phase is final
 	driven bool          // by a goroutine; guarded by Controller.mu
 
-	mu      sync.Mutex // held while the Target is called, which does not block
+	mu      sync.Mutex // held while the Target is called, which does not block; never while the journal is written
 	st      state
 	started time.Time
 	over    time.Time
@@ -130,6 +134,7 @@ type run struct {
 	written int     // notes
 	told    Phase   // of the last that was written down
 	final   *Status // once ended, in place of st
+	unsaved Phase   // that it is shown in until its end stands in the journal; "" = it does
 
 	restarts int
 	halted   bool // when the process before ended
@@ -141,6 +146,8 @@ type Options struct {
 	Target  Target
 	Log     *slog.Logger // nil = nothing is logged
 	Journal Journal      // nil = nothing outlives the process
+	// Calibration is how often the judge was wrong on a route, by which it is judged; nil = that is not measured. It must not block.
+	Calibration func(route string) Calibration
 	// Verified says how another environment that must have verified the change did so; an error that wraps ErrUnverified
 	// when it did not, or when that cannot be told. nil = nothing is required. It may wait; Start waits for it.
 	Verified func(spec Spec, hash string) (Verification, error)
@@ -167,6 +174,14 @@ func (c *Controller) gate(route string) string {
 		return ""
 	}
 	return c.o.Gate(route)
+}
+
+// Calibration is how often the judge was wrong on a route; the zero value where that is not measured.
+func (c *Controller) Calibration(route string) Calibration {
+	if c.o.Calibration == nil {
+		return Calibration{}
+	}
+	return c.o.Calibration(route)
 }
 
 // Start asks for a rollout and returns its id. It errs with the faults of spec, with ErrBusy while another rollout of
@@ -254,7 +269,35 @@ func (c *Controller) from(change longpole.Change) (longpole.Config, error) {
 	return inForce, nil
 }
 
+// admit adds r to the rollouts, once it is written down. What was switched off meanwhile ends it at once.
 func (c *Controller) admit(r *run) error {
+	c.begin.Lock()
+	defer c.begin.Unlock()
+	if err := c.admissible(r); err != nil {
+		return err
+	}
+	r.id = identifier(c.next + 1)
+	if err := c.began(r); err != nil {
+		return err
+	}
+	r.note("asked for: " + reasonOr(r.spec.Reason))
+	if r.proof != "" {
+		r.note(r.proof)
+	}
+	c.mu.Lock()
+	c.next++
+	c.forget()
+	c.all = append(c.all, r)
+	c.mu.Unlock()
+	c.flush()
+	if err := c.admissible(r); err != nil {
+		return errors.Join(err, c.Abort(r.id, err.Error()))
+	}
+	return nil
+}
+
+// admissible reports why r may not be begun now.
+func (c *Controller) admissible(r *run) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -266,21 +309,10 @@ func (c *Controller) admit(r *run) error {
 		}
 	}
 	for _, other := range c.all {
-		if !other.isFinal() && other.spec.Change.Route == r.spec.Change.Route {
+		if other != r && !other.isFinal() && other.spec.Change.Route == r.spec.Change.Route {
 			return fmt.Errorf("%w: %s", ErrBusy, other.id)
 		}
 	}
-	r.id = identifier(c.next + 1)
-	if err := c.began(r); err != nil {
-		return err
-	}
-	c.next++
-	r.note("asked for: " + reasonOr(r.spec.Reason))
-	if r.proof != "" {
-		r.note(r.proof)
-	}
-	c.forget()
-	c.all = append(c.all, r)
 	return nil
 }
 
@@ -315,6 +347,12 @@ func reasonOr(reason string) string {
 // Abort ends a rollout; the old policy stays. ErrUnknown, ErrEnded, or the Target's error when the candidate could
 // not be dropped at once: the Controller then goes on trying.
 func (c *Controller) Abort(id, reason string) error {
+	defer c.flush()
+	return c.abort(id, reason)
+}
+
+// abort is Abort that leaves the journal to who calls it.
+func (c *Controller) abort(id, reason string) error {
 	r, err := c.find(id)
 	if err != nil {
 		return err
@@ -329,6 +367,7 @@ func (c *Controller) Promote(id, reason string) error {
 	if err != nil {
 		return err
 	}
+	defer c.flush()
 	refused := false
 	err = r.control(func(st state) (state, []command) {
 		if st.phase == Pending || st.ending != "" {
@@ -439,13 +478,14 @@ func (c *Controller) fresh() (list []*run) {
 }
 
 func (c *Controller) abortAll(reason string) {
+	defer c.flush() // once all are dropped
 	for _, s := range c.List() {
 		if s.Phase.Final() || c.suspended(s.ID) {
 			continue
 		}
 		var err error
 		for range lastTries {
-			if err = c.Abort(s.ID, reason); err == nil || errors.Is(err, ErrEnded) {
+			if err = c.abort(s.ID, reason); err == nil || errors.Is(err, ErrEnded) {
 				err = nil
 				break
 			}

@@ -42,21 +42,6 @@ type Entry struct {
 	Reason string          `json:"reason,omitempty"`
 }
 
-// write appends e; what it may not fail for is logged and counted.
-func (c *Controller) write(e Entry) error {
-	if c.o.Journal == nil {
-		return nil
-	}
-	if e.At.IsZero() {
-		e.At = time.Now()
-	}
-	if err := c.o.Journal.Append(e); err != nil {
-		c.unwritten.Add(1)
-		return fmt.Errorf("%w: %w", ErrJournal, err)
-	}
-	return nil
-}
-
 // Unwritten is how many entries the journal refused.
 func (c *Controller) Unwritten() uint64 { return c.unwritten.Load() }
 
@@ -69,19 +54,27 @@ func (c *Controller) began(r *run) error {
 	return c.write(Entry{Kind: entryStarted, ID: r.id, Route: r.spec.Change.Route, Spec: spec})
 }
 
+// noted hands a note over to the journal.
 func (c *Controller) noted(id string, e Event) {
-	if err := c.write(Entry{Kind: entryNote, ID: id, Event: &e}); err != nil {
-		c.o.Log.Error("rollout", "rollout", id, "error", err)
-	}
+	c.later(Entry{Kind: entryNote, ID: id, Event: &e}, func(err error) {
+		if err != nil {
+			c.o.Log.Error("rollout", "rollout", id, "error", err)
+		}
+	})
 }
 
-// ended writes down how a rollout ended. When that is refused the end holds until the process does: after it the
+// ended hands over how a rollout ended. When that is refused the end holds until the process does: after it the
 // rollout would be begun again.
 func (c *Controller) ended(r *run, s Status) {
 	s.Journal = nil // it stands in the entries before
-	if err := c.write(Entry{Kind: entryEnded, ID: r.id, Route: s.Route, Status: &s}); err != nil {
-		c.o.Log.Error("rollout: its end will be forgotten with the process", "rollout", r.id, "phase", string(s.Phase), "error", err)
-	}
+	c.later(Entry{Kind: entryEnded, ID: r.id, Route: s.Route, Status: &s}, func(err error) {
+		if err != nil {
+			c.o.Log.Error("rollout: its end will be forgotten with the process", "rollout", r.id, "phase", string(s.Phase), "error", err)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.unsaved = ""
+	})
 }
 
 // Restore brings back what the journal of an earlier process says, and returns what could not be, for people: rollouts that
@@ -138,6 +131,7 @@ func (c *Controller) Restore(entries []Entry) (doubts []string) {
 			c.interrupted(r, c.all[i+1:])
 		}
 	}
+	c.flush()
 	c.forget()
 	return doubts
 }
@@ -288,9 +282,11 @@ func only(weights map[string]int, version string) map[string]int {
 // there is one at a time.
 func (c *Controller) interrupted(r *run, after []*run) {
 	r.restarts++
-	if err := c.write(Entry{Kind: entryRestarted, ID: r.id}); err != nil {
-		c.o.Log.Error("rollout", "rollout", r.id, "error", err)
-	}
+	c.later(Entry{Kind: entryRestarted, ID: r.id}, func(err error) {
+		if err != nil {
+			c.o.Log.Error("rollout", "rollout", r.id, "error", err)
+		}
+	})
 	_, err := c.from(r.spec.Change)
 	next := slices.IndexFunc(after, func(o *run) bool { return o.spec.Change.Route == r.spec.Change.Route })
 	switch {
@@ -310,7 +306,7 @@ func (c *Controller) interrupted(r *run, after []*run) {
 	r.st.phase, r.st.reason = Aborted, err.Error()
 	r.st = r.st.note("aborted: %v", err)
 	r.driven = true
-	r.settle()
+	r.settle(Pending)
 }
 
 // suspended leaves a rollout for the next process to resume, where there is a journal and its spec says so. The candidate
@@ -354,6 +350,7 @@ func (c *Controller) halt(id string, fit func(state) bool, do func(Spec, state) 
 	if err != nil {
 		return err
 	}
+	defer c.flush()
 	refused := error(nil)
 	err = r.control(func(st state) (state, []command) {
 		if st.phase == Pending && st.halted.IsZero() || st.ending != "" || !fit(st) {
@@ -390,8 +387,8 @@ func (c *Controller) Undo(id, reason string) error {
 		return err
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.final.Undone, r.final.UndoReason = time.Now(), reasonOr(reason)
+	r.mu.Unlock()
 	c.o.Log.Warn("rollout undone", "rollout", id, "route", route, "reason", reason)
 	if err := c.write(Entry{Kind: entryUndone, ID: id, Route: route, Reason: reasonOr(reason)}); err != nil {
 		c.o.Log.Error("rollout: that it was undone will be forgotten with the process", "rollout", id, "error", err)
@@ -473,10 +470,11 @@ func (c *Controller) kill(at time.Time, route string, parts []string, reason str
 	if !freeze {
 		return nil
 	}
+	defer c.flush() // once all are aborted
 	var errs []error
 	for _, s := range c.List() {
 		if !s.Phase.Final() && (route == "" || s.Route == route) {
-			if err := c.Abort(s.ID, "rollouts were switched off: "+reasonOr(reason)); err != nil && !errors.Is(err, ErrEnded) {
+			if err := c.abort(s.ID, "rollouts were switched off: "+reasonOr(reason)); err != nil && !errors.Is(err, ErrEnded) {
 				errs = append(errs, err)
 			}
 		}

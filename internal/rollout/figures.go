@@ -15,6 +15,7 @@ type (
 	Verdict      = judge.Verdict
 	Judgement    = judge.Judgement
 	MetricResult = judge.MetricResult
+	Calibration  = judge.CalibrationStatus
 )
 
 // The verdicts of package judge.

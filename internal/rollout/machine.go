@@ -84,6 +84,7 @@ type state struct {
 	paused  bool   // both cohorts suffer
 	gate    string // why nothing may get more calls now; "" = it may
 	plan    string
+	trust   judge.CalibrationStatus // how often the judge was wrong on this route when it began
 
 	halted  time.Time // by a person; zero = not
 	rebase  bool      // what the cohorts did until the next look is not judged
@@ -104,9 +105,10 @@ func pending(spec Spec) state {
 	return state{phase: Pending, judge: judge.New(c)}
 }
 
-// begin starts a pending rollout.
-func begin(spec Spec, st state, now time.Time) (state, []command) {
+// begin starts a pending rollout, which is judged as carefully as the route's calibration asks for.
+func begin(spec Spec, st state, now time.Time, trust judge.CalibrationStatus) (state, []command) {
 	st.phase, st.began, st.due = Warmup, now, now.Add(spec.Slice)
+	st = st.heed(spec, trust)
 	if !st.halted.IsZero() {
 		st.halted = now
 		return st.note("candidate staged; it is paused as it was before"), []command{{do: stage}, {do: weigh}}
@@ -118,6 +120,22 @@ func begin(spec Spec, st state, now time.Time) (state, []command) {
 	st.weight = spec.Steps[0]
 	st = st.note("candidate staged; it gets %s of the calls and warms up for %s", percent(st.weight), spec.Warmup)
 	return st, []command{{do: stage}, {do: weigh, weight: st.weight}}
+}
+
+// heed takes in how often the judge was wrong on the route. The pairs of a switchback are longer than any slice.
+func (st state) heed(spec Spec, trust judge.CalibrationStatus) state {
+	st.trust = trust
+	if spec.Switchback > 0 {
+		trust.Join = 1
+	}
+	st.judge.Heed(trust, spec.Slice)
+	switch alarms := fmt.Sprintf("the judge called %s of the last %d comparisons of this policy with itself worse", percent(trust.FalseAlarmRatio), trust.Runs); {
+	case trust.Noisy:
+		return st.note("%s, more than it promises, with slices of a minute too: nothing will be promoted on its evidence until that is over", alarms)
+	case trust.Join > 1 && spec.Switchback == 0:
+		return st.note("slices are joined to %d s, because equal halves of the calls differed in shorter ones; since then %s", 10*trust.Join, alarms)
+	}
+	return st
 }
 
 // tick is the time between two looks at the cohorts.
@@ -198,7 +216,7 @@ func warmUp(spec Spec, st state, now time.Time, overdue bool) (state, []command)
 	}
 	rate := float64(st.last.baseline.Calls) / max(elapsed, minReferenceSpan).Seconds()
 	widest := spec.Steps[len(spec.Steps)-1]
-	st.plan = judge.Plan(rate*widest/spec.Steps[0], spec.MaxDuration-elapsed)
+	st.plan = judge.Plan(rate*widest/spec.Steps[0], spec.MaxDuration-elapsed, st.trust.Join)
 	st.phase = Step
 	st.warm, st.judged, st.entered = st.last, st.last, st.last
 	st = st.note("warmed up after %s: %s", elapsed.Round(time.Millisecond), st.plan)

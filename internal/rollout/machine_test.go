@@ -38,9 +38,12 @@ type story struct {
 	err      error   // of the Target's tallies
 }
 
-func tell(t *testing.T, s Spec) *story {
+func tell(t *testing.T, s Spec) *story { return tellWith(t, s, Calibration{}) }
+
+// tellWith tells of a route that was calibrated.
+func tellWith(t *testing.T, s Spec, trust Calibration) *story {
 	y := &story{t: t, spec: s, now: start, rng: rand.New(rand.NewPCG(9, 9)), perSlice: 500, scale: 1, st: pending(s)}
-	y.take(begin(s, y.st, y.now))
+	y.take(begin(s, y.st, y.now, trust))
 	return y
 }
 
@@ -261,7 +264,7 @@ func TestQuietSlicesAreJoined(t *testing.T) {
 }
 
 func TestRefusedCommandsLeaveTheBaseline(t *testing.T) {
-	begun, _ := begin(spec(), pending(spec()), start)
+	begun, _ := begin(spec(), pending(spec()), start, Calibration{})
 	promoting, _ := end(begun, Promoted, "good")
 	dropping, _ := end(begun, RolledBack, "bad")
 	again := dropping
@@ -303,7 +306,7 @@ func TestAbort(t *testing.T) {
 	if st.phase != Aborted || len(commands) != 0 {
 		t.Errorf("pending: %s, %v", st.phase, commands)
 	}
-	begun, _ := begin(spec(), pending(spec()), start)
+	begun, _ := begin(spec(), pending(spec()), start, Calibration{})
 	st, commands = abort(begun, "changed my mind")
 	if st.ending != Aborted || len(commands) != 1 || commands[0].do != discard {
 		t.Errorf("running: %s, %v", st.ending, commands)

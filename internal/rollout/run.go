@@ -11,11 +11,12 @@ import (
 func (r *run) drive(ctx context.Context) {
 	ticker := time.NewTicker(tick(r.spec))
 	defer ticker.Stop()
+	trust := r.c.Calibration(r.spec.Change.Route)
 	_ = r.apply(func(st state) (state, []command) {
 		if st.phase != Pending {
 			return st, nil
 		}
-		return begin(r.spec, st, time.Now())
+		return begin(r.spec, st, time.Now(), trust)
 	})
 	for {
 		select {
@@ -40,10 +41,10 @@ func (r *run) look() {
 	})
 }
 
-// control is apply for a person: ErrEnded when there is nothing to control.
+// control is transit for a person: ErrEnded when there is nothing to control.
 func (r *run) control(transition func(state) (state, []command)) error {
 	alive := false
-	err := r.apply(func(st state) (state, []command) {
+	err := r.transit(func(st state) (state, []command) {
 		alive = true
 		return transition(st)
 	})
@@ -53,14 +54,21 @@ func (r *run) control(transition func(state) (state, []command)) error {
 	return err
 }
 
-// apply makes one transition and carries out its commands, and those that follow from their failure. It returns the
-// first error of the Target.
-func (r *run) apply(transition func(state) (state, []command)) (first error) {
+// apply is transit, written down.
+func (r *run) apply(transition func(state) (state, []command)) error {
+	defer r.c.some()
+	return r.transit(transition)
+}
+
+// transit makes one transition and carries out its commands, and those that follow from their failure. It returns the
+// first error of the Target. What the journal is to know waits for Controller.flush.
+func (r *run) transit(transition func(state) (state, []command)) (first error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.st.phase.Final() {
 		return nil
 	}
+	before := r.st.phase
 	var commands []command
 	r.st, commands = transition(r.st)
 	for len(commands) > 0 {
@@ -76,7 +84,7 @@ func (r *run) apply(transition func(state) (state, []command)) (first error) {
 		}
 		r.st = done(r.st, c)
 	}
-	r.settle()
+	r.settle(before)
 	return first
 }
 
@@ -138,8 +146,9 @@ func (r *run) hold() {
 	r.st = r.st.note("%s of the calls keep the old policy", percent(*h))
 }
 
-// settle moves the transition's notes to the journal and the log, and lets go of the figures once the rollout ended.
-func (r *run) settle() {
+// settle moves the notes of a transition from a phase to the journal and the log, and lets go of the figures once the rollout
+// ended. It is shown as ended only when that is written down: what somebody has seen, a restart must know.
+func (r *run) settle(before Phase) {
 	for _, text := range r.st.notes {
 		r.note(text)
 		r.c.o.Log.Info("rollout", "rollout", r.id, "route", r.spec.Change.Route, "phase", string(r.st.phase), "text", text)
@@ -148,7 +157,7 @@ func (r *run) settle() {
 	if r.st.phase.Final() {
 		r.over = time.Now()
 		s := r.build()
-		r.final = &s
+		r.final, r.unsaved = &s, before
 		r.c.ended(r, s)
 		r.st = state{phase: r.st.phase}
 		close(r.ended)
@@ -180,6 +189,9 @@ func (r *run) status() Status {
 	if r.final != nil {
 		s := *r.final
 		s.Journal = append([]Event(nil), s.Journal...)
+		if r.unsaved != "" {
+			s.Phase, s.Ending, s.Ended = r.unsaved, s.Phase, time.Time{}
+		}
 		return s
 	}
 	return r.build()
@@ -211,6 +223,10 @@ func (r *run) build() Status {
 	}
 	if !st.began.IsZero() {
 		s.Step = st.at + 1
+	}
+	if st.trust.Join > 0 {
+		trust := st.trust
+		s.Calibration = &trust
 	}
 	if !st.halted.IsZero() && !st.phase.Final() {
 		s.Phase = Paused

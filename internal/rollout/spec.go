@@ -59,6 +59,7 @@ type Hypothesis struct {
 	Share   float64   `yaml:"share" json:"share_p99,omitempty"` // of the p99 critical path that the finding had
 	Low     Quantiles `yaml:"low" json:"low_ms,omitzero"`       // of the predicted latency's 90 % interval; zero = none
 	High    Quantiles `yaml:"high" json:"high_ms,omitzero"`
+	Widened float64   `yaml:"widened" json:"widened,omitempty"` // the factor by which that interval was widened after earlier forecasts; 0 = it was not
 }
 
 const (

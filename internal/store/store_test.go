@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -143,6 +144,11 @@ func traceOf(id int, at time.Time, took time.Duration) trace.Trace {
 func TestKeptTracesComeBackWhole(t *testing.T) {
 	s := open(t, store.Config{})
 	want := traceOf(1, noon, time.Second)
+	want.Spans[1].Link = &trace.Link{TraceID: strings.Repeat("2", 32), SpanID: strings.Repeat("3", 16)}
+	want.Logs = []trace.Log{
+		{TraceID: want.ID, SpanID: want.Spans[0].ID, Time: noon.UnixNano(), Severity: trace.SeverityError, Service: "shop", Body: "no stock", Exception: "OutOfStock"},
+		{TraceID: want.ID, Time: noon.UnixNano() + 1, Severity: trace.SeverityWarn, Service: "stock", Body: "é"},
+	}
 	ok(t, s.Keep(t.Context(), noon,
 		store.Kept{Route: "checkout", Trace: want, Failed: true},
 		store.Kept{Route: "checkout", Trace: traceOf(2, noon.Add(time.Minute), 3*time.Second)},
@@ -150,7 +156,7 @@ func TestKeptTracesComeBackWhole(t *testing.T) {
 	ok(t, s.Keep(t.Context(), noon, store.Kept{Route: "checkout", Trace: traceOf(4, noon.Add(3*time.Minute), time.Millisecond)}))
 	found, err := s.Traces(t.Context(), store.TraceQuery{ID: want.ID})
 	ok(t, err)
-	if fmt.Sprintf("%+v", found) != fmt.Sprintf("%+v", []trace.Trace{want}) {
+	if !reflect.DeepEqual(found, []trace.Trace{want}) {
 		t.Errorf("got\n%+v\nwant\n%+v", found, want)
 	}
 	for _, tt := range []struct {

@@ -30,22 +30,22 @@ type Kept struct {
 	Trace  trace.Trace
 }
 
-// Keep writes traces to disk as one batch: all or none are there when it returns. Identifiers that are no hexadecimal
+// Keep writes traces, with their logs, to disk as one batch: all or none are there when it returns. Identifiers that are no hexadecimal
 // numbers of 16 and 8 bytes come back as such numbers, the same wherever they occur. Keep a few hundred traces at a time;
 // a batch goes as a whole.
 func (s *Store) Keep(ctx context.Context, now time.Time, list ...Kept) error {
 	if len(list) == 0 {
 		return nil
 	}
-	var spans []trace.Span
+	traces := make([]trace.Trace, len(list))
 	for i := range list {
-		spans = append(spans, list[i].Trace.Spans...)
+		traces[i] = list[i].Trace
 	}
 	packer, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	message := ingest.EncodeOTLP(spans)
+	message := ingest.EncodeTraces(traces)
 	if len(message) > maxBatch {
 		return fmt.Errorf("store: %d traces take %d bytes; want at most %d at a time", len(list), len(message), maxBatch)
 	}
@@ -225,7 +225,7 @@ func (s *Store) Traces(ctx context.Context, q TraceQuery) ([]trace.Trace, error)
 			damage = err
 			for _, places := range wanted {
 				for _, i := range places {
-					found[i].Spans = nil // what came before the damage may not be all of it
+					found[i].Spans, found[i].Logs = nil, nil // what came before the damage may not be all of it
 				}
 			}
 		}
@@ -239,7 +239,7 @@ func (s *Store) Traces(ctx context.Context, q TraceQuery) ([]trace.Trace, error)
 	return found, nil
 }
 
-// fill reads the spans of the wanted traces of one batch.
+// fill reads the wanted traces of one batch.
 func (s *Store) fill(batch int64, wanted map[string][]int, found []trace.Trace) error {
 	blob, err := os.ReadFile(s.batchFile(batch))
 	if errors.Is(err, os.ErrNotExist) {
@@ -255,9 +255,13 @@ func (s *Store) fill(batch int64, wanted map[string][]int, found []trace.Trace) 
 	defer unpacker.Close()
 	message, err := io.ReadAll(io.LimitReader(unpacker, maxBatch))
 	if err == nil {
-		err = ingest.DecodeOTLP(message, func(span trace.Span) {
+		err = ingest.DecodeTraces(message, func(span trace.Span) {
 			for _, i := range wanted[span.TraceID] {
 				found[i].Spans = append(found[i].Spans, span)
+			}
+		}, func(log trace.Log) {
+			for _, i := range wanted[log.TraceID] {
+				found[i].Logs = append(found[i].Logs, log)
 			}
 		})
 	}

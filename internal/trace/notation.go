@@ -32,6 +32,7 @@ const maxNotationSpans = 1 << 20
 //	id=I        instead of the number of the span, counted from 1; copies get I.1, I.2, ...
 //	parent=P    instead of the line above; "" = none
 //	trace=T     ID of the trace, "t" unless told
+//	link=T/S    a link to span S of trace T, before those told so far
 //	failed      the span ended in an error
 //	follows     its parent did not wait (a FOLLOWS_FROM reference)
 //	key=value   any other pair is an attribute
@@ -126,6 +127,12 @@ func (p *notation) word(w word, span *Span, c *copies) (err error) {
 		span.ID, c.named = w.value, true
 	case w.set && w.key == "parent":
 		span.Parent = w.value
+	case w.set && w.key == "link":
+		of, id, ok := strings.Cut(w.value, "/")
+		if !ok {
+			return fmt.Errorf("want link=TRACE/SPAN, not %q", w.value)
+		}
+		span.Link = &Link{of, id, span.Link}
 	case w.set && w.key == "trace":
 		p.trace.ID = w.value
 	case w.set && w.key == "every":

@@ -47,16 +47,49 @@ type Span struct {
 	ID      string
 	Parent  string // ID of the parent; "" = none was named
 	Kind    Kind
-	Service string
-	Name    string // the operation
-	Start   int64  // ns since the Unix epoch
-	End     int64  // ns since the Unix epoch; before Start = malformed
+	Failed  bool // the status is an error
+	// FollowsFrom says that Parent is a FOLLOWS_FROM reference: it did not wait.
+	FollowsFrom bool
+	Link        *Link // the first of the spans that it is linked to; nil = none. Not to be changed: copies share it
+	Service     string
+	Name        string // the operation
+	Start       int64  // ns since the Unix epoch
+	End         int64  // ns since the Unix epoch; before Start = malformed
 	// Host identifies the clock that stamped the span: the first present of host.id, host.name, k8s.pod.uid,
 	// k8s.pod.name, service.instance.id, hostname, ip. "" = unknown, which never equals another host.
-	Host        string
-	Failed      bool        // the status is an error
-	FollowsFrom bool        // Parent is a FOLLOWS_FROM reference: it did not wait
-	Attributes  []Attribute // of the span; then of its resource, where the span has none of that key
+	Host       string
+	Attributes []Attribute // of the span; then of its resource, where the span has none of that key
+	// Keys is those of Attributes, if they are known to be the same as those of other spans. nil = they were not compared;
+	// who changes the keys of a span makes it nil.
+	Keys *Keys
+}
+
+// Keys is the keys of the attributes of spans, in their order. Spans that share one need to be understood only once. It is not
+// changed once it is made.
+type Keys struct {
+	List []string
+	Hash uint64 // tells most Keys apart, those with an equal List too
+}
+
+// Fits reports whether k is the keys of these attributes. Texts that share their memory are equal at a glance.
+func (k *Keys) Fits(attributes []Attribute) bool {
+	if len(k.List) != len(attributes) {
+		return false
+	}
+	for i := range attributes {
+		if attributes[i].Key != k.List[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Link names a span that has to do with another one and is not its parent, often in a trace of its own: the producer of a
+// message that a consumer works on. It is a list, which costs a span without links one pointer.
+type Link struct {
+	TraceID string
+	SpanID  string
+	Next    *Link // nil = this is the last
 }
 
 // Duration is End - Start; negative for a malformed span.

@@ -1,0 +1,72 @@
+package probe
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/longpole/longpole/internal/evidence"
+)
+
+// TestTablesThatGrow: a look before and one after, with partitions as one and nothing waited for.
+func TestTablesThatGrow(t *testing.T) {
+	database(t, "tables", true,
+		"create table events (day int, note text) partition by list (day)", "create table events_1 partition of events for values in (1)", "create table events_2 partition of events for values in (2)",
+		"create index events_note on events (note)", "create table plain (id int, note text)", "create temp table gone (id int)", "create table idle ()",
+		"insert into events select 1 + i % 2, repeat('x', 100) from generate_series(1, 4000) i", "insert into plain select i, 'x' from generate_series(1, 1000) i", "analyze")
+	p := collector(t, "postgres", "tables")
+	before, err := p.Tables(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := session(t, "postgres", "tables", "shop")
+	run(t, app, "set enable_indexscan = off")
+	run(t, app, "insert into plain select i, 'x' from generate_series(1, 3000) i")
+	run(t, app, "select count(*) from plain where note = 'y'")
+	run(t, app, "analyze plain")
+	app.Close(t.Context())
+	other := session(t, "postgres", "tables", "migration")
+	run(t, other, "begin")
+	run(t, other, "lock table plain, events in access exclusive mode")
+	var after []evidence.Table
+	for range 100 { // the counts of a session that ended arrive a moment later
+		if after, err = p.Tables(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if find(after, "plain").SeqScans > find(before, "plain").SeqScans {
+			break
+		}
+	}
+	names := ""
+	for _, x := range before {
+		names += x.Name + " "
+	}
+	if names != "events plain idle " {
+		t.Fatalf("tables %s: the largest come first, partitions and temporary ones are left out", names)
+	}
+	if e := find(before, "events"); e.Rows != 4000 || e.Live != 4000 || e.Bytes < 400_000 || e.Indexes != 1 || e.Writes != 4000 || e.Analyzed.IsZero() || e.Schema != "public" {
+		t.Errorf("%+v", e)
+	}
+	a, b := find(before, "plain"), find(after, "plain")
+	if a.Rows != 1000 || b.Rows != 4000 || b.Bytes <= a.Bytes || b.Writes-a.Writes != 3000 || b.SeqScans <= a.SeqScans || b.SeqRows-a.SeqRows < 4000 {
+		t.Errorf("%+v\n%+v", a, b)
+	}
+}
+
+func find(list []evidence.Table, name string) evidence.Table {
+	for _, x := range list {
+		if x.Name == name {
+			return x
+		}
+	}
+	return evidence.Table{}
+}
+
+// TestAPartOfAPartitionedIndexIsNotUnused: it cannot be dropped alone, and another part may be used.
+func TestAPartOfAPartitionedIndexIsNotUnused(t *testing.T) {
+	database(t, "parted", true, "create table events (day int, note text) partition by list (day)", "create table events_1 partition of events for values in (1)",
+		"create index events_note on events (note)", "create index own on events_1 (day, note)", "insert into events select 1, 'x' from generate_series(1, 100)", "analyze")
+	out, err := collector(t, "postgres", "parted").Indexes(t.Context())
+	if err != nil || len(out.Unused) != 1 || out.Unused[0].Name != "own" {
+		t.Errorf("%v, unused %s", err, fmt.Sprint(out.Unused))
+	}
+}
