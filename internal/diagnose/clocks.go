@@ -38,6 +38,7 @@ type clocks struct {
 	numbers *spots // a host is ("", host), the clock of a service without hosts is (service, "")
 	steps   []clockStep
 	pairs   map[[2]int32]*clockPair // by numbers, the smaller name first
+	order   [][2]int32              // the keys of pairs, as they came
 	mixed   bool                    // clocks that are known have different steps
 	step    int64                   // the finest of the known ones, ns; 0 = none is known
 	lost    int                     // spans and calls that found no room
@@ -172,45 +173,63 @@ func (c *clocks) stepOf(s *trace.Span, otherwise int64) int64 {
 }
 
 // learnPairs finds the offsets between hosts from the calls between them, by their times as they were recorded.
-func (c *clocks) learnPairs(trees []*Tree, o ClockOptions) {
-	for _, t := range trees {
-		o.rest()
-		for i := range t.Spans {
-			child := &t.Spans[i]
-			p := t.Parent[i]
-			if p < 0 || child.Host == "" || child.Host == t.Spans[p].Host || t.Spans[p].Host == "" || !isCall(&t.Spans[p], child) {
-				continue
-			}
-			parent := &t.Spans[p]
-			moved := t.Skew(i) - t.Skew(int(p)) // what was added to the child alone
-			b := bound{low: minus(child.End, parent.End) - moved, high: minus(child.Start, parent.Start) - moved}
-			if b.low <= b.high { // else the caller gave up
-				b.low -= (parent.End - parent.Start) / 100 // many a server closes its span after the answer has arrived
-				c.add(parent.Host, child.Host, b)
+func (c *clocks) learnPairs(t *Tree) {
+	for i := range t.Spans {
+		child := &t.Spans[i]
+		p := t.Parent[i]
+		if p < 0 || child.Host == "" || child.Host == t.Spans[p].Host || t.Spans[p].Host == "" || !isCall(&t.Spans[p], child) {
+			continue
+		}
+		parent := &t.Spans[p]
+		moved := t.Skew(i) - t.Skew(int(p)) // what was added to the child alone
+		b := bound{low: minus(child.End, parent.End) - moved, high: minus(child.Start, parent.Start) - moved}
+		if b.low <= b.high { // else the caller gave up
+			b.low -= (parent.End - parent.Start) / 100 // many a server closes its span after the answer has arrived
+			if x := c.between(parent.Host, child.Host); x == nil {
+				c.lost++
+			} else if child.Host < parent.Host {
+				x.add(bound{-b.high, -b.low})
+			} else {
+				x.add(b)
 			}
 		}
 	}
+}
+
+// joinPairs adds the pairs that d has seen.
+func (c *clocks) joinPairs(d *clocks) {
+	c.lost += d.lost
+	for _, key := range d.order {
+		q := d.pairs[key]
+		p := c.between(d.numbers.list[key[0]].operation, d.numbers.list[key[1]].operation)
+		if p == nil {
+			c.lost += q.calls
+			continue
+		}
+		calls := p.calls + q.calls
+		for _, b := range q.best {
+			p.add(b)
+		}
+		p.calls = calls
+	}
+}
+
+// concludePairs ends the learning of pairs.
+func (c *clocks) concludePairs() {
 	for key, p := range c.pairs {
 		p.conclude(c.coarser(key))
 	}
 }
 
-// add takes in what a call from one host to another tells.
-func (c *clocks) add(from, to string, b bound) {
-	if to < from {
-		from, to, b = to, from, bound{-b.high, -b.low}
-	}
-	key, known := c.pair(from, to)
+// between is what is known of two hosts; nil = there is no room for them.
+func (c *clocks) between(from, to string) *clockPair {
+	key, known := c.pair(min(from, to), max(from, to))
 	p := c.pairs[key]
-	if p == nil {
-		if len(c.pairs) >= maxClockPairs || !known {
-			c.lost++
-			return
-		}
+	if p == nil && known && len(c.pairs) < maxClockPairs {
 		p = new(clockPair)
-		c.pairs[key] = p
+		c.pairs[key], c.order = p, append(c.order, key)
 	}
-	p.add(b)
+	return p
 }
 
 // pair is the key of two hosts; it is not known when there was no room for one of them.

@@ -31,7 +31,7 @@ type tries struct {
 // same operation.
 func slowEndpoint(v *view) []Finding {
 	v = v.all().thin(maxAnswered)
-	at := make(map[spot]*tries)
+	at, known := make(map[spot]*tries), make(map[int32]*tries)
 	var lost []work
 	for i := range v.samples {
 		v.rest()
@@ -41,7 +41,7 @@ func slowEndpoint(v *view) []Finding {
 			_, inclusive = s.critical()
 		}
 		for span := range s.tree.Spans {
-			if v.try(at, s.tree, span, inclusive) {
+			if v.try(at, known, s.tree, span, inclusive) {
 				lost = append(lost, work{sample: int32(i), span: int32(span)})
 			}
 		}
@@ -52,7 +52,9 @@ func slowEndpoint(v *view) []Finding {
 
 // try notes span i if it is a call whose endpoint is known: from the calling side where that is recorded. It reports whether the call
 // was given up and no span tells what was called.
-func (v *view) try(at map[spot]*tries, t *Tree, i int, inclusive []int64) (lost bool) {
+//
+// known is at by the number that the set has for the operation, which is found sooner.
+func (v *view) try(at map[spot]*tries, known map[int32]*tries, t *Tree, i int, inclusive []int64) (lost bool) {
 	s := &t.Spans[i]
 	served, ok := calls(t, i)
 	switch {
@@ -75,16 +77,20 @@ func (v *view) try(at map[spot]*tries, t *Tree, i int, inclusive []int64) (lost 
 	if silent && served < 0 {
 		return true
 	}
-	key, segment := v.spot(s), trace.SegDownstream
+	answers, segment := i, trace.SegDownstream
 	if served >= 0 {
-		key = v.spot(&t.Spans[served])
+		answers = served
 	} else {
 		segment = locate(t, i).segment
 	}
-	x := at[key]
+	x := known[t.spots[answers]]
 	if x == nil {
-		x = &tries{took: make(map[string][]int64), slow: make(map[string][]int64), silent: make(map[string]int), segment: segment}
-		at[key] = x
+		key := v.spot(&t.Spans[answers])
+		if x = at[key]; x == nil {
+			x = &tries{took: make(map[string][]int64), slow: make(map[string][]int64), silent: make(map[string]int), segment: segment}
+			at[key] = x
+		}
+		known[t.spots[answers]] = x
 	}
 	x.add(endpoint(t, i, served), t, i, inclusive, silent)
 	return false

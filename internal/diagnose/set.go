@@ -18,6 +18,7 @@ type set struct {
 type shard struct {
 	from, to  int
 	clocks    *clocks
+	pairs     *clocks // what the shard alone tells of pairs of hosts
 	builder   builder
 	spots     *spots
 	located   *located
@@ -26,7 +27,7 @@ type shard struct {
 
 // The size of shards.
 const (
-	maxShards   = 16
+	maxShards   = 32
 	leastShared = 64 // traces; fewer are no work to share
 )
 
@@ -60,11 +61,16 @@ func newSet(traces []trace.Trace, o ClockOptions) *set {
 		x.begin(s.clocks)
 		for i := x.from; i < x.to; i++ {
 			s.trees[i] = x.build(traces[i], o)
+			if o.Rule == Centre {
+				x.pairs.learnPairs(s.trees[i])
+			}
 		}
 	})
-	if o.Rule == Centre {
-		s.clocks.learnPairs(s.trees, o)
+	for i := range s.shards {
+		s.clocks.joinPairs(s.shards[i].pairs)
+		s.shards[i].pairs = nil
 	}
+	s.clocks.concludePairs()
 	s.each(o, func(x *shard) {
 		for i := x.from; i < x.to; i++ {
 			o.rest()
@@ -85,7 +91,7 @@ func newSet(traces []trace.Trace, o ClockOptions) *set {
 }
 
 func (x *shard) begin(c *clocks) {
-	x.clocks, x.builder, x.spots, x.located, x.processes = c.reader(), builder{layouts: newLayouts()}, newSpots(), newLocated(), newProcesses()
+	x.clocks, x.pairs, x.builder, x.spots, x.located, x.processes = c.reader(), newClocks(), builder{layouts: newLayouts()}, newSpots(), newLocated(), newProcesses()
 }
 
 // build makes a tree, with all that is asked of its spans again and again while they are at hand.
