@@ -28,9 +28,7 @@ func (c *corpus) find(t target) []ref {
 			begun = append(begun, refs...)
 		}
 	}
-	if len(begun) == 0 {
-		return c.silent(t)
-	}
+	begun = append(begun, c.silent(t)...) // those that nobody answered are calls of it, too
 	slices.SortFunc(begun, func(a, b ref) int { return cmp.Or(cmp.Compare(a.trace, b.trace), cmp.Compare(a.span, b.span)) })
 	return begun
 }
@@ -49,7 +47,7 @@ func (c *corpus) named() map[routeKey][]ref {
 	return c.names
 }
 
-// silent is the calls of a service that sends no spans of its own, by the name that its callers have for it.
+// silent is the calls that no span of a service answers, by the name that its callers have for it.
 func (c *corpus) silent(t target) []ref {
 	var list []ref
 	for n, line := range c.traces {
@@ -64,7 +62,7 @@ func (c *corpus) silent(t target) []ref {
 
 // peerOf is what a client's span calls the other side, or "".
 func peerOf(s *trace.Span) string {
-	return s.Attr("peer.service", "server.address", "net.peer.name", "db.system.name", "db.system")
+	return s.Attr("service.peer.name", "peer.service", "server.address", "net.peer.name", "db.system.name", "db.system")
 }
 
 // calls is what a finding speaks of, as the callers wait for it. Some findings name the caller and, in their detail, whom it
