@@ -96,11 +96,8 @@ func (a *admin) against(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusTooManyRequests, "another comparison is under way; they share their cores with the calls")
 		return
 	}
-	for _, n := range []int{t.Traces, t.BaselineTraces} {
-		if n == mostCompared {
-			report.Notes = append(report.Notes, fmt.Sprintf("only the newest %d kept traces of a time are compared; `series` is of all calls", mostCompared))
-			break
-		}
+	if max(t.Traces, t.BaselineTraces) == mostCompared {
+		report.Notes = append(report.Notes, fmt.Sprintf("only the newest %d kept traces of a time are compared; `series` is of all calls", mostCompared))
 	}
 	if report.Routes == nil {
 		report.Routes = []advise.Route{}
