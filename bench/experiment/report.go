@@ -25,7 +25,7 @@ func (b *bench) report(w io.Writer, took time.Duration) {
 			doubts++
 		}
 	}
-	fmt.Fprintf(w, "%d rollouts in %s, %s, %d processors, load averages at the end %s; usual p99 %s, traffic sent late by %s at most (p99), not to be trusted in %d rollouts\n",
+	fmt.Fprintf(w, "%d rollouts in %s, %s, %d processors, load averages at the end %s; usual p99 %s, calls sent late by %s at most (p99) and in %d rollouts later than the load generator approves\n",
 		len(b.results), took.Round(time.Second), runtime.Version(), runtime.NumCPU(), strings.Join(strings.Fields(string(uptime))[:3], " "),
 		b.usual.Round(time.Millisecond), lag.Round(100*time.Microsecond), doubts)
 	fmt.Fprint(w, "\n| change | wanted | of | as wanted | after, median (range) | calls of the candidate | what was seen | Flagger-style rolls back | Kayenta-style, once a minute |\n|---|---|---|---|---|---|---|---|---|\n")
@@ -56,7 +56,7 @@ func (c change) row(of []result, warmup time.Duration) string {
 		}
 		if good {
 			met++
-			took, calls = append(took, r.took()), append(calls, r.status.Judgement.CandidateCalls)
+			took, calls = append(took, r.took()), append(calls, r.calls)
 		}
 		why[sign(&r)]++
 		if r.flagged > 0 {

@@ -45,6 +45,7 @@ type bench struct {
 type result struct {
 	job
 	status        rollout.Status
+	calls         uint64        // of the candidate, when it ended
 	flagged, high time.Duration // when the other rules would have rolled back, from the end of the warm-up; 0 = not
 	doubt         string        // why the traffic is not to be trusted; "" = it is
 	lag           time.Duration // p99 of the traffic's
@@ -228,6 +229,7 @@ func (b *bench) one(ctx context.Context, j job) (r result, err error) {
 			return r, nil
 		}
 	}
+	r.calls = p.seen()
 	if !j.apart && j.kind == harms && r.status.Phase != rollout.Promoted {
 		if err := b.goOn(ctx, j, p); err != nil {
 			return r, err

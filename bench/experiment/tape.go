@@ -23,6 +23,7 @@ type tape struct {
 	point, minute   [2]stats.Tally // of both cohorts when the last one ended
 	points, minutes time.Time      // when it did
 	flagged, high   time.Duration  // after from, when a rule would have rolled back; 0 = not
+	calls           uint64         // of the candidate, since its counters began
 }
 
 // begin lets the rules see what follows.
@@ -45,6 +46,7 @@ func (p *tape) see(now time.Time, baseline, candidate stats.Tally) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	both := [2]stats.Tally{baseline, candidate}
+	p.calls = candidate.Calls
 	if p.from.IsZero() || now.Before(p.from) {
 		p.point, p.minute = both, both
 		return
@@ -64,6 +66,12 @@ func (p *tape) see(now time.Time, baseline, candidate stats.Tally) {
 	if p.kayenta.High() && p.high == 0 {
 		p.high = p.minutes.Sub(p.from)
 	}
+}
+
+func (p *tape) seen() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.calls
 }
 
 func (p *tape) found() (flagged, high time.Duration) {

@@ -141,7 +141,7 @@ func TestARolloutSaysHowOftenTheJudgeIsWrong(t *testing.T) {
 	var out strings.Builder
 	s := rollout.Status{ID: "r1", Route: "all", Calibration: &rollout.Calibration{Join: 6, Runs: 60, FalseAlarmRatio: 0.05, Noisy: true}}
 	renderEvidence(&out, s)
-	if want := "false alarms in 5% of 60 comparisons of the policy with itself; judged in slices of 60 s at least; too many for a promotion"; !strings.Contains(out.String(), want) {
+	if want := "false alarms in 5 % of 60 comparisons of the policy with itself; judged in slices of 60 s at least; too many for a promotion"; !strings.Contains(out.String(), want) {
 		t.Errorf("%s\nwant %s", out.String(), want)
 	}
 	out.Reset()
