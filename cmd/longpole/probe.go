@@ -307,7 +307,11 @@ func renderProcess(w io.Writer, s *evidence.ServiceFacts) {
 		fmt.Fprintf(w, "  %s of its CPU periods throttled\n", percent(*r.Throttled))
 	}
 	for _, p := range s.Pools {
-		fmt.Fprintf(w, "  pool %s: %.0f of %.0f in use, %.0f wait, mean wait %s\n", p.Name, p.Used, p.Max, p.Pending, p.WaitMean.Round(time.Microsecond))
+		fmt.Fprintf(w, "  pool %s: %.0f of %.0f in use, %.0f wait", p.Name, p.Used, p.Max, p.Pending)
+		if p.WaitMean > 0 {
+			fmt.Fprintf(w, ", mean wait %s", p.WaitMean.Round(time.Microsecond))
+		}
+		fmt.Fprintln(w)
 	}
 	for _, p := range s.Profiles {
 		fmt.Fprintf(w, "  %s profile, %.0f samples:", p.Kind, p.Samples)

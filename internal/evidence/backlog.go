@@ -52,15 +52,21 @@ type figure struct {
 	told               bool
 }
 
+// follower reports whether a server of a JetStream cluster tells what another one, that leads, tells as well. Who leads a
+// consumer need not lead its stream.
+func follower(labels map[string]string) bool {
+	return cmp.Or(labels["is_consumer_leader"], labels["is_stream_leader"]) == "false"
+}
+
+// byName is series by the names of their metrics.
+type byName map[string][]Series
+
 // sum adds up the series of the first of names that a queue has.
-func (f backlogFamily) sum(list []Series, names []string, stream, consumer string) (sum figure) {
+func (f backlogFamily) sum(all byName, names []string, stream, consumer string) (sum figure) {
 	for _, name := range names {
-		for _, s := range list {
+		for _, s := range all[name] {
 			of := oneOf(s.Labels, f.consumer)
-			if s.Labels["is_consumer_leader"] == "false" || s.Labels["is_stream_leader"] == "false" {
-				continue // every server of a cluster tells the same
-			}
-			if s.Name() != name || name == "" || oneOf(s.Labels, f.stream) != stream || of != "" && of != consumer || len(s.Points) == 0 {
+			if name == "" || oneOf(s.Labels, f.stream) != stream || of != "" && of != consumer || len(s.Points) == 0 || follower(s.Labels) {
 				continue
 			}
 			least := s.Points[0].Value
@@ -78,6 +84,10 @@ func (f backlogFamily) sum(list []Series, names []string, stream, consumer strin
 
 // Backlogs says what waits in each queue, from the series of [BacklogMetrics] over a window. Sorted by stream and consumer.
 func Backlogs(list []Series, window time.Duration) []QueueStats {
+	all := byName{}
+	for _, s := range list {
+		all[s.Name()] = append(all[s.Name()], s)
+	}
 	var out []QueueStats
 	for _, f := range backlogFamilies {
 		var seen [][2]string
@@ -88,7 +98,7 @@ func Backlogs(list []Series, window time.Duration) []QueueStats {
 			}
 		}
 		for _, key := range seen {
-			out = append(out, f.stats(list, key[0], key[1], window))
+			out = append(out, f.stats(all, key[0], key[1], window))
 		}
 	}
 	slices.SortFunc(out, func(a, b QueueStats) int {
@@ -97,7 +107,7 @@ func Backlogs(list []Series, window time.Duration) []QueueStats {
 	return out
 }
 
-func (f backlogFamily) stats(list []Series, stream, consumer string, window time.Duration) QueueStats {
+func (f backlogFamily) stats(list byName, stream, consumer string, window time.Duration) QueueStats {
 	pending, work := f.sum(list, f.pending, stream, consumer), f.sum(list, f.work, stream, consumer)
 	q := QueueStats{Stream: stream, Consumer: consumer, Span: window, Pending: whole(pending.last), AckPending: int(whole(min(work.last, 1e9)))}
 	seconds := window.Seconds()
@@ -111,7 +121,7 @@ func (f backlogFamily) stats(list []Series, stream, consumer string, window time
 	}
 	if q.Service > 1e-9 { // one in 30 years
 		q.Wait = atMost((pending.last + work.last) / q.Service)
-		if pending.least > 0 && arrived.told { // they were never short of work, so what they did is what they can
+		if pending.least > 0 && q.ArrivalExact { // they were never short of work, so what they did is what they can
 			q.Utilisation, q.Known = q.Arrival/q.Service, true
 			if q.Service > q.Arrival {
 				q.Drain = atMost((pending.last + work.last) / (q.Service - q.Arrival))

@@ -198,15 +198,26 @@ func (p *processSeries) facts() ServiceFacts {
 	return ServiceFacts{Service: p.service, Instance: p.instance, Source: p.source, Runtime: &stats, Pools: PoolsOver(run)}
 }
 
-// sinceRestart is the looks at the last run of a process.
+// sinceRestart is the looks at the last run of a process: those that tell when it began, and what lies between them. Where only its
+// container was seen nobody knows; that is no restart.
 func sinceRestart(looks []RuntimeLook) (run []RuntimeLook, restarted bool) {
-	started := func(l RuntimeLook) float64 { return l.index().sum["process_start_time_seconds"] }
-	for i := len(looks) - 1; i > 0; i-- {
-		if started(looks[i-1]) != started(looks[i]) {
-			return looks[i:], true
+	first, last, began := -1, -1, 0.0
+	for i, l := range slices.Backward(looks) {
+		at, told := l.index().first("process_start_time_seconds")
+		switch {
+		case !told:
+			continue
+		case last < 0:
+			last, began = i, at
+		case at != began:
+			return looks[first : last+1], true
 		}
+		first = i
 	}
-	return looks, false
+	if last < 0 {
+		return looks, false
+	}
+	return looks[first : last+1], false
 }
 
 // Add takes in what another source read over the same window. Of a process that both know, the first to tell of its runtime counts.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -105,6 +106,16 @@ func TestProcessesAreReadFromSeries(t *testing.T) {
 		{"rates are of the last run of a process", `
 			process_start_time_seconds{job=cart,instance=x} 100 200 200
 			process_cpu_seconds_total{job=cart,instance=x} 1000 1 16`, "cart/x cpu=0.5 restarted"},
+		{"a process that was not seen at the end was not begun anew", `
+			process_start_time_seconds{service_name=cart,pod=p1} 100 100 -
+			process_cpu_seconds_total{service_name=cart,pod=p1} 0 30 -
+			container_cpu_cfs_throttled_periods_total{pod=p1,container=app} 0 25 50
+			container_cpu_cfs_periods_total{pod=p1,container=app} 0 50 100`, "cart/p1 cpu=1 throttled=0.5"},
+		{"nor was one that was seen later than its container", `
+			process_start_time_seconds{service_name=cart,pod=p1} - 100 100
+			process_cpu_seconds_total{service_name=cart,pod=p1} - 30 60
+			container_cpu_cfs_throttled_periods_total{pod=p1,container=app} 0 25 50
+			container_cpu_cfs_periods_total{pod=p1,container=app} 0 50 100`, "cart/p1 cpu=1 throttled=0.5"},
 		{"what has no name is nobody's", `process_cpu_seconds_total{instance=x} 1 2 3`, ""},
 		{"one look tells no rate", `process_cpu_seconds_total{job=cart,instance=x} 5
 			go_goroutines{job=cart,instance=x} 3`, "cart/x threads=3"},
@@ -149,13 +160,25 @@ func TestCallsAreReadFromBuckets(t *testing.T) {
 			{job=cart,rpc_service=shop.Cart,rpc_method=Add,rpc_grpc_status_code=0,le=10} 5
 			{job=cart,rpc_service=shop.Cart,rpc_method=Add,rpc_grpc_status_code=0,le=+Inf} 5
 			{job=cart,rpc_service=shop.Cart,rpc_method=Add,rpc_grpc_status_code=14,le=10} 0
-			{job=cart,rpc_service=shop.Cart,rpc_method=Add,rpc_grpc_status_code=14,le=+Inf} 5`, "cart shop.Cart/Add 1.0/s 0.50 10ms 10ms 10ms"},
+			{job=cart,rpc_service=shop.Cart,rpc_method=Add,rpc_grpc_status_code=14,le=+Inf} 5`, "cart shop.Cart/Add 1.0/s 0.50 10ms 10ms 10ms or more"},
+		{"slower than the last bound", "http_request_duration_seconds", `
+			{job=cart,handler=/x,le=1} 95
+			{job=cart,handler=/x,le=+Inf} 100`, "cart /x 10.0/s 0.00 1s 1s 1s or more"},
+		{"what fell is no growth", "http_request_duration_seconds", `
+			{job=cart,handler=/x,code=200,le=1} 10
+			{job=cart,handler=/x,code=200,le=+Inf} 10
+			{job=cart,handler=/x,code=500,le=1} -5
+			{job=cart,handler=/x,code=500,le=+Inf} -5`, "cart /x 1.0/s 0.00 1s 1s 1s"},
 		{"no calls, no route", "http_request_duration_seconds", `{job=cart,handler=/x,le=+Inf} 0`, ""},
 		{"a summary has no buckets", "http_request_duration_seconds", `{job=cart,handler=/x,quantile=0.99} 3`, ""},
 	} {
 		var got []string
 		for _, r := range Served(series(t, c.series), family(c.family), SeriesNaming{}, 10*time.Second, "q") {
-			got = append(got, fmt.Sprintf("%s %s %.1f/s %.2f %s %s %s", r.Service, r.Route, r.Calls, r.Failed, r.P50, r.P95, r.P99))
+			more := ""
+			if r.Beyond {
+				more = " or more"
+			}
+			got = append(got, fmt.Sprintf("%s %s %.1f/s %.2f %s %s %s%s", r.Service, r.Route, r.Calls, r.Failed, r.P50, r.P95, r.P99, more))
 		}
 		if text := strings.Join(got, "; "); text != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, text, c.want)
@@ -188,10 +211,19 @@ func TestBacklogsAreReadFromSeries(t *testing.T) {
 			kafka_consumergroup_lag{topic=orders,consumergroup=mail,partition=1} 5 5 10
 			kafka_consumergroup_current_offset{topic=orders,consumergroup=mail,partition=0} 0 20 60
 			kafka_topic_partition_current_offset{topic=orders,partition=0} 0 60 140`, "orders mail pending=100 in=2.3 out=1.0 busy=2.33 known=true wait=1m40s idle=false"},
+		{"Kafka, whose topic began anew: what arrived is not known", `
+			kafka_consumergroup_lag{topic=orders,consumergroup=mail} 10 20 30
+			kafka_consumergroup_current_offset{topic=orders,consumergroup=mail} 0 30 60
+			kafka_topic_partition_current_offset{topic=orders} 900 0 90`, "orders mail pending=30 in=0.0 out=1.0 busy=0.00 known=false wait=30s idle=false"},
 		{"RabbitMQ without a consumer", `
 			rabbitmq_queue_messages_ready{queue=mails} 10 20 30
 			rabbitmq_queue_messages_unacked{queue=mails} 0 0 0
 			rabbitmq_queue_consumers{queue=mails} 0 0 0`, "mails  pending=30 in=0.0 out=0.0 busy=0.00 known=false wait=0s idle=true"},
+		{"JetStream, where one server leads the consumer and another its stream", `
+			jetstream_consumer_num_pending{stream_name=S,consumer_name=C,is_consumer_leader=true,is_stream_leader=false} 4 4 4
+			jetstream_consumer_num_pending{stream_name=S,consumer_name=C,is_consumer_leader=false,is_stream_leader=true} 4 4 4
+			jetstream_consumer_ack_floor_stream_seq{stream_name=S,consumer_name=C,is_consumer_leader=true,is_stream_leader=false} 0 60 120
+			jetstream_stream_last_seq{stream_name=S,is_stream_leader=true} 0 60 120`, "S C pending=4 in=2.0 out=2.0 busy=1.00 known=true wait=2s idle=false"},
 		{"JetStream, where each server of a cluster tells the same", `
 			jetstream_consumer_num_pending{stream_name=S,consumer_name=C,is_consumer_leader=true} 4 4 4
 			jetstream_consumer_num_pending{stream_name=S,consumer_name=C,is_consumer_leader=false} 4 4 4
@@ -242,6 +274,23 @@ func TestAnswersOfPrometheusAreRead(t *testing.T) {
 		if _, err := ParseSeries([]byte(text), 10); !errors.Is(err, ErrSeries) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", text, err, says)
 		}
+	}
+}
+
+// A series without points takes a hundred times its three bytes, and so would a server that sends nothing else.
+func TestAnAnswerOfNothingTakesLittleMemory(t *testing.T) {
+	const n = 300_000
+	answer := []byte(`{"status":"success","data":{"resultType":"vector","result":[{}` + strings.Repeat(",{}", n) + `]}}`)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	a, err := ParseSeries(answer, 10)
+	runtime.ReadMemStats(&after)
+	if each := float64(after.TotalAlloc-before.TotalAlloc) / n; err != nil || len(a.Series) != 0 || each > 400 {
+		t.Errorf("%.0f bytes a series, %v", each, err)
+	}
+	long := `{"status":"success","data":{"resultType":"matrix","result":[{"values":[[1,"2"]` + strings.Repeat(`,[1,"2"]`, maxOfSeries) + `]}]}}`
+	if _, err := ParseSeries([]byte(long), 10); !errors.Is(err, ErrSeries) || !strings.Contains(err.Error(), "a series of more than 11000 points") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type SeriesBucket struct {
 // The bounds of an answer.
 const (
 	maxSeriesPoints  = 1 << 20 // of all series together
+	maxOfSeries      = 11_000  // points; Prometheus itself gives no more
 	maxSeriesBuckets = 1000    // of one histogram
 	mostValue        = 1e18    // what is more measures nothing, and sums of it might be no number
 )
@@ -63,11 +65,27 @@ type apiAnswer struct {
 }
 
 type apiSeries struct {
-	Metric     map[string]string `json:"metric"`
-	Value      apiPoint          `json:"value"`
-	Values     []apiPoint        `json:"values"`
-	Histogram  apiHistogram      `json:"histogram"`
-	Histograms []apiHistogram    `json:"histograms"`
+	Metric     map[string]string     `json:"metric"`
+	Value      apiPoint              `json:"value"`
+	Values     several[apiPoint]     `json:"values"`
+	Histogram  apiHistogram          `json:"histogram"`
+	Histograms several[apiHistogram] `json:"histograms"`
+}
+
+// several is a bounded list.
+type several[T any] []T
+
+// UnmarshalJSON reads an array of at most maxOfSeries elements.
+func (s *several[T]) UnmarshalJSON(data []byte) error {
+	return elements(data, func(d *json.Decoder) error {
+		if len(*s) == maxOfSeries {
+			return fmt.Errorf("a series of more than %d points", maxOfSeries)
+		}
+		var one T
+		err := d.Decode(&one)
+		*s = append(*s, one)
+		return err
+	})
 }
 
 // SeriesError is what the server said of a query that it did not answer.
@@ -93,23 +111,51 @@ func ParseSeries(answer []byte, most int) (out SeriesAnswer, err error) {
 	if kind := a.Data.ResultType; kind != "vector" && kind != "matrix" {
 		return out, fmt.Errorf("%w: a result of type %.40q; want vector or matrix", ErrSeries, kind)
 	}
-	var list []apiSeries
-	if err := json.Unmarshal(a.Data.Result, &list); err != nil {
+	if err := out.read(a.Data.Result, most); err != nil {
 		return out, fmt.Errorf("%w: %w", ErrSeries, err)
 	}
-	points := 0
-	for i := range list {
-		s := list[i].series()
-		if points += len(s.Points); len(s.Points) == 0 {
-			continue
-		}
-		if len(out.Series) >= most || points > maxSeriesPoints {
-			out.Cut++
-			continue
-		}
-		out.Series = append(out.Series, s)
-	}
 	return out, nil
+}
+
+// read takes in one series after the other, since those of a large answer together take many times its size.
+func (a *SeriesAnswer) read(result []byte, most int) error {
+	points := 0
+	var one apiSeries
+	return elements(result, func(d *json.Decoder) error {
+		one = apiSeries{}
+		if err := d.Decode(&one); err != nil {
+			return err
+		}
+		s := one.series()
+		points += len(s.Points)
+		switch {
+		case len(s.Points) == 0:
+		case len(a.Series) >= most || points > maxSeriesPoints:
+			a.Cut++
+		default:
+			a.Series = append(a.Series, s)
+		}
+		return nil
+	})
+}
+
+// elements calls each for every element of an array; null is an empty one. What each does not read ends it.
+func elements(data []byte, each func(*json.Decoder) error) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	switch open, err := d.Token(); {
+	case err != nil:
+		return err
+	case open == nil:
+		return nil
+	case open != json.Delim('['):
+		return errors.New("want an array")
+	}
+	for d.More() {
+		if err := each(d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *apiSeries) series() Series {

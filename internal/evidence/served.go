@@ -19,7 +19,8 @@ type RouteStats struct {
 	P50     time.Duration `json:"p50_ns"`           // as all quantiles: the upper bound of the bucket, or the last bound that is finite
 	P95     time.Duration `json:"p95_ns"`
 	P99     time.Duration `json:"p99_ns"`
-	Source  string        `json:"source"` // the query
+	Beyond  bool          `json:"p99_beyond,omitempty"` // P99 is the last finite bound, and the true one lies above it, nobody knows how far
+	Source  string        `json:"source"`               // the query
 }
 
 // ServedFamily is how one library names the durations of the calls that a server answers.
@@ -113,7 +114,9 @@ func Served(list []Series, f ServedFamily, n SeriesNaming, window time.Duration,
 			continue
 		}
 		r := RouteStats{Service: key[0], Route: key[1], Calls: x.calls / window.Seconds(), Failed: x.failed / x.calls, Source: source}
-		r.P50, r.P95, r.P99 = x.quantile(0.5, f.unit), x.quantile(0.95, f.unit), x.quantile(0.99, f.unit)
+		r.P50, _ = x.quantile(0.5, f.unit)
+		r.P95, _ = x.quantile(0.95, f.unit)
+		r.P99, r.Beyond = x.quantile(0.99, f.unit)
 		out = append(out, r)
 	}
 	slices.SortFunc(out, func(a, b RouteStats) int {
@@ -124,6 +127,9 @@ func Served(list []Series, f ServedFamily, n SeriesNaming, window time.Duration,
 
 func (x *served) add(s Series, failed bool) {
 	last := s.Points[len(s.Points)-1]
+	if last.Value < 0 {
+		return // no growth of a counter
+	}
 	calls := 0.0
 	switch le, ok := s.Labels["le"]; {
 	case ok:
@@ -147,8 +153,8 @@ func (x *served) add(s Series, failed bool) {
 	}
 }
 
-// quantile is the upper bound of the bucket in which q lies.
-func (x *served) quantile(q, unit float64) time.Duration {
+// quantile is the upper bound of the bucket in which q lies; beyond = that is infinite, and it is the one before.
+func (x *served) quantile(q, unit float64) (upper time.Duration, beyond bool) {
 	cumulative := x.buckets
 	if len(x.native) > 0 {
 		cumulative = map[float64]float64{}
@@ -159,16 +165,18 @@ func (x *served) quantile(q, unit float64) time.Duration {
 		}
 	}
 	best := 0.0
+	beyond = true
 	for _, upper := range slices.Sorted(maps.Keys(cumulative)) {
 		if math.IsInf(upper, 1) {
 			break
 		}
 		best = upper
 		if cumulative[upper] >= q*x.calls*(1-1e-9) {
+			beyond = false
 			break
 		}
 	}
-	return atMost(max(best, 0) * unit)
+	return atMost(max(best, 0) * unit), beyond
 }
 
 // Route finds what the servers of a service told of the calls that its spans name operation; nil = they told nothing of it.

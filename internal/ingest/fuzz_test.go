@@ -42,11 +42,20 @@ func checkSpans(t *testing.T, s trace.Span) {
 	}
 }
 
+// checkLog fails when a decoder let through a log record that it promises not to.
+func checkLog(t *testing.T, l trace.Log) {
+	t.Helper()
+	if len(l.Body) > maxLogBody || len(l.Exception) > maxText || max(len(l.TraceID), len(l.SpanID)) > maxID || l.Time < 0 || l.Service == "" || l.Severity < trace.SeverityWarn && l.Exception == "" {
+		t.Fatalf("%+v", l)
+	}
+}
+
 func FuzzReadPaths(f *testing.F) {
 	message, _ := proto.Marshal(sample())
+	logs, _ := proto.Marshal(logRequest())
 	for _, seed := range [][]byte{
 		[]byte(otlpJSON), []byte(jaegerTraceJSON), []byte(zipkinJSON), message, prefixed(false, message), prefixed(true, message),
-		gzipped(f, []byte(zipkinJSON)), zstded(f, message), prefixed(false, zstded(f, message)), []byte("[1e5,\"\\ud83d\\ude00\\ud83dx\",null,true]"),
+		gzipped(f, []byte(zipkinJSON)), zstded(f, message), prefixed(true, logs, spansOfLogs()), append(bytes.Clone(logs), message...), append(logJSON(f, false), otlpJSON...), prefixed(false, zstded(f, message)), []byte("[1e5,\"\\ud83d\\ude00\\ud83dx\",null,true]"),
 	} {
 		f.Add(seed)
 	}
@@ -55,8 +64,14 @@ func FuzzReadPaths(f *testing.F) {
 		if err != nil {
 			return
 		}
-		spans := 0
+		spans, joined := 0, 0
 		for _, tr := range in.Traces {
+			for _, l := range tr.Logs {
+				checkLog(t, l)
+			}
+			if joined += len(tr.Logs); len(tr.Logs) > maxLogs {
+				t.Fatalf("%d log records of a trace", len(tr.Logs))
+			}
 			for _, s := range tr.Spans {
 				checkSpans(t, s)
 				spans++
@@ -64,6 +79,9 @@ func FuzzReadPaths(f *testing.F) {
 		}
 		if spans == 0 || spans != in.Stats.Spans {
 			t.Fatalf("%d spans, %+v", spans, in.Stats)
+		}
+		if c := in.Stats.Logs; c.Joined != joined || c.Records != c.Joined+c.Minor+c.Alone+c.Dropped+c.Invalid {
+			t.Fatalf("%d log records, %+v", joined, c)
 		}
 	})
 }
@@ -177,9 +195,7 @@ func FuzzLogs(f *testing.F) {
 	f.Add(logJSON(f, true))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, l := range fuzzReceiver(t, otlpLogs, data).logs {
-			if len(l.Body) > maxLogBody || len(l.Exception) > maxText || max(len(l.TraceID), len(l.SpanID)) > maxID || l.Time < 0 || l.Service == "" || l.Severity < trace.SeverityWarn && l.Exception == "" {
-				t.Fatalf("%+v", l)
-			}
+			checkLog(t, l)
 		}
 	})
 }

@@ -24,6 +24,7 @@ type gatherer struct {
 	kept    []*assembly
 	gone    remembered
 	dropped Dropped
+	logs    *logShelf
 }
 
 // gathered is a trace of which spans are in the chunks.
@@ -41,7 +42,7 @@ type chunk struct {
 }
 
 func newGatherer(l Limits) *gatherer {
-	return &gatherer{limits: l, index: make(map[string]int32), last: -1, gone: remembered{limit: 1 << 20}}
+	return &gatherer{limits: l, index: make(map[string]int32), last: -1, gone: remembered{limit: 1 << 20}, logs: newLogShelf(l.Bytes / 8)}
 }
 
 // add takes a chunk of spans, which takes bytes of memory.
@@ -179,6 +180,7 @@ func (g *gatherer) drop(t *assembly) {
 	g.dropped.Traces++
 	g.dropped.Spans += uint64(len(t.Spans))
 	g.gone.add(t.rank)
+	g.logs.drop(t.ID)
 }
 
 // keepOnly forgets the traces that the sampler has dropped, and gives the others memory of their own: what they were

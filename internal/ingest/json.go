@@ -38,6 +38,8 @@ func (j *document) object() {
 		case "resourceSpans", "resource_spans", "batches":
 			j.found = true
 			j.otlpResources()
+		case "resourceLogs", "resource_logs":
+			j.logResources()
 		case "data", "trace", "result":
 			j.value()
 		case "spans":

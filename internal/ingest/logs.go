@@ -19,32 +19,38 @@ type heldLog struct {
 	bad      bool
 }
 
-// logSink collects the log records of one request.
+// logSink takes the log records that are decoded.
 type logSink struct {
-	least trace.Severity
-	logs  []trace.Log
-	minor int // below least, or of unknown severity
+	least   trace.Severity
+	emit    func(trace.Log)
+	minor   int // below least, or of unknown severity
+	invalid int // with an identifier or a time that is none
 }
 
-// keep takes a record of a service unless it is too unimportant. One that reports an exception is always taken.
-func (k *logSink) keep(d *decoder, h *heldLog, r *resource) {
+// wants reports whether a record is to be kept: one that is important enough, or reports an exception. The others are counted.
+func (k *logSink) wants(h *heldLog) bool {
 	l := &h.Log
 	if h.bad || max(len(l.TraceID), len(l.SpanID)) > maxID {
-		d.counts.Invalid++
-		return
+		k.invalid++
+		return false
 	}
 	if l.Severity == 0 {
 		l.Severity = severityNamed(h.level)
 	}
 	if l.Severity < k.least && l.Exception == "" {
 		k.minor++
-		return
+		return false
 	}
-	if l.Time == 0 {
-		l.Time = h.observed
+	return true
+}
+
+// keep emits a record that is wanted, of a service.
+func (k *logSink) keep(h *heldLog, r *resource) {
+	if h.Time == 0 {
+		h.Time = h.observed
 	}
-	l.Service = r.service
-	k.logs = append(k.logs, *l)
+	h.Service = r.service
+	k.emit(h.Log)
 }
 
 // severityNamed reads the level that a logging library wrote; 0 when it is none that is known.
@@ -77,15 +83,80 @@ func (d *decoder) cutBody(b []byte) string {
 
 // otlpLogs decodes a LogsData or ExportLogsServiceRequest.
 func (d *decoder) otlpLogs(message []byte, k *logSink) error {
-	return messages(message, 1, func(data []byte) error {
-		r, err := d.resourceOf(data)
-		if err != nil {
-			return err
-		}
-		return messages(data, 2, func(scope []byte) error {
-			return messages(scope, 2, func(record []byte) error { return d.logRecord(record, r, k) })
-		})
+	return messages(message, 1, func(data []byte) error { return d.resourceLogs(data, k) })
+}
+
+// resourceLogs decodes one ResourceLogs.
+func (d *decoder) resourceLogs(message []byte, k *logSink) error {
+	r, err := d.resourceOf(message)
+	if err != nil {
+		return err
+	}
+	return messages(message, 2, func(scope []byte) error {
+		return messages(scope, 2, func(record []byte) error { return d.logRecord(record, r, k) })
 	})
+}
+
+// telemetry decodes one ResourceSpans, or one ResourceLogs when log records are wanted.
+func (d *decoder) telemetry(message []byte) error {
+	if d.logs != nil && holdsLogs(message) {
+		return d.resourceLogs(message, d.logs)
+	}
+	return d.resourceSpans(message)
+}
+
+// holdsLogs tells a ResourceLogs from a ResourceSpans. Both are field 1 of what a file holds, with a resource and scopes in the
+// same places; only the fields of the records in them tell. What is neither, or empty, counts as spans.
+func holdsLogs(message []byte) bool {
+	var scope, record, f field
+	for len(message) > 0 {
+		rest, err := scope.next(message)
+		if err != nil {
+			return false
+		}
+		message = rest
+		if scope.number != 2 || scope.kind != wireBytes {
+			continue
+		}
+		for in := scope.data; len(in) > 0; {
+			if in, err = record.next(in); err != nil {
+				return false
+			}
+			if record.number != 2 || record.kind != wireBytes {
+				continue
+			}
+			for of := record.data; len(of) > 0; {
+				if of, err = f.next(of); err != nil {
+					return false
+				}
+				if logs, sure := f.ofLog(); sure {
+					return logs
+				}
+			}
+		}
+	}
+	return false
+}
+
+// ofLog reports whether a field is that of a log record; sure = of a span it would have another type, or the other way round.
+func (f *field) ofLog() (logs, sure bool) {
+	switch f.number {
+	case 1: // the time of a log record, the trace ID of a span
+		return f.kind == wireFixed64, true
+	case 2: // severity, span ID
+		return f.kind == wireVarint, true
+	case 6: // attribute, kind
+		return f.kind == wireBytes, true
+	case 7: // attributes dropped, start
+		return f.kind == wireVarint, true
+	case 8: // flags, end
+		return f.kind == wireFixed32, true
+	case 10: // span ID, attributes dropped
+		return f.kind == wireBytes, true
+	case 11: // the time when it was seen, an event
+		return f.kind == wireFixed64, true
+	}
+	return false, false
 }
 
 // DecodeTraces decodes what [EncodeTraces] made: the spans to emit, and the log records to log. On an error, what came before
@@ -93,16 +164,13 @@ func (d *decoder) otlpLogs(message []byte, k *logSink) error {
 func DecodeTraces(message []byte, emit func(trace.Span), log func(trace.Log)) error {
 	d := borrow(emit)
 	defer giveBack(d)
-	var k logSink
+	k := logSink{emit: log}
 	err := d.otlp(message)
 	if err == nil {
 		err = messages(message, logsField, func(data []byte) error { return d.otlpLogs(data, &k) })
 	}
 	if err != nil {
 		return fmt.Errorf("ingest: OTLP protobuf: %w", err)
-	}
-	for _, l := range k.logs {
-		log(l)
 	}
 	return nil
 }
@@ -116,7 +184,9 @@ func (d *decoder) logRecord(message []byte, r *resource, k *logSink) error {
 	if err != nil {
 		return err
 	}
-	k.keep(d, &h, r)
+	if k.wants(&h) {
+		k.keep(&h, r)
+	}
 	return nil
 }
 
@@ -189,6 +259,15 @@ func (d *decoder) otlpLogsJSON(data []byte, k *logSink) error {
 	})
 }
 
+// logResources takes the log records that stand among spans, where they are wanted.
+func (j *document) logResources() {
+	if j.logs == nil {
+		j.scan.skip()
+		return
+	}
+	j.scan.array(func() { j.logResource(j.logs) })
+}
+
 func (j *document) logResource(k *logSink) {
 	var logs []heldLog
 	r := j.resourceJSON(func(key []byte) bool {
@@ -202,12 +281,17 @@ func (j *document) logResource(k *logSink) {
 			}
 			var h heldLog
 			j.scan.object(func(key []byte) { j.logMember(&h, key) })
-			logs = append(logs, h)
+			if j.scan.err == nil && k.wants(&h) {
+				logs = append(logs, h)
+			}
 		})
 		return true
 	})
+	if j.scan.err != nil {
+		return // whose they are is not known
+	}
 	for i := range logs {
-		k.keep(j.decoder, &logs[i], r)
+		k.keep(&logs[i], r)
 	}
 }
 

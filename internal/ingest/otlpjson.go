@@ -28,6 +28,8 @@ func (d *decoder) otlpJSON(data []byte) error {
 		switch string(key) {
 		case "resourceSpans", "resource_spans":
 			j.otlpResources()
+		case "resourceLogs", "resource_logs":
+			j.logResources()
 		default:
 			j.scan.skip()
 		}

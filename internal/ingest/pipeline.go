@@ -13,6 +13,8 @@ type batch struct {
 	data   bytes.Buffer
 	parts  []part
 	spans  []trace.Span
+	logs   []trace.Log
+	sink   logSink
 	bytes  int64
 	counts counts
 	err    error
@@ -59,6 +61,8 @@ func newPipeline(workers int, take func(*batch)) *pipeline {
 func (d *decoder) batch(b *batch) {
 	d.counts, d.size = counts{}, 0
 	d.emit = func(s trace.Span) { b.spans = append(b.spans, s) }
+	b.sink = logSink{least: trace.SeverityWarn, emit: func(l trace.Log) { b.logs = append(b.logs, l) }}
+	d.logs = &b.sink
 	from := 0
 	for _, p := range b.parts {
 		message := b.data.Bytes()[from:p.end]
@@ -66,11 +70,11 @@ func (d *decoder) batch(b *batch) {
 		var err error
 		switch {
 		case !p.whole:
-			err = d.resourceSpans(message)
+			err = d.telemetry(message)
 		case firstByte(message) == '{' && looksLikeText(message):
 			err = d.otlpJSON(message)
 		default:
-			err = d.otlp(message)
+			err = messages(message, 1, d.telemetry)
 		}
 		if err != nil {
 			b.err = fmt.Errorf("OTLP protobuf: byte %d: %w", p.at, err)

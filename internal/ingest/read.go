@@ -24,7 +24,7 @@ const accepted = "OTLP (JSON, JSON lines, protobuf), Jaeger JSON and Zipkin v2 J
 type Limits struct {
 	MessageBytes int64 // of one protobuf message; default 256 MiB. JSON needs no such limit: it is never held
 	Spans        int   // kept of all files; default 5 million
-	Bytes        int64 // of memory that the spans take, estimated; default 512 MiB
+	Bytes        int64 // of memory that the spans take, estimated; default 512 MiB. Log records may take an eighth of it besides
 	Workers      int   // goroutines that decode protobuf; default as many as Go uses processors
 }
 
@@ -57,7 +57,7 @@ type Input struct {
 
 // Stats counts what was read.
 type Stats struct {
-	Files         int `json:"files"` // in which spans were found
+	Files         int `json:"files"` // in which spans or log records were found
 	Traces        int `json:"traces"`
 	Spans         int `json:"spans"`          // in Traces
 	InvalidSpans  int `json:"invalid_spans"`  // without trace ID, span ID or readable times; left out
@@ -65,6 +65,8 @@ type Stats struct {
 	SampledTraces int `json:"sampled_traces"` // left out of Traces, for which others carry weight
 	BadLines      int `json:"bad_lines"`      // lines of JSON-lines files that are no JSON; left out
 	CutValues     int `json:"cut_values"`     // attributes and texts shortened or left out
+
+	Logs trace.LogCounts `json:"logs"`
 }
 
 // Progress is how far ReadPaths is. Bytes are as they stand in the files, compressed or not.
@@ -86,13 +88,15 @@ func ReadPaths(ctx context.Context, paths []string, stdin io.Reader, progress fu
 // stdin, and joins their spans to traces. progress may be nil; it is called from the same goroutine.
 //
 // A file that is named and cannot be read, is damaged or holds no spans is an error,
-// which names the place. In a folder such a file is left out with a warning; what was
+// which names the place; one with log records alone is none, beside traces. In a folder such a file is left out with a warning; what was
 // read of it before the fault is kept. Bad lines in JSON lines are left out with a warning
 // everywhere. When nothing was found at all, the error wraps ErrNoSpans.
 func (l Limits) ReadPaths(ctx context.Context, paths []string, stdin io.Reader, progress func(Progress)) (Input, error) {
 	l = l.withDefaults()
 	r := &reader{ctx: ctx, limits: l, progress: progress, gathered: newGatherer(l)}
 	r.decoder = newDecoder(r.add)
+	r.sink = logSink{least: trace.SeverityWarn, emit: r.gathered.logs.add}
+	r.decoder.logs = &r.sink
 	r.pipeline = newPipeline(l.Workers, r.take)
 	defer r.pipeline.close()
 	files, err := r.list(paths)
@@ -179,6 +183,7 @@ type reader struct {
 	decoder  *decoder
 	pipeline *pipeline
 	gathered *gatherer
+	sink     logSink      // of the reader's own decoder
 	chunk    []trace.Span // decoded and not yet gathered
 	counts   counts       // of what the pipeline decoded
 	spans    int          // so far
@@ -251,6 +256,11 @@ func (r *reader) take(b *batch) {
 	r.gather()
 	r.gathered.add(b.spans, b.bytes)
 	r.spans += len(b.spans)
+	for i := range b.logs {
+		r.gathered.logs.add(b.logs[i])
+	}
+	r.sink.minor += b.sink.minor
+	r.sink.invalid += b.sink.invalid
 	r.counts.Invalid += b.counts.Invalid
 	r.counts.CutText += b.counts.CutText
 	r.fault = b.err
@@ -269,6 +279,9 @@ func (r *reader) whole(from io.Reader, f file) error {
 	return err
 }
 
+// logs is how many log records were found so far.
+func (r *reader) logs() int { return r.sink.minor + r.sink.invalid + r.gathered.logs.taken }
+
 func (r *reader) invalid() int { return r.decoder.counts.Invalid + r.counts.Invalid }
 
 // read reads one file.
@@ -285,10 +298,11 @@ func (r *reader) read(f file, stdin io.Reader) error {
 	if from == nil {
 		return errors.New("there is no standard input")
 	}
-	before, invalid := r.spans, r.invalid()
+	before, invalid, logs := r.spans, r.invalid(), r.logs()
 	err := r.whole(from, f)
 	found := r.spans - before
-	if found > 0 {
+	logs = r.logs() - logs
+	if found > 0 || logs > 0 {
 		r.input.Stats.Files++
 	}
 	if err != nil {
@@ -297,7 +311,7 @@ func (r *reader) read(f file, stdin io.Reader) error {
 		}
 		return err
 	}
-	if found == 0 {
+	if found == 0 && logs == 0 {
 		if invalid = r.invalid() - invalid; invalid > 0 {
 			if invalid == 1 {
 				return fmt.Errorf("%w: 1 span has no trace ID, no span ID or no readable times", ErrNoSpans)
@@ -315,6 +329,7 @@ func (r *reader) finish(paths []string) (Input, error) {
 	in.Stats.InvalidSpans = r.invalid()
 	in.Stats.CutValues = r.decoder.counts.CutText + r.counts.CutText
 	in.Traces = r.gathered.finish(r.limits.Workers)
+	r.finishLogs()
 	in.Stats.Traces = len(in.Traces)
 	d := r.gathered.dropped
 	in.Stats.DroppedSpans = int(d.Spans + d.LateSpans + d.TraceSpans)
@@ -336,6 +351,9 @@ func (r *reader) finish(paths []string) (Input, error) {
 	r.report()
 	if in.Stats.Spans > 0 {
 		return *in, nil
+	}
+	if n := in.Stats.Logs.Records; n > 0 {
+		return Input{}, fmt.Errorf("ingest: %w in %q: %d log records, and no trace that they belong to", ErrNoSpans, paths, n)
 	}
 	if len(in.Warnings) > 0 {
 		return Input{}, fmt.Errorf("ingest: %w in %q: %s", ErrNoSpans, paths, in.Warnings[0])

@@ -153,14 +153,16 @@ func (r *Receiver) decode(p protocol, body []byte, isJSON bool) (t taken, refuse
 	d := borrow(func(s trace.Span) { spans = append(spans, s) })
 	defer giveBack(d)
 	d.most = maxItems
-	logs, points := logSink{least: r.sinks.LeastSeverity}, pointSink{}
+	var records []trace.Log
+	logs, points := logSink{least: r.sinks.LeastSeverity, emit: func(l trace.Log) { records = append(records, l) }}, pointSink{}
 	if err := d.request(p, body, isJSON, &logs, &points); err != nil {
 		return t, &refusal{"malformed", http.StatusBadRequest, codeInvalid, fmt.Sprintf("the request is no %s: %v", p, err)}
 	}
 	t = taken{counts: d.counts, minor: logs.minor, absent: points.absent}
+	t.counts.Invalid += logs.invalid
 	switch p {
 	case otlpLogs:
-		t.taken, t.hand = len(logs.logs), func() int { return r.sinks.Logs(logs.logs) }
+		t.taken, t.hand = len(records), func() int { return r.sinks.Logs(records) }
 	case otlpMetrics:
 		t.taken, t.hand = len(points.points), func() int { return r.sinks.Points(points.points) }
 	default:

@@ -72,6 +72,7 @@ type held struct {
 // A decoder holds what decoding needs again and again. It is not safe for concurrent use.
 type decoder struct {
 	emit    func(trace.Span)
+	logs    *logSink // of files; nil = log records among spans are passed over
 	counts  counts
 	most    int               // spans, log records or points taken of one message; 0 = all
 	taken   int               // of them

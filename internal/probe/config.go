@@ -172,7 +172,11 @@ func plainURL(list string) string {
 			return "hidden"
 		}
 		u.User = nil
-		out = append(out, u.String())
+		plain := u.String()
+		if strings.Contains(plain, "@") { // a password without a scheme before it, or with a comma
+			return "hidden"
+		}
+		out = append(out, plain)
 	}
 	return strings.Join(out, ",")
 }

@@ -56,12 +56,12 @@ func (c MetricsConfig) WithDefaults() MetricsConfig {
 // Validate returns every fault of c, joined; each is a *setting.Error.
 func (c MetricsConfig) Validate() error {
 	var f setting.Faults
-	f.Check(len(c.URLs) > 0 && len(c.URLs) <= 8, "urls", c.URLs, "1..8 pages")
+	f.Check(len(c.URLs) > 0 && len(c.URLs) <= 8, "urls", len(c.URLs), "1..8 pages")
 	for i, u := range c.URLs {
 		var one setting.Faults
 		checkURL(&one, u)
 		for range setting.List(one.Err()) {
-			f.Check(false, fmt.Sprintf("urls[%d]", i), u, "http://host:port/path")
+			f.Check(false, fmt.Sprintf("urls[%d]", i), plainURL(u), "http://host:port/path")
 		}
 	}
 	f.Check(len(c.Match) <= 8, "match", len(c.Match), "up to 8 labels")

@@ -73,7 +73,7 @@ func (c ProfilesConfig) Validate() error {
 
 func checkURL(f *setting.Faults, s string) {
 	u, err := url.Parse(s)
-	f.Check(err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https"), "url", s, "http://host:port/path")
+	f.Check(err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https"), "url", plainURL(s), "http://host:port/path")
 }
 
 // Profiles fetches profiles of one process. Safe for concurrent use; one fetch of a kind at a time within the budget.

@@ -124,7 +124,7 @@ func (p *Prometheus) Over(ctx context.Context, from, to time.Time, services []st
 	if to.Sub(from) < p.least {
 		from = to.Add(-p.least)
 	}
-	l := prometheusLook{Prometheus: p, from: from, to: to, naming: p.cfg.naming()}
+	l := prometheusLook{Prometheus: p, from: from, to: to, naming: p.cfg.naming(), routes: map[[2]string]bool{}}
 	l.facts = evidence.Facts{From: from, To: to}
 	if len(services) <= mostServices {
 		l.services = l.asLabelled(services)
@@ -144,7 +144,8 @@ type prometheusLook struct {
 	naming   evidence.SeriesNaming
 	services []string // as the labels have them; none = all
 	facts    evidence.Facts
-	answered int // queries
+	routes   map[[2]string]bool // service and route, of facts
+	answered int                // queries
 	last     error
 }
 
@@ -261,8 +262,8 @@ func (l *prometheusLook) served(ctx context.Context, f evidence.ServedFamily, na
 		return
 	}
 	for _, r := range evidence.Served(list, f, l.naming, window, query) {
-		same := func(o evidence.RouteStats) bool { return o.Service == r.Service && o.Route == r.Route }
-		if !slices.ContainsFunc(l.facts.Routes, same) {
+		if key := [2]string{r.Service, r.Route}; !l.routes[key] {
+			l.routes[key] = true
 			l.facts.Routes = append(l.facts.Routes, r)
 		}
 	}

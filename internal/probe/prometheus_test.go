@@ -344,3 +344,21 @@ func TestTheCollectorAsksPrometheusAboutTheServicesOfTheTraces(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 }
+
+func TestAFaultyURLDoesNotTellItsPassword(t *testing.T) {
+	for _, url := range []string{
+		"htp://ann:secret@host:9090", "ann:secret@host:9090", "//ann:secret@host", "http://ann:secret@host:port", "http://ann:secret@", "htp://ann:12,secret@host",
+		"http://ann:secret@ho st",
+	} {
+		for kind, err := range map[string]error{
+			"prometheus": PrometheusConfig{URL: url}.Validate(), "metrics": MetricsConfig{URLs: []string{url}}.Validate(), "profiles": ProfilesConfig{URL: url}.Validate(),
+		} {
+			if err == nil || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s of %s: %v", kind, url, err)
+			}
+		}
+	}
+	if err := (PrometheusConfig{URL: "htp://host:9090"}).Validate(); err == nil || !strings.Contains(err.Error(), "url: htp://host:9090 is not allowed") {
+		t.Errorf("%v", err)
+	}
+}

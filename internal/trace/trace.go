@@ -143,6 +143,16 @@ type Log struct {
 	Exception string // the type of the exception that it reports (exception.type); "" = none
 }
 
+// LogCounts is what became of the log records of an input. Records is the sum of the others.
+type LogCounts struct {
+	Records int `json:"records"`           // that were read
+	Joined  int `json:"joined,omitempty"`  // to a trace
+	Minor   int `json:"minor,omitempty"`   // below warn and without an exception: not kept
+	Alone   int `json:"alone,omitempty"`   // of no trace, or of one that is not in the input
+	Dropped int `json:"dropped,omitempty"` // beyond 64 a trace or beyond the memory for them, or of a trace that was sampled out
+	Invalid int `json:"invalid,omitempty"` // with an identifier or a time that is none
+}
+
 // Severity is how bad a log record is, as OpenTelemetry numbers it: 1..4 trace, 5..8 debug, 9..12 info, 13..16 warn,
 // 17..20 error, 21..24 fatal; 0 = unknown.
 type Severity uint8
