@@ -27,7 +27,7 @@ func unfair(routes []Route, f *evidence.Facts) (notes []string) {
 		}
 		told := float64(all.P99) / float64(time.Millisecond)
 		switch {
-		case r.Latency.P99 > tooSlow*told:
+		case r.Latency.P99 > tooSlow*told && !all.Beyond:
 			notes = append(notes, fmt.Sprintf("the traces of %s %s are slower than its calls: p99 %.0f ms, where its metrics count %.1f calls/s with a p99 of at most %.0f ms: the slow ones were picked, and their weights are not known",
 				r.Service, r.Operation, r.Latency.P99, all.Calls, told))
 		case tooFast*r.Latency.P99 < told:

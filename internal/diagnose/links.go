@@ -61,6 +61,7 @@ func passesOf(trees []*Tree) *passes {
 	}
 	for got := range p.before {
 		slices.SortFunc(p.before[got], compareSpansAt)
+		p.before[got] = slices.Compact(p.before[got])
 	}
 	return p
 }
@@ -79,6 +80,7 @@ func (p *passes) join(t *Tree, consumers map[string][]spanAt) {
 	slices.SortFunc(p.after[t], func(a, b passed) int {
 		return cmp.Or(cmp.Compare(a.sent.span, b.sent.span), compareSpansAt(a.got, b.got))
 	})
+	p.after[t] = slices.Compact(p.after[t]) // a batch that one span sent is linked to it once for each message
 }
 
 func compareSpansAt(a, b spanAt) int {

@@ -124,3 +124,20 @@ func TestLinkedMessagesThatWaitForLongAreFound(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+// A batch that one span sent is linked to that span once for each message of it.
+func TestABatchThatOneSpanSentIsWorkedOnOnce(t *testing.T) {
+	traces := linkedMessages(t, 20, func(int) int { return 10 })
+	for i := range traces[20:] {
+		s := &traces[20+i].Spans[0]
+		first := *s.Link
+		for range 4 {
+			s.Link = &trace.Link{TraceID: first.TraceID, SpanID: first.SpanID, Next: s.Link}
+		}
+	}
+	r := Run(traces, Options{})
+	shop, mailer := route(t, r, "shop"), route(t, r, "mailer")
+	if len(shop.Async) != 1 || shop.Async[0].Count != 20 || shop.Queues[0].Messages != 20 || mailer.Queues[0].Messages != 20 {
+		t.Errorf("%+v %+v %+v, want 20 of each", shop.Async, shop.Queues, mailer.Queues)
+	}
+}

@@ -46,6 +46,18 @@ func logsOf(traces []trace.Trace) map[string][]trace.Log {
 	return logs
 }
 
+// logsJoined is c with those records as joined that the traces have: a baseline may have taken its part of them away, and whoever
+// has traces with their logs need not have counted.
+func logsJoined(c trace.LogCounts, traces []trace.Trace) trace.LogCounts {
+	joined := 0
+	for i := range traces {
+		joined += len(traces[i].Logs)
+	}
+	c.Records += joined - c.Joined
+	c.Joined = joined
+	return c
+}
+
 // message tells messages apart.
 type message struct {
 	service, severity, exception, text string

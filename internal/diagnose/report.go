@@ -34,6 +34,8 @@ type Input struct {
 	SyntheticRoots int     `json:"synthetic_roots,omitempty"` // traces without a root, which was made up for the spans that miss it
 	Coverage       float64 `json:"coverage"`                  // share of the spans that stand below the root of their trace, 0..1; the others are in no figure
 	Represented    float64 `json:"represented,omitempty"`     // traces that those of the input stand for, if they were sampled
+
+	Logs trace.LogCounts `json:"logs,omitzero"`
 }
 
 // Orders is what many traces tell about siblings: whether one waits for another. See [Trees].
@@ -184,10 +186,11 @@ type Culprit struct {
 // Options of a run. The zero value is ready to use.
 type Options struct {
 	Clock     ClockOptions
-	Files     int            // how many files the traces came from; for Report.Input
-	MaxRoutes int            // routes reported one by one, the rest together as "other"; default 200
-	Baseline  []trace.Trace  // healthy traffic to compare with; nil = none
-	Facts     evidence.Facts // what was read from the systems behind the traces in the same window; zero = nothing
+	Files     int             // how many files the traces came from; for Report.Input
+	Logs      trace.LogCounts // what became of the log records that came with them, all those of traces joined; for Report.Input
+	MaxRoutes int             // routes reported one by one, the rest together as "other"; default 200
+	Baseline  []trace.Trace   // healthy traffic to compare with; nil = none
+	Facts     evidence.Facts  // what was read from the systems behind the traces in the same window; zero = nothing
 }
 
 func (o Options) withDefaults() Options {

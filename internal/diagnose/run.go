@@ -22,6 +22,7 @@ func Run(traces []trace.Trace, o Options) Report {
 	trees := set.trees
 	r := Report{Input: Input{Files: o.Files, Traces: len(traces)}, Routes: []Route{}}
 	r.Input.count(trees)
+	r.Input.Logs = logsJoined(o.Logs, traces)
 	r.Clocks, r.ClocksCut = set.clocks.models()
 	r.Orders = Orders{Dropped: set.orders.dropped(), Skipped: set.orders.lost}
 	views, routes := set.routes(o, logsOf(traces))
