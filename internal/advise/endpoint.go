@@ -14,7 +14,7 @@ import (
 type try struct {
 	ref
 	endpoint string
-	again    bool // may be sent twice: idempotent as far as the spans tell, and a first copy that succeeded
+	again    bool // may be sent twice: idempotent as far as the spans tell, and a first copy that succeeded, or was lost
 	failed   bool
 	took     int64 // ns
 	weight   float64
@@ -122,6 +122,33 @@ func address(s *trace.Span) string {
 
 // attempts gathers what the gateway sent for one of its routes.
 func (c *corpus) attempts(route string) *pool {
+	p := c.sent(route)
+	p.sort(c)
+	return p
+}
+
+// attemptsAndLost is attempts with those that were given up later than any answer ever came: they last as long as they were
+// waited for, and a copy of one may get lost too.
+func (c *corpus) attemptsAndLost(route string) *pool {
+	p := c.sent(route)
+	slowest := int64(0)
+	for i := range p.tries {
+		if t := &p.tries[i]; !t.failed {
+			slowest = max(slowest, t.took)
+		}
+	}
+	for i := range p.tries {
+		if t := &p.tries[i]; t.failed && t.took > slowest {
+			t.again = idempotent(c.traces[t.trace], t.span)
+			p.put(t.endpoint, t.took, t.weight)
+		}
+	}
+	p.sort(c)
+	return p
+}
+
+// sent is attempts, not sorted yet.
+func (c *corpus) sent(route string) *pool {
 	p := &pool{took: make(map[string]*dist)}
 	for _, key := range c.gatewayKeys(route) {
 		for _, r := range c.routes[key] {
@@ -133,7 +160,6 @@ func (c *corpus) attempts(route string) *pool {
 			}
 		}
 	}
-	p.sort(c)
 	return p
 }
 

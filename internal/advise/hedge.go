@@ -138,21 +138,52 @@ func (c *corpus) hedged(p *pool, h hedgePlan) plan {
 }
 
 var hedgeEntry = entry{
-	kind: KindHedge, step: StepTune, answers: []string{"LP103", "LP113", "LP117"}, cure: hedge,
+	kind: KindHedge, step: StepTune, answers: []string{"LP103", "LP113", "LP116", "LP117", "LP118"}, cure: hedge,
 	needs: []string{"calls that may be sent twice: idempotent", "a second endpoint with room for the copies"},
 	watch: []string{"longpole_hedges_total over longpole_calls_total: below the budget", "copies that win: above 2 %, or the delay is wrong", "CPU of the upstream"},
 }
 
 // hedge cures one slow endpoint of several by asking another when an answer is late.
 func hedge(s *situation) (Action, string) {
-	if s.finding.Code == "LP113" {
+	switch s.finding.Code {
+	case "LP113":
 		return hedgeLater(s)
+	case "LP118":
+		return hedgeLost(s)
 	}
 	p, route := s.corpus.callsOf(s.finding)
 	if reason := hedgeable(p, s.current[route]); reason != "" {
 		return Action{}, reason
 	}
 	plan, ok := p.planHedge(hedgeBudget(s.current[route]))
+	return s.hedgeBy(p, route, plan, ok)
+}
+
+// lostHedge is the quantile of the answers after which a call is likely to be lost rather than slow.
+const lostHedge = 0.99
+
+// hedgeLost cures calls that hang now and then: another endpoint is asked when nearly every answer would have come. Nothing is
+// given up for that, so that a limit set too low costs a copy and no call.
+func hedgeLost(s *situation) (Action, string) {
+	route := s.corpus.routeOf(s.calls())
+	if route == "" {
+		return Action{}, ""
+	}
+	p := s.corpus.attemptsAndLost(route)
+	if reason := hedgeable(p, s.current[route]); reason != "" {
+		return Action{}, reason
+	}
+	answers := s.corpus.answered(p.refs()).took[anyEndpoint]
+	if answers == nil {
+		return Action{}, "no hedge: there is no answer that tells how long one takes"
+	}
+	plan := hedgePlan{after: roundUp(answers.quantile(lostHedge))}
+	plan.extra = share(p.aboveAll(int64(plan.after)), p.total)
+	return s.hedgeBy(p, route, plan, plan.extra <= hedgeBudget(s.current[route]))
+}
+
+// hedgeBy is the action of a plan for the attempts of a route; ok is false when there is none that pays.
+func (s *situation) hedgeBy(p *pool, route string, plan hedgePlan, ok bool) (Action, string) {
 	if !ok {
 		return Action{}, "no hedge: no delay within 10% more load makes the p99 of these calls better"
 	}

@@ -31,6 +31,7 @@ func TestEveryFindingHasItsActions(t *testing.T) {
 	atTarget := diagnose.Finding{Service: "target", Operation: "GET /target", Segment: trace.SegService}
 	byEdge := diagnose.Finding{Service: "edge", Operation: "GET /page", Segment: trace.SegNetwork, Detail: diagnose.Detail{Callees: []string{"target"}}}
 	slow := func(_ *system, x *node) { x.stallAny, x.stall = 0.05, 400 }
+	hangs := func(_ *system, x *node) { x.stallAny, x.stall, x.limit = 0.05, 60_000, 10_000 }
 	queued := queuedAs
 	query := func(_ *system, x *node) { x.query, x.op = true, "SELECT orders" }
 	ofEdge := diagnose.Finding{Service: "edge", Operation: "SELECT orders", Segment: trace.SegDatabase}
@@ -59,10 +60,12 @@ func TestEveryFindingHasItsActions(t *testing.T) {
 		{"LP114", atTarget, func(d *diagnose.Detail) { d.Bytes, d.BytesUsual = 900_000, 200_000 }, func(_ *system, x *node) { x.bytes, x.perByte = 200_000, 3e-4 }, []string{KindPayload}, "compress"},
 		{"LP115", byEdge, func(d *diagnose.Detail) { d.Variant = "stampede" }, slow, []string{KindPrecompute}, "coalescing"},
 		{"LP116", atTarget, func(d *diagnose.Detail) { d.Endpoint = "target-2" }, func(_ *system, x *node) { x.endpoints, x.tail, x.stall = 3, 0.9, 300 }, []string{KindWarm, KindDrain, KindEject}, "readinessProbe"},
+		{"LP116", atTarget, nil, func(_ *system, x *node) { x.endpoints, x.tail, x.stall = 2, 0.08, 300 }, []string{KindHedge, KindWarm}, ""},
 		{"LP117", atTarget, func(d *diagnose.Detail) { d.Wait, d.Latency = 300*time.Millisecond, 40*time.Millisecond }, slow, []string{KindCollector}, "GOMEMLIMIT"},
 		{"LP108", atTarget, nil, queued, []string{KindReplicas, KindInvestigate}, "kubectl"},
-		{"LP118", byEdge, func(d *diagnose.Detail) { d.Latency, d.Timeout = 100*time.Millisecond, 10*time.Second }, slow, []string{KindTimeout, KindBreaker}, ""},
-		{"LP120", atTarget, func(d *diagnose.Detail) { d.Latency, d.Failed = 100*time.Millisecond, 0.2 }, slow, []string{KindTimeout, KindBreaker, KindDrill}, ""},
+		{"LP118", byEdge, func(d *diagnose.Detail) { d.Latency, d.Timeout = 100*time.Millisecond, 10*time.Second }, hangs, []string{KindTimeout, KindBreaker}, ""},
+		{"LP120", atTarget, func(d *diagnose.Detail) { d.Latency, d.Failed = 100*time.Millisecond, 0.2 }, hangs, []string{KindTimeout, KindBreaker, KindDrill}, ""},
+		{"LP120", atTarget, func(d *diagnose.Detail) { d.Latency, d.Failed = 100*time.Millisecond, 0.2 }, slow, []string{KindBreaker, KindDrill}, ""},
 		{"LP121", byEdge, nil, func(_ *system, x *node) { x.rounds, x.before = 20, 3 }, []string{KindBatch}, "one call"},
 		{"LP122", atTarget, nil, func(_ *system, x *node) { x.endpoints, x.fails = 3, 0.2 }, []string{KindEject, KindBreaker, KindDrill}, ""},
 		{"LP123", atTarget, nil, queued, []string{KindReplicas, KindLimit}, "HorizontalPodAutoscaler"},
@@ -120,7 +123,11 @@ func TestGuardsCarryAChangeOfTheRouteThatMakesTheCalls(t *testing.T) {
 		if code == "LP120" || code == "LP123" {
 			f.Service, f.Operation = "orders", "GET /orders"
 		}
-		got := load(shop(1, 400), diagnose.ClockOptions{}).advise(f, routeKey{gatewayService, "checkout"}, current)
+		traces := shop(1, 400)
+		if code == "LP118" {
+			hang(traces, 3*time.Second)
+		}
+		got := load(traces, diagnose.ClockOptions{}).advise(f, routeKey{gatewayService, "checkout"}, current)
 		ok := slices.ContainsFunc(got.Actions, func(a Action) bool {
 			return a.Change != nil && a.Change.Route == "orders" && change(a.Change.To) && a.Change.To.Validate() == nil && len(a.Snippets) > 0
 		})

@@ -28,11 +28,11 @@ code: take a connection as late, and give it back as early, as can be; never cal
 	if size > 0 {
 		a.Summary = fmt.Sprintf("hold connections of %s for a shorter time (none across remote calls), and make %s larger than %d", s.finding.Service, what, size)
 	}
-	t := targetOf(s.finding)
-	if st := s.corpus.station(t); st != nil {
-		p := st.remap(1, 1, max(st.servers+1, st.servers*3/2))
-		a.Effects = s.forecast(p)
-		a.Benefit = fmt.Sprintf("with half as many connections again; %s", st.describe(t))
+	if st := s.corpus.connections(s.finding.Service, size); st != nil {
+		more := max(st.servers+1, st.servers*3/2)
+		a.Effects = s.forecast(st.remap(1, 1, more))
+		a.Benefit = fmt.Sprintf("with %d connections in place of %d; %s", more, st.servers, st.describe(target{service: s.finding.Service, operation: "(statements)"}))
+		a.Risk += "; the forecast takes statements to last as long as now beside more of them"
 		return a, ""
 	}
 	if d.Wait <= 0 {

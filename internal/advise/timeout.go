@@ -18,19 +18,55 @@ var timeoutEntry = entry{
 // pauseBetween is the mean pause before a second attempt, of a policy with the defaults.
 var pauseBetween = int64(retry.Config{}.WithDefaults().BaseDelay / 2)
 
+// How long an attempt may take at least: twice what the slowest thousandth of the answers take. Giving up sooner costs attempts
+// that would have been answered, and their callee work that nobody takes.
+const (
+	lastAnswer = 0.999 // quantile of the answers
+	answerRoom = 2.0   // over it
+)
+
+// anyEndpoint is the name under which a pool holds attempts whose endpoints are not told apart.
+const anyEndpoint = "any"
+
+// answered is the attempts all, whatever their endpoints.
+func (c *corpus) answered(all []ref) *pool {
+	p := &pool{took: make(map[string]*dist)}
+	for _, r := range all {
+		p.add(c, r, anyEndpoint)
+	}
+	p.sort(c)
+	return p
+}
+
+// patience is after how long an attempt is given up whose answers took as long as those of the pool, and the callers of which
+// now wait for today ns. A limit within which two attempts do not fit into today's wait would help nobody: then reason says so.
+func (p *pool) patience(today time.Duration) (limit time.Duration, reason string) {
+	took := p.took[anyEndpoint]
+	if took == nil || len(took.list) < minCalls {
+		return 0, fmt.Sprintf("no timeout: fewer than %d answers are too few to know how long they take", minCalls)
+	}
+	limit = roundUp(int64(answerRoom * float64(took.quantile(lastAnswer))))
+	if today > 0 && 2*limit > today {
+		return 0, fmt.Sprintf("no timeout: answers take up to %s, and two attempts of twice that do not fit into the %s after which callers give up today",
+			short(took.quantile(lastAnswer)), today)
+	}
+	return limit, ""
+}
+
 // bounded is the plan in which one of the attempts is given up after limit, and tried again up to tries attempts in all.
 // lost is the share of calls that then fail, extra attempts are in the plan.
 func (c *corpus) bounded(all []ref, limit time.Duration, tries int) (p plan, lost float64) {
-	pool := &pool{took: make(map[string]*dist)}
-	for _, r := range all {
-		pool.add(c, r, "any")
-	}
-	pool.sort(c)
+	pool := c.answered(all)
 	here := pool.byTrace()
-	late := 0.0
-	if d := pool.took["any"]; d != nil {
-		late = share(d.above(int64(limit)), d.total())
+	late, sent := 0.0, 0.0
+	for i := range pool.tries {
+		a := &pool.tries[i]
+		sent += a.weight
+		if a.took > int64(limit) {
+			late += a.weight
+		}
 	}
+	late = share(late, sent)
 	p = plan{spans: pool.refs(), rounds: 4, doubt: drawDoubt, apply: func(round, n int, e *edit) {
 		for _, a := range here[n] {
 			if a.took > int64(limit) {
@@ -92,18 +128,26 @@ func (c *corpus) patient(all []ref) plan {
 func timeouts(s *situation) (Action, string) {
 	all, d := s.calls(), s.finding.Detail
 	route := s.corpus.routeOf(all)
-	if d.Latency <= 0 {
-		return Action{}, "no advice on the time-out: how long a call that succeeds takes is not known"
-	}
-	const room = 1.5 // over the p99 of what succeeds
-	limit := roundUp(int64(room * float64(d.Latency)))
 	a := Action{Kind: KindTimeout}
 	var p plan
+	var limit time.Duration
 	if s.finding.Code == "LP119" {
+		if d.Latency <= 0 {
+			return Action{}, "no advice on the time-out: how long a call that succeeds takes is not known"
+		}
+		const room = 1.5 // over the p99 of what the callee needs, since the callers' own record ends at the time-out
+		limit = roundUp(int64(room * float64(d.Latency)))
 		p = s.corpus.patient(all)
 		a.Summary = fmt.Sprintf("wait %s for an attempt of %s in place of %s: what is given up now would mostly have come", limit, s.callee(route), d.Timeout)
 		a.Cost, a.Risk = "a call that is really lost holds its caller for longer", "the forecast needs the callee's own spans to know how long its answers take"
 	} else {
+		if route != "" { // whose attempts are what the limit is for
+			all = s.corpus.attempts(route).refs()
+		}
+		var reason string
+		if limit, reason = s.corpus.answered(all).patience(d.Timeout); reason != "" {
+			return Action{}, reason
+		}
 		var lost float64
 		p, lost = s.corpus.bounded(all, limit, 2)
 		a.Summary = fmt.Sprintf("give up an attempt of %s after %s, and try once more elsewhere", s.callee(route), limit)

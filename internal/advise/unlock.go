@@ -1,6 +1,10 @@
 package advise
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
 
 var unlockEntry = entry{
 	kind: KindUnlock, step: StepTune, answers: []string{"LP110"}, cure: unlock, plain: true,
@@ -32,6 +36,13 @@ ALTER ROLE <application> SET idle_in_transaction_session_timeout = '30s';
 			a.Text += fmt.Sprintf("\n-- as a last resort, by its owner: SELECT pg_terminate_backend(%d);", d.HolderPID)
 		}
 	}
+	if d.Variant == "process" {
+		p, reason := s.corpus.unlocked(targetOf(s.finding))
+		if reason == "" {
+			a.Effects = s.forecast(p)
+		}
+		return a, reason
+	}
 	if d.Wait <= 0 {
 		return a, "no forecast for the lock: how long calls wait for it is not told"
 	}
@@ -45,4 +56,37 @@ ALTER ROLE <application> SET idle_in_transaction_session_timeout = '30s';
 	p.doubt = modelDoubt
 	a.Effects = s.forecast(p)
 	return a, ""
+}
+
+// unlocked is the plan in which the calls of a target that met others of its kind in their process take as long as those that met
+// none. reason says why there is no forecast.
+func (c *corpus) unlocked(t target) (p plan, reason string) {
+	calls := c.find(t)
+	slices.SortFunc(calls, func(a, b ref) int {
+		return cmp.Or(cmp.Compare(c.span(a).Start, c.span(b).Start), cmp.Compare(c.span(a).TraceID, c.span(b).TraceID), cmp.Compare(c.span(a).ID, c.span(b).ID))
+	})
+	busy := make(map[string]int64) // by process: until when those that began so far were at work
+	var alone []int64
+	var met []ref
+	for _, r := range calls {
+		line := c.traces[r.trace]
+		host, s := hostOf(line, r.span), c.span(r)
+		switch {
+		case line.failed(r.span):
+		case s.Start < busy[host]:
+			met = append(met, r)
+		default:
+			alone = append(alone, line.recorded(r.span))
+		}
+		busy[host] = max(busy[host], s.End)
+	}
+	if len(alone) < minCalls {
+		return plan{}, fmt.Sprintf("no forecast for the lock: %d calls that met no other are too few to know how long they take without a wait; at least %d are needed", len(alone), minCalls)
+	}
+	p = each(met, func(n, i int, e *edit) {
+		s := &c.traces[n].spans[i]
+		e.set(i, alone[random(s, 0).IntN(len(alone))])
+	})
+	p.doubt = modelDoubt
+	return p, ""
 }

@@ -23,6 +23,8 @@ const (
 	mostOutcomes  = 50   // of a kind that count, the newest: the adviser and the system move
 	mostStretch   = 20.0 // a forecast that is farther off is no forecast
 	leastWidth    = 0.01 // of a side of an interval, in logarithms, before it is multiplied: one drawn as a point can be widened too
+	leastLow      = 1e-3 // ms; a lower end of 0 would say of every outcome below that it was foretold, and so nothing of the model
+	mostHigh      = 1e9  // ms, eleven days
 )
 
 // Stretches are those of several kinds, in the order of their names.
@@ -67,7 +69,7 @@ func stretchOf(kind string, list []Record) Stretch {
 				continue
 			}
 			scores = append(scores, score)
-			if f.held(list[i].Widened) {
+			if score <= 1+1e-9 { // the edge was divided and multiplied
 				inside++
 			}
 		}
@@ -128,11 +130,6 @@ func (f Forecast) score(widened float64) (float64, bool) {
 	return math.Abs(math.Log(f.Measured/f.Predicted)) / max(f.side()/max(widened, 1), leastWidth), true
 }
 
-// held reports whether the interval as the model drew it holds the measured value.
-func (f Forecast) held(widened float64) bool {
-	return math.Abs(math.Log(f.Measured/f.Predicted)) <= f.side()/max(widened, 1)*(1+1e-9)
-}
-
 // Of is the one for a kind of action; the zero value when nothing is known of it.
 func (all Stretches) Of(kind string) Stretch {
 	for _, s := range all {
@@ -147,15 +144,17 @@ func (all Stretches) Of(kind string) Stretch {
 func (s Stretch) Widens() bool { return s.Factor > 1 }
 
 // Interval is an interval around a forecast, in milliseconds, widened on both sides and rounded outwards to the microsecond.
-// One that does not hold its forecast is given back as it is, and so is a lower end of 0.
+// It is not widened below a microsecond or above eleven days. One that does not hold its forecast is given back as it is, and
+// so is a lower end of 0.
 func (s Stretch) Interval(predicted, low, high float64) (wider, higher float64) {
 	if !s.Widens() || !(predicted > 0) || low > predicted || high < predicted {
 		return low, high
 	}
+	factor := min(s.Factor, mostStretch)
 	if low > 0 {
-		low = min(low, math.Floor(1e3*predicted*math.Exp(-s.Factor*max(math.Log(predicted/low), leastWidth)))/1e3)
+		low = min(low, max(leastLow, math.Floor(1e3*predicted*math.Exp(-factor*max(math.Log(predicted/low), leastWidth)))/1e3))
 	}
-	return low, max(high, math.Ceil(1e3*predicted*math.Exp(s.Factor*max(math.Log(high/predicted), leastWidth)))/1e3)
+	return low, max(high, min(mostHigh, math.Ceil(1e3*predicted*math.Exp(factor*max(math.Log(high/predicted), leastWidth)))/1e3))
 }
 
 // String says what was done, as "widened 1.4x after 12 outcomes"; "" when nothing was.

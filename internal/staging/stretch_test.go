@@ -206,3 +206,52 @@ func TestChangesToComeAreHeldAsPromised(t *testing.T) {
 		}
 	}
 }
+
+// What a widened interval says of the model is what the narrow one said, at the ends of what can be written too.
+func TestWideningIsUndoneWhereTheIntervalIsAPointOrReachesNothing(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		low, high     float64 // times the forecast
+		mostly, other float64 // what came, 11 times and once
+	}{
+		{"far below", 1 / 2.2, 1.1, 1e-4, 1e-4},
+		{"a point", 1, 1, 1.005, 1.2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var list []staging.Record
+			for i := range 12 {
+				off := c.mostly
+				if i == 0 {
+					off = c.other
+				}
+				r := foretold("hedge", i, off)
+				for _, q := range []struct{ to, p *staging.Latency }{{r.Low, r.Predicted}, {r.High, r.Predicted}} {
+					by := c.low
+					if q.to == r.High {
+						by = c.high
+					}
+					*q.to = staging.Latency{P50: q.p.P50 * by, P95: q.p.P95 * by, P99: q.p.P99 * by}
+				}
+				list = append(list, r)
+			}
+			plain := staging.LearnStretches(list).Of("hedge")
+			for i := range list {
+				r, s := &list[i], staging.Stretch{Factor: 20}
+				r.Widened = s.Factor
+				r.Low.P50, r.High.P50 = s.Interval(r.Predicted.P50, r.Low.P50, r.High.P50)
+				r.Low.P95, r.High.P95 = s.Interval(r.Predicted.P95, r.Low.P95, r.High.P95)
+				r.Low.P99, r.High.P99 = s.Interval(r.Predicted.P99, r.Low.P99, r.High.P99)
+			}
+			if again := staging.LearnStretches(list).Of("hedge"); again.Covered != plain.Covered || again.Widens() != plain.Widens() {
+				t.Errorf("%+v, and with intervals that were widened already %+v", plain, again)
+			}
+		})
+	}
+}
+
+func TestAnIntervalStaysATime(t *testing.T) {
+	low, high := staging.Stretch{Factor: math.MaxFloat64}.Interval(100, 20, 5000)
+	if low != 1e-3 || high != 1e9 {
+		t.Errorf("%v to %v ms, want a microsecond to eleven days", low, high)
+	}
+}
