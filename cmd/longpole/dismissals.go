@@ -29,13 +29,18 @@ type dismissalEntry struct {
 	Reason    string           `json:"reason,omitempty"` // why it was taken back, or holds no longer
 }
 
-// apply is the list of dismissals in force after an entry.
+// apply is the list of dismissals in force after an entry, the newest where a journal has more than there may be.
 func (e *dismissalEntry) apply(all []review.Dismissal) []review.Dismissal {
+	all = e.applied(all)
+	return all[max(0, len(all)-review.MostDismissals):]
+}
+
+func (e *dismissalEntry) applied(all []review.Dismissal) []review.Dismissal {
 	all = slices.DeleteFunc(all, func(d review.Dismissal) bool { return d.Code == e.Dismissal.Code && d.Subject == e.Dismissal.Subject })
 	if e.Kind == dismissed {
 		all = append(all, e.Dismissal)
 	}
-	return all[max(0, len(all)-review.MostDismissals):]
+	return all
 }
 
 // Dismissals implements web.Reviews.
@@ -61,8 +66,12 @@ func (v *reviewer) Dismiss(ctx context.Context, o review.Order) ([]review.Dismis
 	if err != nil {
 		return nil, err
 	}
-	if len(list) > review.MostDismissals {
-		return nil, fmt.Errorf("%w: %d findings at once, of at most %d", review.ErrDismissal, len(list), review.MostDismissals)
+	all := v.Dismissals()
+	for _, d := range list {
+		all = (&dismissalEntry{Kind: dismissed, Dismissal: d}).applied(all)
+	}
+	if len(all) > review.MostDismissals {
+		return nil, fmt.Errorf("%w: %d would be in force then, of at most %d; reopen some", review.ErrDismissal, len(all), review.MostDismissals)
 	}
 	for _, d := range list {
 		if err := v.dismissal(ctx, dismissalEntry{Kind: dismissed, At: now, Dismissal: d}); err != nil {

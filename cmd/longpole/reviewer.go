@@ -238,11 +238,13 @@ func (v *reviewer) look(now time.Time) {
 	}
 	v.clock.Observe(now, all)
 	for _, w := range whole.Scale {
-		sum := uint64(0)
+		sum, of := uint64(0), []string{}
 		for _, route := range w.WithDefaults().Routes {
-			sum += calls[route]
+			if n, there := calls[route]; there {
+				sum, of = sum+n, append(of, route)
+			}
 		}
-		v.calendar.Observe(now, review.WorkloadDays(w.Name), sum)
+		v.calendar.Observe(now, review.WorkloadDays(w.Name), sum, of...)
 	}
 	v.survey.Observe(read)
 	for _, f := range faults {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/longpole/longpole/internal/scale"
@@ -24,6 +25,7 @@ type diary struct {
 	minute time.Time
 	calls  uint64 // at its beginning
 	last   uint64
+	of     string // what calls is the sum of
 }
 
 const (
@@ -36,8 +38,9 @@ const (
 // NewCalendar is empty.
 func NewCalendar() *Calendar { return &Calendar{routes: map[string]*diary{}} }
 
-// Observe is told how many calls a route has had so far, several times a minute. Five hundred routes are kept.
-func (c *Calendar) Observe(now time.Time, route string, calls uint64) {
+// Observe is told how many calls a route has had so far, several times a minute; for a workload, of which routes that is the sum.
+// When these are others, the sum leaps though nobody called, and the minute begins anew. Five hundred are kept.
+func (c *Calendar) Observe(now time.Time, route string, calls uint64, of ...string) {
 	d := c.routes[route]
 	if d == nil {
 		if len(c.routes) >= mostDiary {
@@ -46,8 +49,8 @@ func (c *Calendar) Observe(now time.Time, route string, calls uint64) {
 		d = &diary{}
 		c.routes[route] = d
 	}
-	if d.minute.IsZero() || calls < d.last {
-		d.minute, d.calls = now, calls
+	if sum := strings.Join(of, "\x00"); d.minute.IsZero() || calls < d.last || sum != d.of {
+		d.minute, d.calls, d.of = now, calls, sum
 	}
 	d.last = calls
 	took := now.Sub(d.minute)

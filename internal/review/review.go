@@ -134,16 +134,17 @@ type Review struct {
 	Fidelity    *staging.Score    `json:"fidelity,omitempty"`
 	Transfer    *staging.Transfer `json:"transfer,omitempty"`
 	Diff        Diff              `json:"diff"`
-	Figures     Figures           `json:"figures"`            // for the next review
-	Prices      Prices            `json:"prices,omitzero"`    // of the costs in Figures
-	Baseline    *Figures          `json:"baseline,omitempty"` // that this review compared with; nil = there was none
+	Figures     Figures           `json:"figures"`                 // for the next review
+	Prices      Prices            `json:"prices,omitzero"`         // of the costs in Figures
+	Baseline    *Figures          `json:"baseline,omitempty"`      // that this review compared with; nil = there was none
+	Next        *Figures          `json:"next_baseline,omitempty"` // that a later one will compare with; nil = this review's
 }
 
 // Run reviews.
 func Run(in Input) Review {
 	in.Config = in.Config.WithDefaults()
 	countedSince(&in)
-	r := Review{At: in.Now, Environment: in.Environment, Program: in.Program, Fidelity: in.Fidelity, Budgets: in.Objectives, Figures: figures(&in), Prices: in.Config.Prices, Baseline: in.baseline()}
+	r := Review{At: in.Now, Environment: in.Environment, Program: in.Program, Fidelity: in.Fidelity, Budgets: in.Objectives, Figures: figures(&in), Prices: in.Config.Prices, Baseline: in.baseline(), Next: in.next()}
 	r.Ledger = ledger(&in)
 	r.Findings = append(standings(r.Ledger), lint(&in)...)
 	r.shelve(&in)

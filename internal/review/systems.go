@@ -26,7 +26,8 @@ type Database struct {
 	Scans      time.Time                 `json:"scans_since"`      // since when the scans of its indexes are counted, as far as is known
 	Tables     []Table                   `json:"tables,omitempty"` // the largest
 	Statements []Statement               `json:"statements,omitempty"`
-	Indexes    *evidence.PostgresIndexes `json:"-"` // nil = not read
+	Unused     map[string]time.Time      `json:"unused_since"` // by schema.index: since when it is known to be there; nil = indexes were not read yet
+	Indexes    *evidence.PostgresIndexes `json:"-"`            // nil = not read
 }
 
 // Table is how large a table is, and how often it was read from end to end.

@@ -26,7 +26,7 @@ func (r *Review) Text(w io.Writer) error {
 	for _, f := range r.Findings {
 		fmt.Fprintf(&b, "\n%s %s  %s: %s\n", f.Code, f.Severity, f.Name, oneLine(f.Subject))
 		wrap(&b, "  ", f.Detail)
-		fmt.Fprintf(&b, "  mend: %s\n", f.Mend)
+		fmt.Fprintf(&b, "  mend: %s\n", oneLine(f.Mend))
 	}
 	for _, f := range r.Dismissed {
 		fmt.Fprintf(&b, "\n%s dismissed  %s: %s\n", f.Code, f.Name, oneLine(f.Subject))
