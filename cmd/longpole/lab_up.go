@@ -66,9 +66,15 @@ type labUp struct {
 
 func (u *labUp) run(ctx context.Context, admin string, seed uint64) error {
 	u.system = lab.NewSystemOn(u.with, u.spec, seed)
-	if err := u.system.Start(); err != nil {
+	if err := u.system.Start(ctx); err != nil {
 		return err
 	}
+	runs := false
+	defer func() {
+		if !runs {
+			u.system.Close()
+		}
+	}()
 	cfg, err := gateway.Load(u.spec.Name+"'s gateway", u.system.GatewayYAML("127.0.0.1:0", admin, "127.0.0.1:0"))
 	if err != nil {
 		return err
@@ -86,13 +92,16 @@ func (u *labUp) run(ctx context.Context, admin string, seed uint64) error {
 	s.lab = u
 	fmt.Fprintf(u.out, "longpole: %s is running; the page is at %s, the gateway at %s\n", u.spec.Name, pageOf(s.admin), front)
 	u.help()
-	if err := u.system.Begin(ctx, u.faults); err != nil {
-		return err
-	}
+	ctx, cancel := context.WithCancel(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	var surge lab.Surge
 	defer surge.Wait()
+	defer cancel() // which ends what surge waits for
 	u.system.Overloaded(func(factor float64) { surge.Set(ctx, &u.spec, front, factor, seed, s.analysis.Offer) })
+	if err := u.system.Begin(ctx, u.faults); err != nil { // before Run, so that a fault is there from the beginning
+		return err
+	}
+	runs = true
 	g.Go(func() error { return u.system.Run(ctx) })
 	g.Go(func() error { return s.Run(ctx) })
 	g.Go(func() error { return traffic.Run(ctx) })

@@ -94,7 +94,9 @@ func TestBoundsFollowFromTheHealthySystem(t *testing.T) {
 			t.Errorf("%s: p99_after is %s; want %s, %d times %s", s.Name, s.Truth.P99After, want, boundFactor, p99.Round(100*time.Microsecond))
 		}
 	}
-	if bounded < 7 {
+	// third-party has none: three of ten calls are late and one in twelve fails whoever sends it, which is more than the budgets of
+	// hedges and of retries let any policy send twice.
+	if bounded < 6 {
 		t.Errorf("%d scenarios promise a bound; want those whose cure is ours", bounded)
 	}
 }

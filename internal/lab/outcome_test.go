@@ -9,6 +9,7 @@ import (
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/advise"
 	"github.com/longpole/longpole/internal/diagnose"
+	"github.com/longpole/longpole/internal/judge"
 	"github.com/longpole/longpole/internal/scenario"
 )
 
@@ -143,11 +144,47 @@ func TestTheActionNamedFirstIsTried(t *testing.T) {
 }
 
 func TestCanariesLastAsLongAsAVerdictTakes(t *testing.T) {
-	for perSecond, want := range map[float64]time.Duration{0: canaryTimeMax, 10: canaryTimeMax, 70: 102 * time.Second, 1000: canaryTimeMin} {
+	for perSecond, want := range map[float64]time.Duration{0: canaryTimeMax, 10: canaryTimeMax, 70: 102 * time.Second, 40: 177 * time.Second, 1000: canaryTimeMin} {
 		got, enough := canaryTime(perSecond)
 		if got.Round(time.Second) != want || enough != (perSecond > 10) {
 			t.Errorf("at %v calls a second: %s, enough: %t; want %s", perSecond, got, enough, want)
 		}
+	}
+}
+
+func TestCanariesAreGivenUpWhenTheJudgeSeesNoEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		verdict judge.Verdict
+		needed  uint64
+		planned time.Duration
+		left    time.Duration
+		vain    bool
+	}{
+		"it comes in time":                {judge.Inconclusive, 2000, 90 * time.Second, 100 * time.Second, false},
+		"it may come in time":             {judge.Inconclusive, 5000, 90 * time.Second, 100 * time.Second, false},
+		"it does not":                     {judge.Inconclusive, 7000, 90 * time.Second, 100 * time.Second, true},
+		"not in what is left":             {judge.Inconclusive, 2000, 90 * time.Second, 10 * time.Second, true},
+		"early, it is too soon to tell":   {judge.Inconclusive, 7000, 150 * time.Second, 100 * time.Second, false},
+		"early, it is far beyond":         {judge.Inconclusive, 40000, 150 * time.Second, 100 * time.Second, true},
+		"nobody knows":                    {judge.Inconclusive, 0, 90 * time.Second, 100 * time.Second, false},
+		"all but the goal is reached":     {judge.NoWorse, 0, 90 * time.Second, 10 * time.Second, false},
+		"the machine is busy for a while": {judge.Environment, 7000, 90 * time.Second, 10 * time.Second, false},
+	} {
+		g := judge.Judgement{Verdict: c.verdict, CallsNeeded: c.needed, BaselineCalls: 3000, CandidateCalls: 3100, Sentence: "It is so."}
+		why := vain(g, 100*time.Second, c.planned, c.left)
+		if (why != "") != c.vain || c.vain && !strings.HasSuffix(why, "It is so.") {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
+func TestCanaryOfACureThatLeavesFewCallsIsGivenUpAfterAMinute(t *testing.T) {
+	g := judge.Judgement{Verdict: judge.Inconclusive, BaselineCalls: 90, CandidateCalls: 40} // the candidate's answers spare the baseline its calls
+	if vain(g, 50*time.Second, 100*time.Second, 190*time.Second) != "" {
+		t.Error("it is given up at once")
+	}
+	if vain(g, 61*time.Second, 100*time.Second, 179*time.Second) == "" {
+		t.Error("it goes on")
 	}
 }
 

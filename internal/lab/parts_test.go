@@ -351,7 +351,7 @@ func TestPopularKeysAreAskedForMore(t *testing.T) {
 
 func TestFactsAreBounded(t *testing.T) {
 	s, _ := partsOf(t)
-	if err := s.Start(); err != nil {
+	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()

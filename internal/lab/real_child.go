@@ -35,6 +35,7 @@ type child struct {
 	is      Assignment // Address from the first start on, so that a process that is started again is where it was
 	process *running   // nil = none runs
 	stopper *stopper   // nil = it does not stand still; else it answers nothing
+	behind  bool       // a phase began while it stood still
 }
 
 // running is one process.
@@ -235,6 +236,14 @@ func (c *child) goOn() error {
 	if err := errors.Join(s.pipe.Close(), s.cmd.Wait()); err != nil {
 		return fmt.Errorf("lab: %s: %w", c.name(), err)
 	}
+	behind, p := c.behind, c.process
+	c.behind = false
+	if !behind || p == nil || p.meant {
+		return nil
+	}
+	if err := p.call(context.Background(), callTime, "Reset", true, new(bool)); err != nil {
+		return fmt.Errorf("lab: %s: %w", c.name(), err)
+	}
 	return nil
 }
 
@@ -253,6 +262,17 @@ func (c *child) again(ctx context.Context) error {
 		return err
 	}
 	_, err := c.ask(ctx, "Connect", c.sys.real.wiring, new(bool))
+	return err
+}
+
+// reset begins a phase; one that stands still begins it when it goes on.
+func (c *child) reset(ctx context.Context) error {
+	there, err := c.ask(ctx, "Reset", true, new(bool))
+	if err == nil {
+		c.mu.Lock()
+		c.behind = !there && c.stopper != nil
+		c.mu.Unlock()
+	}
 	return err
 }
 

@@ -74,8 +74,7 @@ func (s *System) wire(gateway, receiver string) {
 // resetChildren begins a phase.
 func (s *System) resetChildren(ctx context.Context) error {
 	return s.allChildren(ctx, func(ctx context.Context, c *child) error {
-		_, err := c.ask(ctx, "Reset", true, new(bool))
-		return err
+		return c.reset(ctx)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"slices"
 	"strconv"
@@ -232,9 +233,20 @@ func (d *postgres) index(table, column string) string {
 	return fmt.Sprintf("create %sindex if not exists %s on %s (%s)", unique, indexName(table, column), d.quoted[table], d.quoted[column])
 }
 
+// indexName is a name that no table and no other index has, as neither tables nor columns have a dot in theirs. PostgreSQL would
+// cut off a longer one, and what is left would not tell it from others.
 func indexName(table, column string) string {
-	return pgx.Identifier{table + "_" + column + "_idx"}.Sanitize()
+	name := table + "." + column
+	if len(name) > maxIdentifier {
+		h := fnv.New32a()
+		h.Write([]byte(name)) // a hash never fails to write
+		name = fmt.Sprintf("%s.%08x", name[:maxIdentifier-9], h.Sum32())
+	}
+	return pgx.Identifier{name}.Sanitize()
 }
+
+// maxIdentifier is how many bytes of a name PostgreSQL keeps.
+const maxIdentifier = 63
 
 func (d *postgres) address() (host, port string) {
 	return d.config.Host, strconv.Itoa(int(d.config.Port))

@@ -38,7 +38,21 @@ func (d *postgres) dropIndex(ctx context.Context, table, column string, on bool)
 			statements = append(statements, d.index(name, column))
 		}
 	}
-	return d.script(ctx, statements...)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.change(ctx, table, statements...)
+}
+
+// change runs statements that need a table for themselves. A session that holds it for a fault lets it go for so long: they
+// would wait for that fault's end, which may come after theirs. d.mu is held.
+func (d *postgres) change(ctx context.Context, table string, statements ...string) error {
+	holder := d.held[table]
+	if holder == nil {
+		return d.script(ctx, statements...)
+	}
+	delete(d.held, table)
+	hangUp(holder)
+	return errors.Join(d.script(ctx, statements...), d.keep(ctx, table))
 }
 
 // age has the table and its copy with old statistics change places, within one transaction.
@@ -52,7 +66,7 @@ func (d *postgres) age(ctx context.Context, table string, on bool) error {
 	}
 	now, other := d.quoted[table], d.quoted[table+agedSuffix]
 	rename := "begin; alter table " + now + " rename to longpole_swap; alter table " + other + " rename to " + now + "; alter table longpole_swap rename to " + other + "; commit"
-	if err := d.script(ctx, rename); err != nil {
+	if err := d.change(ctx, table, rename); err != nil {
 		return err
 	}
 	d.old[table] = on
@@ -75,6 +89,11 @@ func (d *postgres) hold(ctx context.Context, table string, on bool) error {
 		hangUp(conn)
 		return nil
 	}
+	return d.keep(ctx, table)
+}
+
+// keep opens the session. d.mu is held.
+func (d *postgres) keep(ctx context.Context, table string) error {
 	conn, err := d.connect(ctx, nightly)
 	if err != nil {
 		return err

@@ -1,11 +1,11 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"sync"
@@ -23,7 +23,7 @@ import (
 // The bounds of a real queue.
 const (
 	fetchTime  = time.Second      // that one request for a message waits
-	ackTime    = 30 * time.Second // after which a message whose worker is gone is delivered again
+	ackTime    = 30 * time.Second // after which a message whose worker is gone is delivered again; more where its work may take as long
 	brokerTime = 5 * time.Second  // of a request to the server
 )
 
@@ -49,6 +49,7 @@ type stream struct {
 	options []nats.Option // of the connection, besides its own
 	conn    *nats.Conn
 	js      jetstream.JetStream
+	made    bool // the stream
 	reader  *probe.Queue
 
 	mu      sync.Mutex
@@ -80,6 +81,7 @@ func (q *stream) open(ctx context.Context) (err error) {
 		Name: q.name, Subjects: []string{q.name}, Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage, MaxMsgs: maxMessages, Discard: jetstream.DiscardNew,
 	})
 	if err == nil {
+		q.made = true
 		_, err = q.js.CreateConsumer(ctx, q.name, q.consumer(q.spec.Workers))
 	}
 	if err == nil {
@@ -94,19 +96,17 @@ func (q *stream) open(ctx context.Context) (err error) {
 // consumer is what so many workers have in common.
 func (q *stream) consumer(workers int) jetstream.ConsumerConfig {
 	return jetstream.ConsumerConfig{
-		Durable: q.spec.Service, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackTime, MaxDeliver: q.spec.Deliveries, MaxAckPending: max(workers, 1),
+		Durable: q.spec.Service, AckPolicy: jetstream.AckExplicitPolicy, AckWait: max(ackTime, 3*q.spec.Work.Long()), MaxDeliver: q.spec.Deliveries, MaxAckPending: max(workers, 1),
 	}
 }
 
 func (q *stream) address() (host, port string) {
-	u, err := url.Parse(q.conn.ConnectedUrl())
-	if err != nil || u.Host == "" {
-		return q.server, "4222"
+	for _, text := range []string{q.conn.ConnectedUrl(), q.server} { // the first is empty while there is no connection
+		if u, err := url.Parse(text); err == nil && u.Host != "" {
+			return u.Hostname(), cmp.Or(u.Port(), "4222")
+		}
 	}
-	if host, port, err = net.SplitHostPort(u.Host); err != nil {
-		return u.Host, "4222"
-	}
-	return host, port
+	return q.name, "4222" // not the text itself, which may hold a password
 }
 
 func (q *stream) publish(ctx context.Context, m message) error {
@@ -251,7 +251,7 @@ func (q *stream) close() error {
 		return nil
 	}
 	defer q.conn.Close()
-	if q.reader == nil {
+	if !q.made {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), brokerTime)

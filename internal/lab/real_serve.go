@@ -147,7 +147,7 @@ func (p *part) Begin(a Assignment, address *string) error {
 	} else {
 		p.queue, _ = s.queues[a.Queue].(*stream)
 	}
-	if err := s.Start(); err != nil {
+	if err := s.Start(p.ctx); err != nil {
 		return err
 	}
 	p.system = s

@@ -136,7 +136,7 @@ func TestProcessThatDoesNotComeUpSaysWhy(t *testing.T) {
 	spec := partsSpec(t)
 	spec.Stores, spec.Caches, spec.Queues, spec.Faults = nil, nil, nil, nil
 	s := NewSystemOn(&Real{Program: []string{"/bin/sh", "-c", "echo out of order >&2"}}, spec, 1)
-	if err := s.Start(); err == nil || !strings.Contains(err.Error(), "shop-1") || !strings.Contains(err.Error(), "out of order") {
+	if err := s.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "shop-1") || !strings.Contains(err.Error(), "out of order") {
 		t.Errorf("a program that ends at once: %v", err)
 	}
 }

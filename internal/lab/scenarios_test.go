@@ -20,7 +20,7 @@ func TestCatalogueIsWhole(t *testing.T) {
 			healthy++
 		}
 		system := NewSystem(s, 1)
-		if err := system.Start(); err != nil {
+		if err := system.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := gateway.Load(s.Name, system.GatewayYAML("127.0.0.1:0", gateway.Off, gateway.Off)); err != nil {

@@ -77,9 +77,10 @@ func (s *System) Connect(gateway, receiver string) {
 	s.wire(gateway, receiver)
 }
 
-// Start opens the stores, caches and queues, and every listener. After an error nothing is left behind.
-func (s *System) Start() error {
-	if err := s.start(context.Background()); err != nil {
+// Start opens the stores, caches and queues, and every listener. After an error, which the end of ctx is too, nothing is left
+// behind.
+func (s *System) Start(ctx context.Context) error {
+	if err := s.start(ctx); err != nil {
 		s.Close()
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/longpole/longpole/internal/evidence"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/ingest"
+	"github.com/longpole/longpole/internal/judge"
 	"github.com/longpole/longpole/internal/load"
 	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/scenario"
@@ -28,8 +29,9 @@ import (
 type TrialOptions struct {
 	Seed     uint64                                       // of all draws
 	Progress func(phase string)                           // told what is being done; nil = nobody listens
-	Canary   time.Duration                                // longest time of the trial of a cure; 0 = what the calls of the route need for a verdict, 60s..180s
+	Canary   time.Duration                                // longest time of the trial of a cure; 0 = what the calls of the route need for a verdict, 60s..240s
 	Traces   func(traces []trace.Trace, f evidence.Facts) // takes what was diagnosed; nil = nobody wants it
+	Report   func(advise.Report)                          // takes the diagnosis with its advice; nil = nobody wants it
 	Real     *Real                                        // servers and processes of their own; nil = all in this process
 }
 
@@ -69,7 +71,7 @@ func Run(ctx context.Context, spec scenario.Scenario, o TrialOptions) (Outcome, 
 
 // run starts everything, plays, and ends everything.
 func (t *trial) run(ctx context.Context, play func(context.Context) error) error {
-	if err := t.start(); err != nil {
+	if err := t.start(ctx); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -93,9 +95,9 @@ func (t *trial) run(ctx context.Context, play func(context.Context) error) error
 }
 
 // start opens every listener.
-func (t *trial) start() (err error) {
+func (t *trial) start(ctx context.Context) (err error) {
 	t.system = NewSystemOn(t.o.Real, t.spec, t.o.Seed)
-	if err = t.system.Start(); err != nil {
+	if err = t.system.Start(ctx); err != nil {
 		return err
 	}
 	defer func() {
@@ -196,6 +198,9 @@ func (t *trial) diagnose(from, to time.Time, facts evidence.Facts) advise.Report
 	report := advise.Run(traces, diagnose.Options{Facts: facts}, policies)
 	t.outcome.Traces = len(traces)
 	t.outcome.diagnosed(report)
+	if t.o.Report != nil {
+		t.o.Report(report)
+	}
 	return report
 }
 
@@ -250,25 +255,28 @@ const (
 )
 
 // What a canary is given. That a candidate whose calls never fail is no worse in errors than a baseline whose calls never fail
-// takes the judge some 1700 calls of each; as many again are for those that do fail.
+// takes the judge some 1700 calls of each; as many again are for those that do fail. One that is not decided by then goes on as
+// long as the judge sees an end, and one of which it sees none ends before.
 const (
 	verdictCalls  = 3500
+	leastCalls    = 1200 // of each, fewer of which decide nothing whatever they show
 	canaryTimeMin = 60 * time.Second
-	canaryTimeMax = 180 * time.Second
+	canaryTimeMax = 240 * time.Second
 )
 
-// canaryTime is the longest time of a canary on a route, by the calls that came while it was measured; doubt says that these are
-// too few for a verdict.
-func (t *trial) canaryTime(route string) (longest time.Duration, doubt string) {
+// canaryTimes are how long a canary on a route is planned to go on, and how long at most, by the calls that came while
+// it was measured; doubt says that these are too few for a verdict.
+func (t *trial) canaryTimes(route string) (planned, longest time.Duration, doubt string) {
 	perSecond := t.arrivals[route] / t.spec.Load.Duration.Seconds()
-	longest, enough := canaryTime(perSecond)
+	planned, enough := canaryTime(perSecond)
+	longest = canaryTimeMax
 	if t.o.Canary > 0 {
-		longest = t.o.Canary
+		planned, longest = t.o.Canary, t.o.Canary
 	}
 	if !enough {
 		doubt = fmt.Sprintf("canary on %s: %.3g calls a second are too few for a verdict, which takes some %d of each arm", route, perSecond, verdictCalls)
 	}
-	return longest, doubt
+	return planned, longest, doubt
 }
 
 // canaryTime is how long a canary with half of the calls may need at so many calls a second, and whether that is within what it is
@@ -281,11 +289,34 @@ func canaryTime(perSecond float64) (longest time.Duration, enough bool) {
 	return min(max(need, canaryTimeMin), canaryTimeMax), need <= canaryTimeMax
 }
 
+// What the judge foresees is rough: by how much it must be beyond what is left for a canary to be given up, and by how much before
+// the time that was planned for it is over.
+const (
+	vainLate  = 2
+	vainEarly = 10
+)
+
+// vain says why a canary that has gone on for so long, of a time that was planned for it, will not be decided in the time that is
+// left; "" = it may be.
+func vain(g judge.Judgement, gone, planned, left time.Duration) string {
+	factor := float64(vainLate)
+	if gone < planned {
+		factor = vainEarly
+	}
+	calls := float64(min(g.BaselineCalls, g.CandidateCalls))
+	coming := calls / gone.Seconds() * left.Seconds()
+	few := calls+coming < leastCalls
+	if gone >= canaryTimeMin && g.Verdict == judge.Inconclusive && (few || float64(g.CallsNeeded) > factor*coming) {
+		return fmt.Sprintf("given up after %s, since some %.0f calls of each would come in the %s that are left. %s", gone.Round(time.Second), coming, left.Round(time.Second), g.Sentence)
+	}
+	return ""
+}
+
 // try rolls a cure out and reports whether it was promoted.
 func (t *trial) try(ctx context.Context, cure advise.Action) (bool, error) {
 	path := "/" + strings.Replace(t.spec.Load.Routes[0].To, ".", "/", 1)
 	t.outcome.Forecast, t.outcome.Interval = forecast(cure, path)
-	longest, doubt := t.canaryTime(cure.Change.Route)
+	planned, longest, doubt := t.canaryTimes(cure.Change.Route)
 	if doubt != "" {
 		t.outcome.Doubts = append(t.outcome.Doubts, doubt)
 	}
@@ -301,13 +332,27 @@ func (t *trial) try(ctx context.Context, cure advise.Action) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("lab: %s: %w", t.spec.Name, err)
 	}
+	return t.await(ctx, id, planned, longest)
+}
+
+// await lets a canary come to its end, and ends it when that cannot come in time.
+func (t *trial) await(ctx context.Context, id string, planned, longest time.Duration) (promoted bool, err error) {
+	began, cure := time.Now(), t.outcome.Cure
 	for {
 		s, _ := t.rollouts.Get(id)
 		if s.Phase.Final() {
-			t.outcome.Cure.Phase, t.outcome.Cure.Why = string(s.Phase), s.Outcome
+			if cure.Phase == "" {
+				cure.Phase, cure.Why = string(s.Phase), s.Outcome
+			}
 			return s.Phase == rollout.Promoted, nil
 		}
-		t.o.Progress(fmt.Sprintf("canary of %s on %s: %s, %d+%d calls", cure.Kind, cure.Change.Route, s.Phase, s.Judgement.CandidateCalls, s.Judgement.BaselineCalls))
+		gone := time.Since(began)
+		if why := vain(s.Judgement, gone, planned, longest-gone); why != "" && cure.Phase == "" {
+			if t.rollouts.Abort(id, why) == nil {
+				cure.Phase, cure.Why = string(rollout.InconclusiveEnd), why
+			}
+		}
+		t.o.Progress(fmt.Sprintf("canary of %s on %s: %s, %d+%d calls", cure.Kind, cure.Route, s.Phase, s.Judgement.CandidateCalls, s.Judgement.BaselineCalls))
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
 			return false, err
 		}

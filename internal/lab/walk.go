@@ -143,8 +143,7 @@ func (x *walk) key(fixed bool, repeat, i int) int {
 // one is one of the calls of a step, whatever its attempts.
 func (x *walk) one(ctx context.Context, c *scenario.Call, i int) error {
 	key := x.key(c.Fixed, c.Repeat, i)
-	_, operation, _ := strings.Cut(c.To, ".")
-	err := x.through(ctx, c.Cache, fmt.Sprintf("%s:%d", operation, key), func() error { return x.attempts(ctx, c, key) })
+	err := x.through(ctx, c.Cache, fmt.Sprintf("%s:%d", c.To, key), func() error { return x.attempts(ctx, c, key) })
 	if err != nil && c.Ignore && ctx.Err() == nil {
 		return nil
 	}
@@ -286,7 +285,7 @@ func (x *walk) queries(ctx context.Context, q *scenario.Query) error {
 // ask is one of the statements of a step.
 func (x *walk) ask(ctx context.Context, q *scenario.Query, i int) error {
 	key := x.key(q.Fixed, q.Repeat, i)
-	return x.through(ctx, q.Cache, fmt.Sprintf("%s:%d", q.Table, key), func() error { return x.query(ctx, q, key) })
+	return x.through(ctx, q.Cache, fmt.Sprintf("%s.%s.%s:%d", q.Store, q.Table, q.Where, key), func() error { return x.query(ctx, q, key) })
 }
 
 // query waits for a connection, which no span shows, and runs one statement in its CLIENT span.

@@ -38,10 +38,7 @@ func (s Scenario) WithDefaults() Scenario {
 		x.Lookup = distOr(x.Lookup, Dist{Median: 300 * time.Microsecond, P99: 800 * time.Microsecond})
 	}
 	for i := range s.Queues {
-		x := &s.Queues[i]
-		setDefault(&x.Workers, 4)
-		setDefault(&x.Deliveries, 5)
-		setDefault(&x.Service, x.Name+"-worker")
+		s.Queues[i] = s.Queues[i].withDefaults()
 	}
 	for i := range s.Load.Routes {
 		x := &s.Load.Routes[i]
@@ -60,6 +57,14 @@ func (s Scenario) WithDefaults() Scenario {
 	setDefault(&s.Load.Warmup, 3*time.Second)
 	setDefault(&s.Load.Duration, 12*time.Second)
 	return s
+}
+
+// WithDefaults fills what is zero.
+func (q Queue) withDefaults() Queue {
+	setDefault(&q.Workers, 4)
+	setDefault(&q.Deliveries, 5)
+	setDefault(&q.Service, q.Name+"-worker")
+	return q
 }
 
 func (s Service) withDefaults() Service {
@@ -129,6 +134,17 @@ func distOr(d *Dist, other Dist) *Dist {
 
 // z99 is the 99th percentile of the standard normal distribution.
 const z99 = 2.3263478740408408
+
+// Long is a time that few draws exceed: the p99 of a lognormal, the cut of a Pareto.
+func (d Dist) Long() time.Duration {
+	switch {
+	case d.Median > 0:
+		return cmp.Or(d.P99, 2*d.Median)
+	case d.Min > 0:
+		return cmp.Or(d.Max, 100*d.Min)
+	}
+	return d.Fixed
+}
 
 // Draw gives a time of the distribution; the zero value always gives 0.
 func (d Dist) Draw(r *rand.Rand) time.Duration {

@@ -23,6 +23,7 @@ const (
 	maxTime       = 10 * time.Minute
 	maxFaults     = 64
 	maxName       = 40
+	maxFanOut     = 20_000 // calls, statements and look-ups of one request of a client, all services together
 )
 
 // Validate returns every fault of s, which needs no defaults, joined; each is a *setting.Error.
@@ -46,7 +47,9 @@ func (s Scenario) Validate() error {
 	}
 	f.Check(len(s.Gateway) > 0, "gateway", nil, "at least the service that clients call")
 	for i, x := range s.Gateway {
-		f.Check(s.Service(x.Service) != nil, fmt.Sprintf("gateway[%d].service", i), x.Service, v.services())
+		path := fmt.Sprintf("gateway[%d].service", i)
+		f.Check(s.Service(x.Service) != nil, path, x.Service, v.services())
+		f.Check(!slices.ContainsFunc(s.Gateway[:i], func(e Edge) bool { return e.Service == x.Service }), path, x.Service, "each service once")
 	}
 	f.Within("load", v.load(s.Load))
 	f.Check(len(s.Faults) <= maxFaults, "faults", len(s.Faults), fmt.Sprintf("at most %d", maxFaults))
@@ -54,15 +57,18 @@ func (s Scenario) Validate() error {
 		f.Within(fmt.Sprintf("faults[%d]", i), v.fault(x))
 	}
 	f.Within("truth", s.Truth.validate())
-	v.cycles(&f)
+	v.culprits(&f)
+	if !v.cycles(&f) {
+		v.fanOut(&f)
+	}
 	return f.Err()
 }
 
-const nameWant = "1..40 lower-case letters, digits and dashes"
+const nameWant = "1..40 lower-case letters, digits and dashes, of which the first is no dash"
 
 func nameOK(name string) bool {
 	ok := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' }
-	return name != "" && len(name) <= maxName && !strings.ContainsFunc(name, func(r rune) bool { return !ok(r) })
+	return name != "" && name[0] != '-' && len(name) <= maxName && !strings.ContainsFunc(name, func(r rune) bool { return !ok(r) })
 }
 
 // validator checks what refers to other parts of a scenario.
@@ -75,6 +81,18 @@ func (v *validator) name(f *setting.Faults, name, what string) {
 	f.Check(nameOK(name), "name", name, nameWant)
 	f.Check(v.names[name] == "", "name", name, "a name that no other service, store, cache or queue has")
 	v.names[name] = what
+}
+
+// culprits checks that a finding can name the services of the truth.
+func (v *validator) culprits(f *setting.Faults) {
+	known := slices.Collect(maps.Keys(v.names))
+	for _, q := range v.s.Queues {
+		known = append(known, q.withDefaults().Service)
+	}
+	slices.Sort(known)
+	for i, name := range v.s.Truth.Service {
+		f.Check(slices.Contains(known, name), fmt.Sprintf("truth.service[%d]", i), name, "one of "+strings.Join(slices.Compact(known), ", "))
+	}
 }
 
 func (v *validator) services() string {
@@ -248,7 +266,7 @@ func (v *validator) query(x *Query) error {
 	var f setting.Faults
 	v.table(&f, x.Store, x.Table)
 	f.Check(slices.Contains([]string{"", "select", "update", "insert"}, x.Verb), "verb", x.Verb, "select, update or insert")
-	f.Check(x.Where == "" || column(x.Where), "where", x.Where, "the name of a column")
+	f.Check(x.Where == "" || column(x.Where), "where", x.Where, columnWant)
 	within(&f, "rows", x.Rows, 0, 100_000)
 	within(&f, "repeat", x.Repeat, 0, maxRepeat)
 	share(&f, "share", x.Share)
@@ -258,9 +276,21 @@ func (v *validator) query(x *Query) error {
 	return f.Err()
 }
 
-func column(name string) bool {
+func word(name string) bool {
 	ok := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' }
 	return name != "" && len(name) <= maxName && !strings.ContainsFunc(name, func(r rune) bool { return !ok(r) })
+}
+
+// systemColumns are those that every table of PostgreSQL has, and body, which is what the rows of the lab are filled with.
+var systemColumns = []string{"body", "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+
+const columnWant = "the name of a column: 1..40 lower-case letters, digits and underscores, but not body or one of the database's own"
+
+func column(name string) bool { return word(name) && !slices.Contains(systemColumns, name) }
+
+// table reports whether name is that of a table which databases do not keep for themselves.
+func table(name string) bool {
+	return word(name) && !strings.HasPrefix(name, "pg_") && !strings.HasPrefix(name, "sqlite_")
 }
 
 func (v *validator) store(x Store) error {
@@ -272,10 +302,11 @@ func (v *validator) store(x Store) error {
 	f.Check(len(x.Tables) > 0, "tables", nil, "at least one table")
 	for i, t := range x.Tables {
 		path := fmt.Sprintf("tables[%d]", i)
-		f.Check(column(t.Name), path+".name", t.Name, "the name of a table")
+		f.Check(table(t.Name), path+".name", t.Name, "the name of a table: 1..40 lower-case letters, digits and underscores, and neither pg_ nor sqlite_ in front")
+		f.Check(!slices.ContainsFunc(x.Tables[:i], func(o Table) bool { return o.Name == t.Name }), path+".name", t.Name, "each table once")
 		within(&f, path+".rows", t.Rows, 1, maxRows)
 		for _, c := range t.Indexes {
-			f.Check(column(c), path+".indexes", c, "the name of a column")
+			f.Check(column(c), path+".indexes", c, columnWant)
 		}
 	}
 	return f.Err()
@@ -297,6 +328,7 @@ func (v *validator) queue(x Queue) error {
 	within(&f, "deliveries", x.Deliveries, 0, 1000)
 	share(&f, "poison", x.Poison)
 	f.Check(x.Service == "" || nameOK(x.Service), "service", x.Service, nameWant)
+	f.Check(v.s.Service(x.withDefaults().Service) == nil, "service", x.withDefaults().Service, "a name that none of the services has: it is that of the workers")
 	f.Check(x.Work != Dist{}, "work", nil, distWant)
 	f.Within("work", x.Work.validate())
 	return f.Err()
@@ -325,8 +357,17 @@ func (v *validator) load(x Load) error {
 		f.Check(r.Rate > 0 && r.Rate <= maxRate, path+".rate", r.Rate, "more than 0 and up to 2000 calls a second")
 		within(&f, path+".keys", r.Keys, 0, 1_000_000)
 		f.Check(r.Zipf >= 0 && r.Zipf <= 5, path+".zipf", r.Zipf, "0..5")
+		for _, name := range slices.Sorted(maps.Keys(r.Headers)) {
+			f.Check(headerOK(name, r.Headers[name]), path+".headers."+name, r.Headers[name], "a name and a value that may stand in the head of a request")
+		}
 	}
 	return f.Err()
+}
+
+func headerOK(name, value string) bool {
+	part := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' }
+	control := func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+	return name != "" && !strings.ContainsFunc(name, func(r rune) bool { return !part(r) }) && !strings.ContainsFunc(value, control)
 }
 
 func (v *validator) fault(x Fault) error {
@@ -343,7 +384,7 @@ func (v *validator) fault(x Fault) error {
 		v.target(&f, x)
 	case DropIndex, Stale, LockTable:
 		v.table(&f, x.Store, x.Table)
-		f.Check(x.Kind != DropIndex || column(x.Column), "column", x.Column, "the name of a column")
+		f.Check(x.Kind != DropIndex || column(x.Column), "column", x.Column, columnWant)
 	case Flush:
 		f.Check(slices.ContainsFunc(v.s.Caches, func(c Cache) bool { return c.Name == x.Cache }), "cache", x.Cache, "the name of a cache")
 	case Workers:
@@ -354,6 +395,7 @@ func (v *validator) fault(x Fault) error {
 	f.Check(x.Kind != Burn && x.Kind != Overload || x.Factor > 1 && x.Factor <= 100, "factor", x.Factor, "more than 1 and up to 100")
 	f.Check(x.Kind != Skew || x.Skew != 0 && x.Skew.Abs() <= time.Hour, "skew", x.Skew, "a duration up to 1h that is not 0")
 	f.Check(x.Kind != Restart || x.For > 0, "for", x.For, "how long the process is gone")
+	f.Check(x.Kind != Pause || x.For > 0, "for", x.For, "how long the process stands still")
 	return f.Err()
 }
 
@@ -378,8 +420,8 @@ func (t Truth) validate() error {
 	return f.Err()
 }
 
-// cycles refuses operations that call each other in a ring: a call would never end.
-func (v *validator) cycles(f *setting.Faults) {
+// cycles refuses operations that call each other in a ring: a call would never end. It reports whether there are some.
+func (v *validator) cycles(f *setting.Faults) (found bool) {
 	state := map[string]int{} // 1 = on the way down, 2 = done
 	var visit func(to string) bool
 	visit = func(to string) bool {
@@ -397,8 +439,44 @@ func (v *validator) cycles(f *setting.Faults) {
 	}
 	for i, s := range v.s.Services {
 		for k, o := range s.Operations {
-			f.Check(!visit(s.Name+"."+o.Name), fmt.Sprintf("services[%d].operations[%d].steps", i, k), s.Name+"."+o.Name, "calls that do not lead back to where they began")
+			ring := visit(s.Name + "." + o.Name)
+			found = found || ring
+			f.Check(!ring, fmt.Sprintf("services[%d].operations[%d].steps", i, k), s.Name+"."+o.Name, "calls that do not lead back to where they began")
 		}
+	}
+	return found
+}
+
+// fanOut refuses requests that are more than a machine can carry, which calls that make calls, each a few times, soon are.
+func (v *validator) fanOut(f *setting.Faults) {
+	known := map[string]float64{}
+	var below func(to string) float64
+	var sum func(steps []Step) float64
+	sum = func(steps []Step) (n float64) {
+		for _, x := range steps {
+			n += sum(x.Parallel)
+			switch {
+			case x.Query != nil:
+				n += float64(max(x.Query.Repeat, 1))
+			case x.Call != nil:
+				n += float64(max(x.Call.Repeat, 1)) * (1 + below(x.Call.To))
+			}
+		}
+		return n
+	}
+	below = func(to string) float64 {
+		n, ok := known[to]
+		if name, operation, _ := strings.Cut(to, "."); !ok && v.s.Service(name) != nil {
+			if o := v.s.Service(name).Operation(operation); o != nil {
+				n = sum(o.Steps)
+			}
+			known[to] = n
+		}
+		return n
+	}
+	for i, r := range v.s.Load.Routes {
+		n := below(r.To)
+		f.Check(n <= maxFanOut, fmt.Sprintf("load.routes[%d].to", i), r.To, fmt.Sprintf("an operation that makes at most %d calls and statements in all; these are %.3g", maxFanOut, n))
 	}
 }
 

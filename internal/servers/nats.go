@@ -14,7 +14,7 @@ func NATS(ctx context.Context, settings ...string) (*Server, error) {
 		return nil, missing("NATS", "nats-server")
 	}
 	return start(ctx, plan{
-		title: "NATS", as: &syscall.SysProcAttr{}, signal: "KILL",
+		title: "NATS", as: &syscall.SysProcAttr{}, signal: "KILL", says: "Server is ready",
 		command: func(folder, port string) []string {
 			return append([]string{path, "--addr", "127.0.0.1", "--port", port, "--jetstream", "--store_dir", filepath.Join(folder, "streams")}, settings...)
 		},

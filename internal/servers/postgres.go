@@ -34,6 +34,10 @@ max_parallel_workers_per_gather = 0
 %s
 `
 
+// initdb makes the folder of a server. Its own last words are about how to start it, and nobody wants to know.
+const initdb = `"$bin/initdb" -D "$folder/data" -U ` + superuser + ` -A trust --no-sync --locale=C.UTF-8 -E UTF8 >/dev/null &&
+printf '%s\n' "$settings" >>"$folder/data/postgresql.conf"`
+
 // superuser owns the databases of a server that this package starts.
 const superuser = "postgres"
 
@@ -51,14 +55,9 @@ func Postgres(ctx context.Context, o PostgresOptions) (*Server, error) {
 	}
 	data := func(folder string) string { return filepath.Join(folder, "data") }
 	return start(ctx, plan{
-		title: "PostgreSQL", as: as, signal: "QUIT",
-		prepare: func(ctx context.Context, folder, port string) error {
-			initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data(folder), "-U", superuser, "-A", "trust", "--no-sync", "--locale=C.UTF-8", "-E", "UTF8")
-			initdb.SysProcAttr, initdb.Dir = &syscall.SysProcAttr{Credential: as.Credential}, folder
-			if out, err := initdb.CombinedOutput(); err != nil {
-				return fmt.Errorf("servers: PostgreSQL: initdb: %w: %s", err, out)
-			}
-			return appendTo(filepath.Join(data(folder), "postgresql.conf"), fmt.Sprintf(postgresSettings, port, o.Settings))
+		title: "PostgreSQL", as: as, signal: "QUIT", says: "ready to accept connections",
+		prepare: initdb, environment: func(port string) []string {
+			return []string{"bin=" + bin, "settings=" + fmt.Sprintf(postgresSettings, port, o.Settings)}
 		},
 		command: func(folder, _ string) []string { return []string{filepath.Join(bin, "postgres"), "-D", data(folder)} },
 		ready: func(ctx context.Context, address string) bool {
@@ -125,20 +124,4 @@ func unprivileged() (*syscall.SysProcAttr, error) {
 		}
 	}
 	return nil, missing("the user postgres, which PostgreSQL needs as it refuses to be run by root", "postgresql")
-}
-
-// appendTo adds text to a file that is there.
-func appendTo(name, text string) error {
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return fmt.Errorf("servers: %w", err)
-	}
-	_, err = f.WriteString(text)
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		return fmt.Errorf("servers: %w", err)
-	}
-	return nil
 }

@@ -15,7 +15,7 @@ func Redis(ctx context.Context, settings ...string) (*Server, error) {
 		}
 	}
 	return start(ctx, plan{
-		title: "Redis", as: &syscall.SysProcAttr{}, signal: "KILL",
+		title: "Redis", as: &syscall.SysProcAttr{}, signal: "KILL", says: "Ready to accept connections",
 		command: func(folder, port string) []string {
 			return append([]string{path, "--bind", "127.0.0.1", "--port", port, "--dir", folder, "--save", "", "--appendonly", "no"}, settings...)
 		},

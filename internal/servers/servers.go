@@ -22,9 +22,6 @@ import (
 // ErrMissing is wrapped by the error of a server that is not installed here. Its text names the package.
 var ErrMissing = errors.New("servers: not installed")
 
-// errLeft says that the guard did not do all of its work.
-var errLeft = errors.New("the folder is still there")
-
 // errTaken says that somebody else has the port that a server was given.
 var errTaken = errors.New("servers: the port is taken")
 
@@ -50,14 +47,15 @@ func (s *Server) Log() string { return filepath.Join(s.folder, "log") }
 func (s *Server) Stop() error {
 	_ = s.pipe.Close() // the guard is told by that, or is gone already, and then Wait says so
 	err := s.guard.Wait()
-	if err == nil {
-		_, err = os.Stat(s.folder)
-		if errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
-		err = cmp.Or(err, errLeft)
+	if left := os.RemoveAll(s.folder); left != nil { // the guard cannot, where its user may not write next to it
+		err = left
+	} else if x, ended := errors.AsType[*exec.ExitError](err); ended && x.Exited() {
+		err = nil // its rm could not
 	}
-	return fmt.Errorf("servers: %s: its guard: %w", s.address, err)
+	if err != nil {
+		return fmt.Errorf("servers: %s: %w", s.address, err)
+	}
+	return nil
 }
 
 // plan is what is to be started.
@@ -65,9 +63,12 @@ type plan struct {
 	title   string // PostgreSQL, as people call it
 	as      *syscall.SysProcAttr
 	signal  string // that ends it at once, without the word SIG
-	prepare func(ctx context.Context, folder string, port string) error
+	prepare string // shell commands that come before the server, with $folder and what environment tells; "" = none
 	command func(folder, port string) []string
 	ready   func(ctx context.Context, address string) bool
+	says    string // in its log once it is ready: whoever else answers at the address does not write there
+
+	environment func(port string) []string // nil = ours
 }
 
 // The bounds of a start.
@@ -89,18 +90,22 @@ func start(ctx context.Context, p plan) (s *Server, err error) {
 	return nil, err
 }
 
-// guardScript runs a server ($4...) until standard input ends, then ends it by the signal $1 and removes the folder $2. It
-// prints the server's process ID. A signal to itself ends the wait too: cat is in the same group of processes.
+// guardScript runs the commands $3 and then a server ($4...) until standard input ends, then ends it by the signal $1 and removes
+// the folder $2. It prints the server's process ID, or failed after commands that did. A signal to itself ends the wait too: cat
+// is in the same group of processes. The signal is repeated, for a server that has just begun does not heed it yet.
 const guardScript = `PATH=$PATH:/usr/bin:/bin
-signal=$1 folder=$2; shift 2
-trap : HUP INT TERM
-"$@" </dev/null >>"$folder/log" 2>&1 &
-server=$!
-echo $server
-exec >/dev/null
+signal=$1 folder=$2 prepare=$3; shift 3
+trap : HUP INT TERM PIPE
+server=
+if { eval "$prepare"; } </dev/null >>"$folder/log" 2>&1; then
+	"$@" </dev/null >>"$folder/log" 2>&1 &
+	server=$!
+fi
+echo ${server:-failed}
+exec >/dev/null 2>&1
 cat
-kill -s "$signal" $server 2>/dev/null
-wait $server
+while test -n "$server" && kill -s "$signal" $server; do sleep 0.05 || sleep 1; done
+wait
 cd /
 rm -rf "$folder"
 `
@@ -116,12 +121,7 @@ func (p *plan) once(ctx context.Context) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{address: address, folder: folder}
-	if p.prepare != nil {
-		if err = p.prepare(ctx, folder, port); err != nil {
-			return nil, errors.Join(err, os.RemoveAll(folder))
-		}
-	}
-	if err = s.run(p, port); err != nil {
+	if err = s.run(ctx, p, port); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(folder))
 	}
 	if err = s.await(ctx, p); err != nil {
@@ -146,11 +146,14 @@ func (p *plan) newFolder() (string, error) {
 
 // run starts the guard, and through it the server. The guard has its own group of processes, so that an interrupt that is
 // typed goes to whoever started it alone; and it is not bound to a context, because it must be the last to go.
-func (s *Server) run(p *plan, port string) error {
-	args := append([]string{"-c", guardScript, "longpole-guard", p.signal, s.folder}, p.command(s.folder, port)...)
+func (s *Server) run(ctx context.Context, p *plan, port string) error {
+	args := append([]string{"-c", guardScript, "longpole-guard", p.signal, s.folder, p.prepare}, p.command(s.folder, port)...)
 	s.guard = exec.Command("/bin/sh", args...) //nolint:noctx // see above
 	s.guard.SysProcAttr, s.guard.Dir = p.as, s.folder
 	s.guard.SysProcAttr.Setpgid = true
+	if p.environment != nil {
+		s.guard.Env = append(os.Environ(), p.environment(port)...)
+	}
 	pipe, err := s.guard.StdinPipe()
 	if err != nil {
 		return fmt.Errorf("servers: %s: %w", p.title, err)
@@ -159,16 +162,26 @@ func (s *Server) run(p *plan, port string) error {
 	if err != nil {
 		return fmt.Errorf("servers: %s: %w", p.title, err)
 	}
-	if err = s.guard.Start(); err != nil {
+	if err = s.guard.Start(); errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("servers: %s: the user that it runs as may not enter %s; set TMPDIR to a folder that everybody may enter", p.title, filepath.Dir(s.folder))
+	} else if err != nil {
 		return fmt.Errorf("servers: %s: %w", p.title, err)
 	}
 	s.pipe = pipe
+	hurry := context.AfterFunc(ctx, func() { _ = syscall.Kill(-s.guard.Process.Pid, syscall.SIGTERM) }) // it ends what prepares the server
 	line, err := bufio.NewReader(said).ReadString('\n')
-	if err == nil {
-		s.pid, err = strconv.Atoi(strings.TrimSpace(line))
+	hurry()
+	line = strings.TrimSpace(line)
+	switch {
+	case err == nil && line == "failed":
+		err = cmp.Or(context.Cause(ctx), fmt.Errorf("it could not be prepared:\n%s", s.tail()))
+	case err == nil:
+		s.pid, err = strconv.Atoi(line)
+	default:
+		err = fmt.Errorf("its guard did not tell the process: %w", err)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("servers: %s: its guard did not tell the process: %w", p.title, err), s.Stop())
+		return errors.Join(fmt.Errorf("servers: %s: %w", p.title, err), s.Stop())
 	}
 	return nil
 }
@@ -177,7 +190,7 @@ func (s *Server) run(p *plan, port string) error {
 func (s *Server) await(ctx context.Context, p *plan) error {
 	tick := time.NewTicker(lookTime)
 	defer tick.Stop()
-	for !p.ready(ctx, s.address) {
+	for !s.said(p.says) || !p.ready(ctx, s.address) {
 		if s.gone() {
 			log := s.tail()
 			if strings.Contains(strings.ToLower(log), "address already in use") {
@@ -191,10 +204,13 @@ func (s *Server) await(ctx context.Context, p *plan) error {
 			return fmt.Errorf("servers: %s does not answer at %s: %w\n%s", p.title, s.address, context.Cause(ctx), s.tail())
 		}
 	}
-	if s.gone() {
-		return errTaken // somebody else answers there
-	}
 	return nil
+}
+
+// said reports whether the server has printed text.
+func (s *Server) said(text string) bool {
+	data, err := os.ReadFile(s.Log())
+	return err == nil && bytes.Contains(data, []byte(text))
 }
 
 // gone reports whether the server's process has ended.

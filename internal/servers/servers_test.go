@@ -20,7 +20,12 @@ import (
 const aloneVariable = "LONGPOLE_TEST_START_AND_WAIT"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(aloneVariable) != "" {
+	if which := os.Getenv(aloneVariable); which != "" {
+		if which == "PostgreSQL" {
+			_, err := Postgres(context.Background(), PostgresOptions{})
+			fmt.Println(err)
+			select {}
+		}
 		s, err := Redis(context.Background())
 		fmt.Println(s.PID(), s.folder, err)
 		select {}
@@ -139,6 +144,110 @@ func TestServersGoWithWhoStartedThemEvenByKill(t *testing.T) {
 	_ = cmd.Wait() // it was killed, and says so
 	ended(t, pid)
 	gone(t, folder)
+}
+
+// ownTemp gives a test a folder for temporary files that the user postgres may write to, which those of testing are not.
+func ownTemp(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "longpole-servers-test-")
+	if err == nil {
+		err = os.Chmod(folder, 0o777)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	return folder
+}
+
+// preparing waits until initdb has begun within a folder of temporary files, and returns the server's own folder.
+func preparing(t *testing.T, temp string) string {
+	t.Helper()
+	for begin := time.Now(); time.Since(begin) < 20*time.Second; time.Sleep(time.Millisecond) {
+		if list, _ := filepath.Glob(filepath.Join(temp, "longpole-postgresql-*", "data")); len(list) > 0 {
+			return filepath.Dir(list[0])
+		}
+	}
+	t.Fatal("initdb did not begin")
+	return ""
+}
+
+func TestPostgresGoesWithWhoPreparedItEvenByKill(t *testing.T) {
+	if _, err := postgresHome(nil); err != nil {
+		absent(t, err)
+	}
+	temp := ownTemp(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), aloneVariable+"=PostgreSQL", "TMPDIR="+temp)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	folder := preparing(t, temp)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed, and says so
+	gone(t, folder)
+}
+
+func TestPostgresThatIsPreparedEndsWithItsContext(t *testing.T) {
+	if _, err := postgresHome(nil); err != nil {
+		absent(t, err)
+	}
+	temp := ownTemp(t)
+	t.Setenv("TMPDIR", temp)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { // ends with initdb's beginning
+		defer cancel()
+		preparing(t, temp)
+	}()
+	if _, err := Postgres(ctx, PostgresOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a start that was cancelled: %v", err)
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("%v stays (%v)", left, err)
+	}
+}
+
+func TestPostgresSaysWhichFolderItsUserMayNotEnter(t *testing.T) {
+	if _, err := postgresHome(nil); err != nil {
+		absent(t, err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root runs it as another user")
+	}
+	temp := filepath.Join(t.TempDir(), "closed")
+	if err := os.Mkdir(temp, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", temp)
+	if _, err := Postgres(t.Context(), PostgresOptions{}); err == nil || !strings.Contains(err.Error(), "set TMPDIR") {
+		t.Errorf("a folder that is closed: %v", err)
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("%v stays (%v)", left, err)
+	}
+}
+
+func TestAServerIsNotTakenForAnotherAtItsPort(t *testing.T) {
+	other, err := Redis(t.Context())
+	absent(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{address: other.Address(), folder: t.TempDir(), pid: os.Getpid()} // our own comes up, and has said nothing yet
+	if err := os.WriteFile(s.Log(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	p := &plan{title: "Redis", says: "Ready", ready: func(ctx context.Context, address string) bool { return greets(ctx, address, "PING\r\n", "+PONG") }}
+	if err := s.await(ctx, p); err == nil {
+		t.Error("somebody else's answer counts as the server's")
+	}
+	if err := other.Stop(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestServersThatAreNotInstalledNameTheirPackage(t *testing.T) {

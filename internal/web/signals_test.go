@@ -34,7 +34,7 @@ func keptTraces(t *testing.T) *store.Store {
 		list = append(list, store.Kept{Route: "orders", Failed: i == 2, Trace: trace.Trace{ID: id, Weight: float64(i), Spans: []trace.Span{
 			{TraceID: id, ID: "00000000000000a1", Kind: trace.Server, Service: "shop", Name: "GET", Host: "h1", Start: start, End: start + int64(i)*1e7, Failed: i == 2, Attributes: []trace.Attribute{{Key: "k", Value: "v"}}},
 			{TraceID: id, ID: "00000000000000a2", Parent: "00000000000000a1", Kind: trace.Client, Service: "db", Name: "SELECT", Start: start, End: start + 1e6},
-		}}})
+		}, Logs: []trace.Log{{TraceID: id, SpanID: "00000000000000a1", Time: start, Severity: trace.SeverityError, Service: "shop", Body: "stuck", Exception: "IOError"}}}})
 	}
 	if err := s.Keep(t.Context(), now, list...); err != nil {
 		t.Fatal(err)
@@ -90,6 +90,13 @@ func TestAKeptTraceIsADocumentOfOTLP(t *testing.T) {
 	if len(spans) != 2 || !spans[0].Failed || spans[0].Service != "shop" || spans[0].Host != "h1" || spans[0].Kind != trace.Server || spans[0].Attr("k") != "v" ||
 		spans[1].Parent != spans[0].ID || spans[1].Kind != trace.Client || spans[0].Duration() != 20*time.Millisecond {
 		t.Errorf("%+v", spans)
+	}
+	in, err := ingest.ReadPaths(t.Context(), []string{"-"}, strings.NewReader(a.body), nil) // as longpole diagnose - does
+	if err != nil || len(in.Traces) != 1 || len(in.Traces[0].Logs) != 1 || in.Stats.Logs.Records != 1 {
+		t.Fatalf("%+v, %v", in, err)
+	}
+	if l := in.Traces[0].Logs[0]; l.Service != "shop" || l.Body != "stuck" || l.Exception != "IOError" || l.Severity != trace.SeverityError || l.SpanID != spans[0].ID || l.TraceID != in.Traces[0].ID || l.Time != spans[0].Start {
+		t.Errorf("%+v", l)
 	}
 	f.do(http.MethodGet, "/api/v1/traces/77", "").want(http.StatusNotFound, "no trace")
 	newFixture(t, twoRoutes("http://127.0.0.1:1"), gateway.Options{}).do(http.MethodGet, "/api/v1/traces", "").want(http.StatusNotFound, "state: {dir: FOLDER}")
