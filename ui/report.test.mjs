@@ -12,15 +12,15 @@ const browser = await chromium.launch({
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
 });
 
-async function open(options = {}) {
+async function open(options = {}, at = '/') {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(60_000);
   const faults = [];
   page.on('console', (m) => { if (m.type() === 'error' || m.type() === 'warning') faults.push(`console: ${m.text()}`); });
   page.on('pageerror', (e) => faults.push(`error: ${e.message}`));
-  page.on('request', (r) => { if (r.url() !== url + '/' && !r.url().startsWith('data:')) faults.push(`request: ${r.url()}`); });
-  await page.goto(url + '/');
+  page.on('request', (r) => { if (r.url() !== url + at && !r.url().startsWith('data:')) faults.push(`request: ${r.url()}`); });
+  await page.goto(url + at);
   return { page, context, faults };
 }
 
@@ -81,10 +81,28 @@ await check('the button changes the theme', async () => {
 });
 await check('no errors, no request to elsewhere', async () => assert.deepEqual(main.faults, []));
 
-for (const colorScheme of ['light', 'dark']) {
-  const { page, context, faults } = await open({ colorScheme });
+const beside = await open({}, '/beside');
+await check('a route stands beside its baseline', async () => {
+  const route = beside.page.locator('section.route').first();
+  const said = await text(route.locator('.beside'));
+  assert.match(said, /^Beside the baseline slower 300 traces of the baseline: p50 [\d.]+ · p95 [\d.]+ · p99 [\d.]+ ms; chance alone/);
+  const row = await text(route.locator('.beside tbody tr').filter({ hasText: 'SELECT items' }).first());
+  const [, before, now, change] = row.match(/([\d.]+) → ([\d.]+) \+([\d.]+)$/);
+  assert.ok(Number(now) > Number(before) && Math.abs(now - before - change) < 2, row);
+  assert.match(said, /service\.version = 2.* 100 % 0 %/);
+  assert.match(await text(beside.page.locator('main table').filter({ hasText: 'First finding' })), /Beside the baseline .* slower/i);
+});
+await check('a finding says whether it is new', async () => {
+  const badges = async (code) => text(beside.page.locator('.finding').filter({ hasText: code }).locator('h3').first());
+  assert.match(await badges('LP102'), /sure as in the baseline$/);
+  assert.ok(await beside.page.locator('.finding h3').filter({ hasText: 'new since the baseline' }).count() >= 1);
+});
+await check('no errors beside a baseline', async () => assert.deepEqual(beside.faults, []));
+
+for (const [colorScheme, at] of [['light', '/'], ['dark', '/'], ['light', '/beside'], ['dark', '/beside']]) {
+  const { page, context, faults } = await open({ colorScheme }, at);
   for (const width of [1280, 390]) {
-    await check(`${colorScheme}, ${width}: fits and is accessible`, async () => {
+    await check(`${colorScheme}, ${width}, ${at}: fits and is accessible`, async () => {
       await page.setViewportSize({ width, height: 900 });
       const [wide, has] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
       assert.ok(wide <= has, `${wide} px wide in a window of ${has}`);
@@ -92,10 +110,10 @@ for (const colorScheme of ['light', 'dark']) {
       const { violations } = await page.evaluate(() => window.axe.run());
       const serious = violations.filter((v) => v.impact === 'serious' || v.impact === 'critical');
       assert.deepEqual(serious.map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => n.html).join(' | ')}`), []);
-      if (folder) await page.screenshot({ path: `${folder}/report-${colorScheme}-${width}.png`, fullPage: true });
+      if (folder) await page.screenshot({ path: `${folder}/report${at.replace('/', '-').replace(/-$/, '')}-${colorScheme}-${width}.png`, fullPage: true });
     });
   }
-  await check(`${colorScheme}: no errors`, async () => assert.deepEqual(faults, []));
+  await check(`${colorScheme}, ${at}: no errors`, async () => assert.deepEqual(faults, []));
   await context.close();
 }
 const bare = await open({ javaScriptEnabled: false });

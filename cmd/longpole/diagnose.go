@@ -20,7 +20,8 @@ const diagnoseLong = `Read traces, take the exact critical path of each, and say
 traffic, what the cause is, and what a cure would bring.
 
 PATH is a file, a folder (read with all below it) or - for standard input. The format is recognised by content: OTLP
-(JSON, JSON lines, protobuf), Jaeger JSON, Zipkin v2 JSON; plain, .gz or .zst.
+(JSON, JSON lines, protobuf), Jaeger JSON, Zipkin v2 JSON; plain, .gz or .zst. OTLP log records in the same files or in others are
+joined to their traces; those of severity warn and above, and those that report an exception, are looked at.
 
 With --baseline, name healthy traffic of the same system: the culprits are the services that make the rest slower than it. Each
 route stands beside itself in the baseline, and each finding says whether it is new, worse or the same as then. With
@@ -85,7 +86,7 @@ func (d diagnosis) run(cmd *cobra.Command, paths []string) error {
 	if err != nil {
 		return err
 	}
-	o := diagnose.Options{Clock: diagnose.ClockOptions{Each: onAllCores}, Files: suspect.Stats.Files}
+	o := diagnose.Options{Clock: diagnose.ClockOptions{Each: onAllCores}, Files: suspect.Stats.Files, Logs: suspect.Stats.Logs}
 	if d.earlier != "" {
 		if suspect.Traces, o.Baseline, err = parted(suspect.Traces, d.earlier); err != nil {
 			return err

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +12,9 @@ import (
 	"time"
 
 	"github.com/longpole/longpole/internal/judge"
+	"github.com/longpole/longpole/internal/review"
 	"github.com/longpole/longpole/internal/staging"
+	"github.com/longpole/longpole/internal/web"
 )
 
 func TestADismissedFindingStaysSoUntilItIsAnotherMatter(t *testing.T) {
@@ -165,5 +169,30 @@ func TestForecastsThatMissedWidenTheNextOnes(t *testing.T) {
 	eventually(t, "live advice is widened too", func() bool { return live() > 0 })
 	if code, _, stderr := y.cli("diagnose", "--admin", "http://127.0.0.1:1", path); code != exitError || !strings.Contains(stderr, "no answer from") {
 		t.Errorf("a gateway that does not answer: %d %s", code, stderr)
+	}
+}
+
+func TestADismissalTooManyIsRefusedRatherThanAnOldOneForgotten(t *testing.T) {
+	v := &reviewer{findings: func() web.Findings { return web.Findings{} }, log: slog.New(slog.DiscardHandler), last: &review.Review{}}
+	for i := range review.MostDismissals + 1 {
+		v.last.Findings = append(v.last.Findings, review.Finding{Code: "LP318", Subject: fmt.Sprint("index ", i)})
+	}
+	order := func(subject string) error {
+		_, err := v.Dismiss(t.Context(), review.Order{Code: "LP318", Subject: subject, Reason: "x", By: "ann", Until: soon()})
+		return err
+	}
+	if err := order(""); !errors.Is(err, review.ErrDismissal) || len(v.dismissals) != 0 {
+		t.Errorf("all at once: %v, %d", err, len(v.dismissals))
+	}
+	for i := range review.MostDismissals {
+		if err := order(fmt.Sprint("index ", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := order(fmt.Sprint("index ", review.MostDismissals)); !errors.Is(err, review.ErrDismissal) || v.dismissals[0].Subject != "index 0" {
+		t.Errorf("one too many: %v, the first is %s", err, v.dismissals[0].Subject)
+	}
+	if err := order("index 0"); err != nil {
+		t.Errorf("one that is dismissed already: %v", err)
 	}
 }

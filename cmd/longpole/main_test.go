@@ -8,8 +8,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -32,13 +36,16 @@ func TestMain(m *testing.M) {
 //	compress gz|zst IN OUT   compress a file
 //	head BYTES IN OUT        cut a file
 //	shuffle IN OUT           mix the lines of a file
+//	serve VARIABLE DIR [KEY] answer requests for a path whose last part is NAME with DIR/NAME.json, at the URL that goes into
+//	                         the variable; with KEY only those that show it as their bearer token
 //	partition                want each line of the last output to be a path whose sections partition its duration
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "", // rewrites the files that cmp compares with
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "otlp": otlp, "compress": compress, "head": head, "shuffle": shuffle, "partition": partition,
+			"exits": exits, "otlp": otlp, "compress": compress, "head": head, "shuffle": shuffle, "serve": serveFiles,
+			"partition": partition,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("LONGPOLE_ADMIN_TOKEN", "")
@@ -130,6 +137,22 @@ func shuffle(ts *testscript.TestScript, neg bool, args []string) {
 	r := rand.New(rand.NewPCG(1, 2))
 	r.Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(strings.Join(lines, "")), 0o600))
+}
+
+func serveFiles(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: serve VARIABLE DIR [KEY]")
+	}
+	dir := ts.MkAbs(args[1])
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(args) == 3 && r.Header.Get("Authorization") != "Bearer "+args[2] {
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		http.ServeFile(w, r, filepath.Join(dir, path.Base(r.URL.Path)+".json"))
+	}))
+	ts.Defer(server.Close)
+	ts.Setenv(args[0], server.URL)
 }
 
 func partition(ts *testscript.TestScript, neg bool, args []string) {

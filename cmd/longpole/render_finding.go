@@ -7,12 +7,8 @@ import (
 
 	"github.com/longpole/longpole/internal/advise"
 	"github.com/longpole/longpole/internal/diagnose"
+	"github.com/longpole/longpole/internal/report"
 )
-
-// standing is what a reader is told of how a finding stands to the baseline.
-var standing = map[diagnose.Standing]string{
-	diagnose.New: ", new since the baseline", diagnose.Worse: ", worse than in the baseline", diagnose.Same: ", as in the baseline",
-}
 
 // renderAgainst writes how a route fares beside the baseline.
 func renderAgainst(w io.Writer, a *diagnose.Against) {
@@ -40,7 +36,11 @@ func renderAgainst(w io.Writer, a *diagnose.Against) {
 }
 
 func renderFinding(w io.Writer, f advise.Finding, o shown) {
-	fmt.Fprintf(w, "  %s %s (%s, confidence %s%s): %s\n", f.Code, f.Class, f.Verdict, percent(f.Confidence), standing[f.Against], f.Summary)
+	stands := report.Standing(f.Against)
+	if stands != "" {
+		stands = ", " + stands
+	}
+	fmt.Fprintf(w, "  %s %s (%s, confidence %s%s): %s\n", f.Code, f.Class, f.Verdict, percent(f.Confidence), stands, f.Summary)
 	for _, e := range f.Evidence {
 		fmt.Fprintf(w, "    + %s\n", e)
 	}

@@ -155,6 +155,7 @@ func InputLines(in diagnose.Input) []string {
 		n          int
 		what, then string
 	}{
+		{in.Logs.Joined, "log record", ""},
 		{in.Files, "file", ""},
 		{in.IncompleteTraces, "incomplete trace", ""},
 		{in.DuplicateSpans, "duplicate span", " dropped"},

@@ -5,10 +5,12 @@ import (
 	"html/template"
 	"strings"
 	"time"
+
+	"github.com/longpole/longpole/internal/diagnose"
 )
 
 var functions = template.FuncMap{
-	"counted": Counted, "ms": Milliseconds, "percent": Percent, "signed": signed, "class": class, "cut": Cut, "duration": duration,
+	"counted": Counted, "ms": Milliseconds, "percent": Percent, "signed": signed, "class": class, "cut": Cut, "duration": duration, "standing": Standing,
 	"line": func(s string) string { return strings.Join(strings.Fields(s), " ") },
 	"add":  func(a, b int) int { return a + b },
 	"less": func(a, b float64) float64 { return a - b },
@@ -17,6 +19,19 @@ var functions = template.FuncMap{
 	},
 	"odds":  func(p float64) string { return fmt.Sprintf("%.0e", p) },
 	"count": func(v float64) string { return fmt.Sprintf("%.0f", v) },
+}
+
+// Standing is what a reader is told of how a finding stands to the baseline; "" = there is none.
+func Standing(s diagnose.Standing) string {
+	switch s {
+	case diagnose.New:
+		return "new since the baseline"
+	case diagnose.Worse:
+		return "worse than in the baseline"
+	case diagnose.Same:
+		return "as in the baseline"
+	}
+	return ""
 }
 
 // Milliseconds formats them to about three significant digits: 0.004, 0.42, 7.31, 184, 1250.

@@ -95,6 +95,55 @@ func pageOf(t *testing.T, n int) (report.Page, []trace.Trace) {
 	}, traces
 }
 
+// beside is the page of the shop with a baseline in which the query was fast and the loop there already.
+func beside(t *testing.T) report.Page {
+	t.Helper()
+	traces := shop(t, 300)
+	o := diagnose.Options{Files: 1, Baseline: shop(t, 300)}
+	const more = 60 * int64(time.Millisecond)
+	for i := range traces {
+		for k := range traces[i].Spans {
+			s := &traces[i].Spans[k]
+			s.Attributes = append(s.Attributes, trace.Attribute{Key: "service.version", Value: "2"})
+			after := s.End - int64(i)*int64(time.Second)
+			if s.Name == "SELECT items" || s.Parent == "" {
+				s.End += more
+			} else if after > 64*int64(time.Millisecond) {
+				s.Start, s.End = s.Start+more, s.End+more
+			}
+		}
+	}
+	return report.Page{Report: advise.Run(traces, o, map[string]longpole.Config{}), Pictures: diagnose.Pictures(traces, o, report.MaxRoutes)}
+}
+
+// TestABaselineIsShownBesideEachRoute: how it changed, whose time did and by how much, what the traces have now, and which findings
+// are new.
+func TestABaselineIsShownBesideEachRoute(t *testing.T) {
+	p := beside(t)
+	text := render(t, p)
+	a := p.Report.Routes[0].Against
+	if a == nil || a.Change != diagnose.Slower || len(a.Segments) == 0 || len(a.Differences) == 0 {
+		t.Fatalf("%+v", a)
+	}
+	for _, want := range []string{
+		"Beside the baseline <span class=\"badge\">slower</span>", "300 traces of the baseline: p50", "chance alone", "Change of the slowest ms",
+		"service.version = 2", "new since the baseline", "as in the baseline", "What makes it slower than the baseline",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	for _, s := range a.Segments {
+		if want := report.Milliseconds(s.BeforeMS.P99) + " → " + report.Milliseconds(s.NowMS.P99); !strings.Contains(text, want) {
+			t.Errorf("%s %s: the page does not say %q", s.Segment, s.Service, want)
+		}
+	}
+	alone, _ := pageOf(t, 60)
+	if text := render(t, alone); strings.Contains(text, "aseline") {
+		t.Error("a page without a baseline speaks of one")
+	}
+}
+
 func render(t *testing.T, p report.Page) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -200,10 +249,10 @@ func TestThePageInABrowser(t *testing.T) {
 		missing("no Chromium")
 	}
 	p, _ := pageOf(t, 300)
-	text := render(t, p)
+	pages := map[string]string{"/": render(t, p), "/beside": render(t, beside(t))}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = w.Write([]byte(text))
+		_, _ = w.Write([]byte(pages[r.URL.Path]))
 	}))
 	defer server.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
