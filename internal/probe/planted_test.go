@@ -31,6 +31,7 @@ type service struct {
 	waiting, waits, waited atomic.Int64 // who waits for a connection; how many did, and for how long in ns
 	mu                     sync.Mutex
 	traces                 []trace.Trace
+	looks                  int // of the probe at the sessions, before those that count
 }
 
 func newService(t *testing.T, database string, connections int) *service {
@@ -113,7 +114,7 @@ func (s *service) metrics() string {
 func (s *service) look(window time.Duration, work func()) evidence.Facts {
 	s.t.Helper()
 	c := Config{
-		Postgres: []PostgresConfig{{DSN: dsn(postgres(s.t), "onlooker_"+s.database, s.database, "longpole-probe"), Timeout: time.Minute, StatementTime: 30 * time.Second, LockTime: time.Second}},
+		Postgres: []PostgresConfig{{DSN: dsn(postgres(s.t), "onlooker_"+s.database, s.database, "longpole-probe"), Timeout: time.Minute, StatementTime: 30 * time.Second, LockTime: time.Second, Budget: Budget{PerHour: time.Hour}}},
 		Metrics:  []MetricsConfig{{Service: "shop", URLs: []string{s.metrics()}}},
 	}
 	collector, err := NewCollector(c.Once(window))
@@ -122,6 +123,7 @@ func (s *service) look(window time.Duration, work func()) evidence.Facts {
 	}
 	defer collector.Close()
 	collector.Collect(s.t.Context(), 200*time.Millisecond, nil) // what comes is counted from here
+	s.looks = s.sessionsRead()
 	var at sync.WaitGroup
 	at.Go(work)
 	facts := collector.Collect(s.t.Context(), window, func() []Query {
@@ -138,10 +140,42 @@ func (s *service) look(window time.Duration, work func()) evidence.Facts {
 	return facts
 }
 
+// sessionsRead is how often the probe has read who waits for whom: the server logs what it asks right after that.
+func (s *service) sessionsRead() (n int) {
+	s.t.Helper()
+	data, err := os.ReadFile(filepath.Join(cluster.dir, "log"))
+	if err != nil {
+		s.t.Error(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(line, "longpole-probe|"+s.database+"|") && strings.Contains(line, "rolconnlimit") {
+			n++
+		}
+	}
+	return n
+}
+
+// seen waits until the probe has looked at the sessions while the service works.
+func (s *service) seen() {
+	s.t.Helper()
+	for end := time.Now().Add(time.Minute); s.sessionsRead() <= s.looks; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Error("the probe did not look at the sessions")
+			return
+		}
+	}
+}
+
 // plant makes a database with an onlooker who may only read.
 func plant(t *testing.T, name string, setup ...string) {
 	t.Helper()
 	role := "onlooker_" + name
+	server := session(t, "postgres", "postgres", "setup")
+	t.Cleanup(func() { // behind the database, so that the test can run again
+		if _, err := server.Exec(context.Background(), "drop role "+role); err != nil {
+			t.Error(err)
+		}
+	})
 	database(t, name, true, append([]string{
 		"create role " + role + " login", "grant pg_monitor, pg_read_all_data to " + role, "grant usage on schema tools to " + role, "alter role " + role + " set log_statement = 'all'",
 	}, setup...)...)
@@ -270,7 +304,8 @@ func TestAPlantedLockChainIsDiagnosed(t *testing.T) {
 	}
 	blocked(t, admin, 8)
 	facts := s.look(time.Second, func() {
-		time.Sleep(700 * time.Millisecond)
+		time.Sleep(700 * time.Millisecond) // which is long beside an update
+		s.seen()
 		run(t, batch, "commit")
 		all.Wait()
 	})

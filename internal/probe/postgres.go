@@ -193,7 +193,8 @@ func (p *Postgres) read(ctx context.Context, f func(pgx.Tx) error) error {
 		defer cancel()
 		_ = tx.Rollback(ctx) // a connection that cannot is closed, and the next look opens another
 	}()
-	limits := `select set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true), set_config('idle_in_transaction_session_timeout', $3, true)`
+	// Compiling a query of the catalogues takes longer than it runs.
+	limits := `select set_config('jit', 'off', true), set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true), set_config('idle_in_transaction_session_timeout', $3, true)`
 	ms := func(d time.Duration) string { return fmt.Sprintf("%dms", max(1, d.Milliseconds())) }
 	if _, err := tx.Exec(ctx, limits, pgx.QueryExecModeExec, ms(p.cfg.StatementTime), ms(p.cfg.LockTime), ms(p.cfg.Timeout)); err != nil {
 		return fmt.Errorf("probe: PostgreSQL: %w", err)

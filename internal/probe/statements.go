@@ -111,21 +111,24 @@ func (p *Postgres) texts(ctx context.Context, tx pgx.Tx, ids []int64, limit int)
 	return out, err
 }
 
-// pg_get_indexdef waits for those who hold the table, so it is asked only for expressions.
-const indexesSQL = `with columns as (
+// pg_get_indexdef waits for those who hold the table, so it is asked only for expressions. Of a hundred thousand indexes the columns
+// would take seconds: the largest are chosen first.
+const indexesSQL = `with list as materialized (
+	select i.indexrelid, n.nspname, t.relname as "table", c.relname, c.relam, c.relpages, c.relispartition
+	from pg_index i join pg_class c on c.oid = i.indexrelid join pg_class t on t.oid = i.indrelid join pg_namespace n on n.oid = t.relnamespace
+	where c.relkind = 'i' and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)' order by c.relpages desc, 2, 3, 4 limit $1),
+columns as (
 	select i.indexrelid, k, k > i.indnkeyatts as include, case when i.indkey[k-1] = 0 then pg_get_indexdef(i.indexrelid, k, true) else quote_ident(a.attname) end as col,
 		case when k <= i.indnkeyatts then ' ' || i.indclass[k-1] || ' ' || i.indcollation[k-1] || ' ' || i.indoption[k-1] end as how
-	from pg_index i join pg_class t on t.oid = i.indrelid and t.relnamespace <> 'pg_catalog'::regnamespace
+	from list l join pg_index i on i.indexrelid = l.indexrelid
 		cross join generate_series(1, i.indnatts) k left join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k-1]),
 x as materialized (select indexrelid, array_agg(col order by k) filter (where not include) as columns,
 	array_agg(col || how order by k) filter (where not include) as keys, array_agg(col order by k) filter (where include) as include from columns group by 1)
-select n.nspname::text, t.relname::text, c.relname::text, am.amname::text, x.columns, x.keys, coalesce(x.include, '{}'),
+select l.nspname::text, l."table"::text, l.relname::text, am.amname::text, x.columns, x.keys, coalesce(x.include, '{}'),
 	coalesce(pg_get_expr(i.indpred, i.indrelid), ''), i.indisunique,
-	i.indisprimary or i.indisexclusion or i.indisreplident or c.relispartition or exists (select from pg_constraint k where k.conindid = i.indexrelid),
-	i.indisvalid, coalesce(s.idx_scan, 0)::float8, c.relpages::int8 * current_setting('block_size')::int8
-from pg_index i join x on x.indexrelid = i.indexrelid join pg_class c on c.oid = i.indexrelid join pg_class t on t.oid = i.indrelid join pg_namespace n on n.oid = t.relnamespace
-	join pg_am am on am.oid = c.relam left join pg_stat_all_indexes s on s.indexrelid = i.indexrelid
-where c.relkind = 'i' and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)' order by 1, 2, 3`
+	i.indisprimary or i.indisexclusion or i.indisreplident or l.relispartition or exists (select from pg_constraint k where k.conindid = i.indexrelid),
+	i.indisvalid, coalesce(pg_stat_get_numscans(i.indexrelid), 0)::float8, l.relpages::int8 * current_setting('block_size')::int8
+from list l join pg_index i on i.indexrelid = l.indexrelid join x on x.indexrelid = i.indexrelid join pg_am am on am.oid = l.relam order by 1, 2, 3`
 
 const foreignKeysSQL = `select n.nspname::text, t.relname::text, k.conname::text, array(select a.attname::text from unnest(k.conkey) with ordinality u(num, ord) join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.num order by u.ord),
 	k.confrelid::regclass::text, t.reltuples::float8
@@ -144,7 +147,7 @@ func (p *Postgres) Indexes(ctx context.Context) (out evidence.PostgresIndexes, e
 			}
 			list, cut, err := rows(ctx, tx, limit, func(r pgx.Rows) (x evidence.Index, err error) {
 				return x, r.Scan(&x.Schema, &x.Table, &x.Name, &x.Method, &x.Columns, &x.Keys, &x.Include, &x.Predicate, &x.Unique, &x.Constraint, &x.Valid, &x.Scans, &x.Bytes)
-			}, indexesSQL)
+			}, indexesSQL, limit+1)
 			if code(err) == "55P03" {
 				return fmt.Errorf("probe: PostgreSQL: a table that has an index on an expression or with a condition is locked by somebody: %w", err)
 			}

@@ -1,9 +1,13 @@
 package probe
 
 import (
+	"context"
 	"fmt"
+	"regexp"
+	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/longpole/longpole/internal/evidence"
 )
 
@@ -68,5 +72,37 @@ func TestAPartOfAPartitionedIndexIsNotUnused(t *testing.T) {
 	out, err := collector(t, "postgres", "parted").Indexes(t.Context())
 	if err != nil || len(out.Unused) != 1 || out.Unused[0].Name != "own" {
 		t.Errorf("%v, unused %s", err, fmt.Sprint(out.Unused))
+	}
+}
+
+// TestALargeCatalogueIsReadOfItsLargestOnly: what is dear is asked of as many as are wanted, not of all that there are, and no time
+// goes into compiling.
+func TestALargeCatalogueIsReadOfItsLargestOnly(t *testing.T) {
+	database(t, "many", true, "do $$ begin for i in 1..300 loop execute format('create table t%s (id int primary key)', i); end loop; end $$", "analyze")
+	p := collector(t, "postgres", "many")
+	err := p.look(t.Context(), "plans", func(ctx context.Context) error {
+		if _, err := p.conn.Exec(ctx, "set jit = on"); err != nil {
+			return err
+		}
+		return p.read(ctx, func(tx pgx.Tx) error {
+			var jit string
+			if err := tx.QueryRow(ctx, "show jit").Scan(&jit); err != nil || jit != "off" {
+				t.Errorf("jit is %s, %v", jit, err)
+			}
+			for sql, want := range map[string]string{
+				largestSQL: `Subquery Scan on x \(actual rows=1(\.00)? loops=5\)`, // the statistics of a table
+				indexesSQL: `CTE x\n.*\(actual rows=5(\.00)? loops=1\)`,           // the columns of all
+			} {
+				plan, _, err := rows(ctx, tx, 1000, func(r pgx.Rows) (line string, err error) { return line, r.Scan(&line) },
+					"explain (analyze, timing off, costs off, summary off) "+strings.Replace(sql, "$1", "5", 1))
+				if text := strings.Join(plan, "\n"); err != nil || !regexp.MustCompile(want).MatchString(text) {
+					t.Errorf("%s does not match, %v:\n%s", want, err, text)
+				}
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
