@@ -26,14 +26,18 @@ func lock(v *view) []Finding {
 }
 
 func (v *view) databaseLocks() (found []Finding) {
-	for _, s := range v.look().of(trace.SegDatabase) {
+	for _, s := range v.look().asked(trace.SegDatabase) {
 		text := v.statementOf(s)
+		chain := v.facts.Blocked(text)
+		if s.faint && (chain == nil || 2*int64(chain.Longest) < s.p99) {
+			continue // a wait that was seen must be about as long as what it is to explain
+		}
 		f := v.finding("LP110", "lock", s, 0.55)
 		f.Detail.Variant, f.Detail.Statement, f.Detail.Wait = "database", withoutLiterals(text), time.Duration(s.excess/int64(max(len(s.works), 1)))
 		f.Summary = fmt.Sprintf("%s waits for a lock of its database for %s of the slow traces: %s", s.service, percent(f.ShareP99), shorten(f.Detail.Statement, s.operation))
 		suspected := v.lockComplaints(&f, s)
 		suspected = v.convoy(&f, s, text) || suspected
-		if chain := v.facts.Blocked(text); chain != nil {
+		if chain != nil {
 			f.holder(chain)
 			suspected = true
 		} else if v.facts.Sessions() {
