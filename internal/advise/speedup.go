@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/longpole/longpole/internal/trace"
 )
 
 // How far the models may be wrong, as a share of what a change moves; found by simulation (docs/bench/whatif.md).
@@ -42,13 +44,12 @@ func (c *corpus) gone(calls []ref, left time.Duration) plan {
 	return p
 }
 
-// indexed is the plan in which a query does its work factor times as fast. The round trip stays: it is taken to be
-// the fastest call that the same caller made of the same database.
+// indexed is the plan in which a query does its work factor times as fast. Its round trip stays.
 func (c *corpus) indexed(calls []ref, factor float64) plan {
-	floor := c.roundTrips(calls)
+	trips := c.roundTrips(calls)
 	p := each(calls, func(n, i int, e *edit) {
 		took := c.traces[n].recorded(i)
-		trip := min(floor[c.databaseOf(ref{n, i})], took)
+		trip := min(trips[c.databaseOf(ref{n, i})], took)
 		e.set(i, trip+int64(float64(took-trip)/factor))
 	})
 	p.doubt = modelDoubt
@@ -62,20 +63,52 @@ func (c *corpus) databaseOf(r ref) routeKey {
 	return routeKey{s.Service, s.Attr("db.system.name", "db.system") + "\x00" + address(s)}
 }
 
-// roundTrips is the fastest call in ns of each caller of a database that one of calls goes to.
+// roundTrips is how long in ns the way to a database and back takes each caller of calls: no longer than the fastest other statement
+// of the same caller. One that asks nothing else does not tell: the fastest of its calls may be all work, as when each reads a whole
+// table. Its way is then taken to be as long as that between services.
 func (c *corpus) roundTrips(calls []ref) map[routeKey]int64 {
-	floor := make(map[routeKey]int64)
+	trips := make(map[routeKey]int64)
+	mine := make(map[ref]bool, len(calls))
 	for _, r := range calls {
-		floor[c.databaseOf(r)] = math.MaxInt64
+		trips[c.databaseOf(r)] = math.MaxInt64
+		mine[r] = true
 	}
 	for n, t := range c.traces {
 		for i := range t.spans {
-			if key := c.databaseOf(ref{n, i}); key.operation != "\x00" || floor[key] > 0 {
-				if low, ok := floor[key]; ok && len(t.blocking(i)) == 0 {
-					floor[key] = min(low, t.recorded(i))
+			if mine[ref{n, i}] || len(t.blocking(i)) > 0 || t.spans[i].Kind != trace.Client {
+				continue
+			}
+			if key := c.databaseOf(ref{n, i}); key.operation != "\x00" {
+				if low, ok := trips[key]; ok {
+					trips[key] = min(low, t.recorded(i))
 				}
 			}
 		}
 	}
-	return floor
+	for key, low := range trips {
+		if low == math.MaxInt64 {
+			trips[key] = c.wayBetween()
+		}
+	}
+	return trips
+}
+
+// usualWay is the way in ns where the traces show none.
+const usualWay = int64(500 * time.Microsecond)
+
+// wayBetween is the median in ns of what calls between services take longer for their callers than for those that answer.
+func (c *corpus) wayBetween() int64 {
+	var ways dist
+	for _, t := range c.traces {
+		for i := range t.spans {
+			if k := t.servedBy(i); k != i {
+				ways.add(max(0, t.recorded(i)-t.recorded(k)), t.weight)
+			}
+		}
+	}
+	ways.sort()
+	if len(ways.list) < minCalls {
+		return usualWay
+	}
+	return ways.quantile(0.5)
 }

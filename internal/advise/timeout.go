@@ -3,6 +3,7 @@ package advise
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	longpole "github.com/longpole/longpole"
@@ -69,9 +70,14 @@ func (c *corpus) bounded(all []ref, limit time.Duration, tries int) (p plan, los
 	late = share(late, sent)
 	p = plan{spans: pool.refs(), rounds: 4, doubt: drawDoubt, apply: func(round, n int, e *edit) {
 		for _, a := range here[n] {
-			if a.took > int64(limit) {
-				e.set(a.span, pool.again(&a, int64(limit), tries, random(&c.traces[n].spans[a.span], round)))
+			if a.took <= int64(limit) {
+				continue
 			}
+			if k := c.traces[n].repeated(a.span); k >= 0 && tries > 1 {
+				e.set(k, int64(limit)) // what was tried again is recorded
+				continue
+			}
+			e.set(a.span, pool.again(&a, int64(limit), tries, random(&c.traces[n].spans[a.span], round)))
 		}
 	}}
 	lost, p.extra = 1, 0
@@ -83,6 +89,22 @@ func (c *corpus) bounded(all []ref, limit time.Duration, tries int) (p plan, los
 	}
 	p.notes = []string{fmt.Sprintf("%.2f%% of the calls would be given up at %s, and %.3f%% fail in the end", 100*late, limit, 100*lost)}
 	return p, lost
+}
+
+// repeated is the outermost attempt that failed with the failed attempt of span i in it, or span i itself, and that was made again;
+// -1 = none was. One that is given up sooner is made again sooner, nearer to it, and what came of that is what the later one shows.
+func (t *timeline) repeated(i int) (outermost int) {
+	outermost = -1
+	for ; t.failed(i) && t.hasParent(i); i = t.parent[i] {
+		s := &t.spans[i]
+		if slices.ContainsFunc(t.blocking(t.parent[i]), func(k int) bool {
+			x := &t.spans[k]
+			return t.calls[i] && x.Start >= s.End && x.Kind == s.Kind && x.Service == s.Service && x.Name == s.Name
+		}) {
+			outermost = i
+		}
+	}
+	return outermost
 }
 
 // again is how long a call of attempt a lasts whose attempts are cut off at limit ns.
