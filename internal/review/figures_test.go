@@ -140,3 +140,29 @@ func TestARouteThatAWorkloadGainsIsNoBusyMinute(t *testing.T) {
 		t.Errorf("%+v, want a call a second", days)
 	}
 }
+
+// A load that ends in ANALYZE is counted twice by the statistics.
+func TestRowsAreThoseOfALateAnalyze(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		rows, live float64
+		ago        time.Duration
+		want       float64
+	}{
+		{"analysed just now", 49_000, 63_000, time.Minute, 49_000},
+		{"analysed long ago", 49_000, 63_000, 30 * day, 63_000},
+		{"never analysed", -1, 63_000, 0, 63_000},
+		{"statistics were reset", 49_000, 0, 0, 49_000},
+	} {
+		f := facts(0, 1, 1, 1, "Seq Scan")
+		x := &f.Postgres[0].Tables[0]
+		if x.Rows, x.Live = c.rows, c.live; c.ago > 0 {
+			x.Analyzed = f.To.Add(-c.ago)
+		}
+		s := review.NewSurvey()
+		s.Observe(f)
+		if got := s.Systems().Databases[0].Tables[0].Rows; got != c.want {
+			t.Errorf("%s: %v rows, want %v", c.name, got, c.want)
+		}
+	}
+}

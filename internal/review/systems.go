@@ -142,7 +142,7 @@ func (y *survey) database(f *evidence.PostgresFacts, at time.Time) {
 		d.Tables = nil
 	}
 	for _, t := range f.Tables[:min(len(f.Tables), evidence.MaxTables)] {
-		d.Tables = append(d.Tables, Table{Name: t.Schema + "." + t.Name, Rows: max(t.Live, t.Rows), Bytes: t.Bytes, SeqScans: t.SeqScans, SeqRows: t.SeqRows})
+		d.Tables = append(d.Tables, Table{Name: t.Schema + "." + t.Name, Rows: rowsOf(t, at), Bytes: t.Bytes, SeqScans: t.SeqScans, SeqRows: t.SeqRows})
 	}
 	for _, x := range f.Top {
 		if s := d.statement(x.Text); s != nil {
@@ -155,6 +155,19 @@ func (y *survey) database(f *evidence.PostgresFacts, at time.Time) {
 			s.Plan, s.Generic = f.Asked[i].Plan.Shape(), f.Asked[i].Generic
 		}
 	}
+}
+
+// analyzedFor is how long ANALYZE's count of rows is taken for theirs.
+const analyzedFor = 7 * 24 * time.Hour
+
+// rowsOf is how many rows a table has. The statistics' own count takes in what a session wrote once more when that session
+// analysed the table before it told of its writes, as every load does that ends in ANALYZE; so it is asked only where ANALYZE was
+// long ago.
+func rowsOf(t evidence.Table, at time.Time) float64 {
+	if t.Rows > 0 && at.Sub(t.Analyzed) < analyzedFor {
+		return t.Rows
+	}
+	return max(t.Live, t.Rows)
 }
 
 // statement finds or makes the one with a text; nil for none.
