@@ -116,7 +116,7 @@ func pickScenarios(names []string) ([]scenario.Scenario, error) {
 			if err != nil {
 				return nil, &failure{code: exitError, err: err}
 			}
-			s, err := scenario.Read(name, data)
+			s, err := lab.ReadScenario(name, data)
 			if err != nil {
 				return nil, faulty(name, err, "docs/lab.md describes every field")
 			}

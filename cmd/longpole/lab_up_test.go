@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -107,6 +108,23 @@ func TestLabUpSwitchesFaultsOverItsAPI(t *testing.T) {
 	ask(t, http.MethodPost, page+"/api/v1/lab/faults/broken", `{"on": false}`, &lab)
 	if lab.Faults[0].On {
 		t.Errorf("the lab is %+v", lab)
+	}
+}
+
+func TestLabUpThatCannotListenLeavesNothing(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	code, _, text := lablong(t, "up", "poison-messages", "--admin", taken.Addr().String())
+	if code != exitError || !strings.Contains(text, "address already in use") {
+		t.Errorf("it ends with %d: %s", code, text)
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("%v stays (%v)", left, err)
 	}
 }
 

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"cmp"
 	"context"
 	_ "embed" // the system that chaos is let loose on unless told otherwise
 	"errors"
@@ -19,7 +18,7 @@ import (
 var chaosShop []byte
 
 // ChaosShop is a system with several replicas of each service and every protective policy on.
-func ChaosShop() (scenario.Scenario, error) { return scenario.Read("chaos/shop.yaml", chaosShop) }
+func ChaosShop() (scenario.Scenario, error) { return ReadScenario("chaos/shop.yaml", chaosShop) }
 
 // ChaosReport is what came of a schedule.
 type ChaosReport struct {
@@ -77,8 +76,7 @@ func Chaos(ctx context.Context, spec scenario.Scenario, o ChaosOptions) (ChaosRe
 func chaosPolicies(spec *scenario.Scenario) map[string]longpole.Config {
 	policies := map[string]longpole.Config{}
 	for _, e := range spec.Gateway {
-		text := "upstreams: {x: {endpoints: [\"http://127.0.0.1:1\"]}}\nroutes:\n  - name: x\n    upstream: x\n    policy:\n" + cmp.Or(indent(e.Policy, "      "), "      {}\n")
-		if cfg, err := gateway.Load(e.Service, []byte(text)); err == nil {
+		if cfg, err := gateway.Load(e.Service, edgeYAML(e)); err == nil {
 			policies[e.Service] = cfg.Routes[0].Policy
 		}
 	}

@@ -185,6 +185,7 @@ func (d *drawing) some(n int, hold time.Duration, last string, slot int) []Drawn
 			x.Where = p.name()
 		}
 		x.Hypothesis.Within = max(0, min(x.Hypothesis.Within, hold-hold/4))
+		x.Hypothesis.MaxErrors = min(1, x.Hypothesis.MaxErrors) // a request of many calls fails but once
 		x.Hypothesis.Text = x.Hypothesis.text()
 		name := fmt.Sprintf("chaos-%d-%d-%s", slot+1, len(all)+1, k.kind)
 		if x.own.Share > 0 {

@@ -24,13 +24,13 @@ func (s *System) GatewayYAML(listen, admin, otlp string) []byte {
 	var b, routes strings.Builder
 	fmt.Fprintf(&b, "listen: %s\nadmin: %s\notlp: {grpc: off, http: %s}\ntracing: {traces_per_second: 100000, held_spans: 200000, held_bytes: 256MiB}\nupstreams:\n", listen, admin, otlp)
 	for _, e := range s.spec.Gateway {
-		fmt.Fprintf(&b, "  %s:\n    endpoints: [%s]\n    health: {path: %s}\n", e.Service, strings.Join(s.Endpoints(e.Service), ", "), HealthPath)
+		fmt.Fprintf(&b, "  %q:\n    endpoints: [%s]\n    health: {path: %s}\n", e.Service, strings.Join(s.Endpoints(e.Service), ", "), HealthPath)
 		x := s.spec.Service(e.Service)
 		if x.Protocol == scenario.GRPC {
 			b.WriteString("    protocol: h2c\n")
 		}
 		for _, o := range x.Operations {
-			fmt.Fprintf(&routes, "  - name: %s.%s\n    match: {path: /%s/%s}\n    upstream: %s\n", e.Service, o.Name, e.Service, o.Name, e.Service)
+			fmt.Fprintf(&routes, "  - name: %q\n    match: {path: /%s/%s}\n    upstream: %q\n", e.Service+"."+o.Name, e.Service, o.Name, e.Service)
 			routes.WriteString(indent(e.Route, "    "))
 			if policy := indent(e.Policy, "      "); policy != "" {
 				routes.WriteString("    policy:\n" + policy)

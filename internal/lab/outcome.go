@@ -113,25 +113,31 @@ func matches(n Naming, t scenario.Truth) bool {
 }
 
 // cureOf is the change of ours that is tried: that of the action named first, if it is one; else the best with a forecast;
-// else the best.
+// else the best, but none for a later finding when the one named first has a cure with a forecast that is somebody else's to carry
+// out: a guard against what is not the first thing to mend would prove nothing.
 func cureOf(r advise.Report) (advise.Action, bool) {
 	var first, predicted, other *advise.Action
-	named := false
+	findings, named, theirs := 0, false, false
 	for i := range r.Routes {
 		for _, f := range r.Routes[i].Findings {
+			known := f.Code != unknownCause
+			if known {
+				findings++
+			}
 			for k := range f.Actions {
 				a := &f.Actions[k]
+				theirs = theirs || findings == 1 && a.Change == nil && a.Predicted != nil
 				if a.Change != nil {
 					switch {
-					case !named && f.Code != unknownCause:
+					case !named && known:
 						first = a
 					case predicted == nil && a.Predicted != nil:
 						predicted = a
-					case other == nil:
+					case other == nil && (!theirs || findings <= 1):
 						other = a
 					}
 				}
-				named = named || f.Code != unknownCause
+				named = named || known
 			}
 		}
 	}

@@ -122,6 +122,7 @@ func TestTheActionNamedFirstIsTried(t *testing.T) {
 	finding := func(code string, actions ...advise.Action) advise.Finding {
 		return advise.Finding{Finding: diagnose.Finding{Code: code}, Actions: actions}
 	}
+	theirs := advise.Action{Kind: "drain", Predicted: forecast}
 	plain, ours, sure := advise.Action{Kind: "drain"}, advise.Action{Kind: "eject", Change: change}, advise.Action{Kind: "hedge", Change: change, Predicted: forecast}
 	for name, x := range map[string]struct {
 		findings []advise.Finding
@@ -133,6 +134,8 @@ func TestTheActionNamedFirstIsTried(t *testing.T) {
 		"a forecast before none":        {[]advise.Finding{finding("LP103", plain, ours, sure)}, "hedge"},
 		"without a forecast, at last":   {[]advise.Finding{finding("LP103", plain, ours)}, "eject"},
 		"of a later finding":            {[]advise.Finding{finding("LP103", plain), finding("LP104", ours, sure)}, "hedge"},
+		"a guard of a later finding":    {[]advise.Finding{finding("LP103", plain), finding("LP107", ours)}, "eject"},
+		"none beside a cure of others":  {[]advise.Finding{finding("LP103", theirs), finding("LP107", ours)}, ""},
 		"what nothing is known of last": {[]advise.Finding{finding(unknownCause, ours), finding("LP103", ours, sure)}, "eject"},
 	} {
 		r := advise.Report{Routes: []advise.Route{{Findings: x.findings}}}

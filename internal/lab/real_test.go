@@ -237,6 +237,35 @@ func TestRealStoreHasTheFaultsOfRealStores(t *testing.T) {
 		}
 	}
 	waitsForTheHolder(t, lab, shop, updates)
+	changesWhatIsHeld(t, lab)
+}
+
+// changesWhatIsHeld plants faults that need a table which another one holds, as two faults at the same time do.
+func changesWhatIsHeld(t *testing.T, lab *postgres) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), realFaultTime/2)
+	defer cancel()
+	held := func() bool {
+		err := lab.script(ctx, "set lock_timeout = '20ms'", "update orders set body = body where id = 1")
+		return err != nil
+	}
+	for _, turn := range []func() error{
+		func() error { return lab.hold(ctx, "orders", true) },
+		func() error { return lab.dropIndex(ctx, "orders", "customer_id", true) },
+		func() error { return lab.age(ctx, "orders", true) },
+		func() error { return lab.age(ctx, "orders", false) },
+		func() error { return lab.dropIndex(ctx, "orders", "customer_id", false) },
+	} {
+		if err := turn(); err != nil {
+			t.Fatal(err)
+		}
+		if !held() {
+			t.Error("the table is not held any more")
+		}
+	}
+	if err := lab.hold(ctx, "orders", false); err != nil || held() {
+		t.Errorf("the table is still held (%v)", err)
+	}
 }
 
 // waitsForTheHolder holds a table, and wants the server to tell who waits for whom.

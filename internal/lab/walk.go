@@ -143,11 +143,18 @@ func (x *walk) key(fixed bool, repeat, i int) int {
 // one is one of the calls of a step, whatever its attempts.
 func (x *walk) one(ctx context.Context, c *scenario.Call, i int) error {
 	key := x.key(c.Fixed, c.Repeat, i)
-	err := x.through(ctx, c.Cache, fmt.Sprintf("%s:%d", c.To, key), func() error { return x.attempts(ctx, c, key) })
+	err := x.through(ctx, c.Cache, itemOf(c, key), func() error { return x.attempts(ctx, c, key) })
 	if err != nil && c.Ignore && ctx.Err() == nil {
 		return nil
 	}
 	return err
+}
+
+// itemOf and rowsOf name what a cache keeps: what one call or one statement gives.
+func itemOf(c *scenario.Call, key int) string { return fmt.Sprintf("%s:%d", c.To, key) }
+
+func rowsOf(q *scenario.Query, key int) string {
+	return fmt.Sprintf("%s.%s.%s:%d", q.Store, q.Table, q.Where, key)
 }
 
 // through asks a cache first, and fills it.
@@ -285,7 +292,7 @@ func (x *walk) queries(ctx context.Context, q *scenario.Query) error {
 // ask is one of the statements of a step.
 func (x *walk) ask(ctx context.Context, q *scenario.Query, i int) error {
 	key := x.key(q.Fixed, q.Repeat, i)
-	return x.through(ctx, q.Cache, fmt.Sprintf("%s.%s.%s:%d", q.Store, q.Table, q.Where, key), func() error { return x.query(ctx, q, key) })
+	return x.through(ctx, q.Cache, rowsOf(q, key), func() error { return x.query(ctx, q, key) })
 }
 
 // query waits for a connection, which no span shows, and runs one statement in its CLIENT span.

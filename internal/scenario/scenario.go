@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -246,10 +247,18 @@ func Kinds() []string {
 	return []string{Delay, Errors, Blackhole, Burn, Skew, Pause, DropIndex, Stale, LockTable, Flush, Restart, Workers, Region, Overload}
 }
 
-// Read decodes a file and finds every fault in it, each with its place; the Scenario has its defaults spelt out.
-func Read(file string, data []byte) (Scenario, error) {
+// Read decodes a file and finds every fault in it, each with its place; the Scenario has its defaults spelt out. also are further
+// checks, of a Scenario without defaults, whose faults are found as those of Validate are.
+func Read(file string, data []byte, also ...func(*Scenario) error) (Scenario, error) {
 	var s Scenario
-	if err := conf.Load(file, data, &s, func(s *Scenario) error { return s.Validate() }); err != nil {
+	check := func(s *Scenario) error {
+		faults := []error{s.Validate()}
+		for _, more := range also {
+			faults = append(faults, more(s))
+		}
+		return errors.Join(faults...)
+	}
+	if err := conf.Load(file, data, &s, check); err != nil {
 		return Scenario{}, err
 	}
 	return s.WithDefaults(), nil

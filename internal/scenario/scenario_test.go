@@ -96,12 +96,39 @@ func TestFaultsOfAFileAreNamedWithTheirLine(t *testing.T) {
 		"two names":           {"name: redis", "name: db", "no other service, store, cache or queue"},
 		"ring":                {"- publish: {queue: mail}", "- call: {to: frontend.checkout}", "do not lead back"},
 		"share":               {"share: 50%", "share: 150%", "0%..100%"},
+		"name of a dash":      {"name: redis", "name: \"-\"", "of which the first is no dash"},
+		"service twice":       {"- service: frontend\n", "- service: frontend\n  - service: frontend\n", "gateway[1].service"},
+		"table twice":         {"rows: 1000}", "rows: 1000}, {name: orders, rows: 1}", "each table once"},
+		"system table":        {"tables: [{name: orders", "tables: [{name: orders, rows: 1}, {name: pg_class", "tables[1].name"},
+		"system column":       {"where: customer_id", "where: xmin", "one of the database's own"},
+		"filler":              {"rows: 1000}", "rows: 1000, indexes: [body]}", "tables[0].indexes"},
+		"workers of a name":   {"name: mail, ", "name: mail, service: orders, ", "queues[0].service"},
+		"header":              {"rate: 20}", "rate: 20, headers: {\"a b\": c}}", "load.routes[0].headers"},
+		"header of two":       {"rate: 20}", "rate: 20, headers: {a: \"c\\nd: e\"}}", "load.routes[0].headers.a"},
+		"pause without end":   {"kind: delay", "kind: pause", "how long the process stands still"},
+		"nobody's truth":      {"service: [orders]", "service: [oders]", "one of db, frontend, mail, mail-worker, orders, redis"},
 		"type":                {"rows: 1000", "rows: many", "stores[0].tables[0].rows"},
 	} {
 		_, err := Read("shop.yaml", []byte(strings.Replace(shop, x.old, x.new, 1)))
 		if err == nil || !strings.Contains(err.Error(), x.want) || !strings.Contains(err.Error(), "shop.yaml:") {
 			t.Errorf("%s: %v; want %q and a line", name, err, x.want)
 		}
+	}
+}
+
+func TestRequestsThatNoMachineCanCarryAreRefused(t *testing.T) {
+	text := "{name: storm, about: each service calls the next ten times, services: ["
+	for _, x := range []string{"a, b", "b, c", "c, d", "d, e", "e, f"} {
+		name, next, _ := strings.Cut(x, ", ")
+		text += "{name: " + name + ", operations: [{name: x, steps: [{parallel: [{call: {to: " + next + ".x, repeat: 10}}]}]}]}, "
+	}
+	text += "{name: f, operations: [{name: x, steps: [{cpu: {fixed: 1ms}}]}]}], gateway: {service: a}, load: {routes: [{to: ENTRY.x, rate: 1}]}, truth: {healthy: true}}"
+	_, err := Read("storm.yaml", []byte(strings.Replace(text, "ENTRY", "a", 1)))
+	if err == nil || !strings.Contains(err.Error(), "load.routes[0].to") || !strings.Contains(err.Error(), "1.11e+05") {
+		t.Errorf("111110 calls for one request: %v", err)
+	}
+	if _, err := Read("storm.yaml", []byte(strings.NewReplacer("ENTRY", "b", "service: a", "service: b").Replace(text))); err != nil {
+		t.Errorf("11110 calls for one request: %v", err)
 	}
 }
 

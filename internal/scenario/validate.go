@@ -365,7 +365,9 @@ func (v *validator) load(x Load) error {
 }
 
 func headerOK(name, value string) bool {
-	part := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' }
+	part := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
+	}
 	control := func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 	return name != "" && !strings.ContainsFunc(name, func(r rune) bool { return !part(r) }) && !strings.ContainsFunc(value, control)
 }
