@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/longpole/longpole/internal/evidence"
 	"github.com/longpole/longpole/internal/review"
 )
@@ -39,14 +40,26 @@ func TestWhatAReviewSaysOfADatabase(t *testing.T) {
 		}
 		survey.Observe(f)
 	}
+	ended := func(app *pgx.Conn) { // its counts are told when the server's side of it ends, a moment after ours
+		t.Helper()
+		pid := app.PgConn().PID()
+		if err := app.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		onlooker := session(t, "postgres", "postgres", "onlooker")
+		for there := true; there; {
+			if err := onlooker.QueryRow(t.Context(), "select exists (select from pg_stat_activity where pid = $1)", pid).Scan(&there); err != nil {
+				t.Fatal(err)
+			}
+		}
+		onlooker.Close(t.Context())
+	}
 	work := func() {
 		app := session(t, "postgres", "aged", "shop")
 		for i := range 120 {
 			run(t, app, asked, i)
 		}
-		if err := app.Close(context.WithoutCancel(t.Context())); err != nil { // its counts are told when it ends
-			t.Fatal(err)
-		}
+		ended(app)
 	}
 	window()
 	work()
@@ -61,9 +74,7 @@ func TestWhatAReviewSaysOfADatabase(t *testing.T) {
 	run(t, admin, "drop index orders_customer")
 	run(t, admin, grow, 14000)
 	run(t, admin, "analyze orders")
-	if err := admin.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	ended(admin)
 	work()
 	windows += 14 * 24 * 60
 	window()

@@ -97,13 +97,15 @@ func (p *Postgres) Texts(ctx context.Context, list []evidence.StatementStat) ([]
 	return list, err
 }
 
+// texts is one for each of ids: BEGIN and its like have a row of each user in each database.
 func (p *Postgres) texts(ctx context.Context, tx pgx.Tx, ids []int64, limit int) (map[int64]string, error) {
 	type row struct {
 		id   int64
 		text string
 	}
 	list, _, err := rows(ctx, tx, limit, func(r pgx.Rows) (x row, err error) { return x, r.Scan(&x.id, &x.text) },
-		`select queryid, left(query, $2) from `+p.facts.Statements+`.pg_stat_statements(true) where queryid = any($1)`, ids, maxText)
+		`select distinct on (queryid) queryid, left(query, $2) from `+p.facts.Statements+`.pg_stat_statements(true)
+		where queryid = any($1) order by queryid, dbid <> (select oid from pg_database where datname = current_database())`, ids, maxText)
 	out := map[int64]string{}
 	for _, x := range list {
 		out[x.id] = x.text
@@ -187,6 +189,6 @@ func sortIndexes(x *evidence.PostgresIndexes, list []evidence.Index, cut, replic
 		x.Gaps = append(x.Gaps, evidence.Gap{What: "since when scans are counted", Why: "the statistics were never reset, or were lost in a crash"})
 	}
 	if cut {
-		x.Gaps = append(x.Gaps, evidence.Gap{What: "some indexes", Why: "there are more than 20,000"})
+		x.Gaps = append(x.Gaps, evidence.Gap{What: "some indexes", Why: "there are more than 20,000; the largest were looked at"})
 	}
 }

@@ -47,7 +47,8 @@ func TestTablesThatGrow(t *testing.T) {
 	if names != "events plain idle " {
 		t.Fatalf("tables %s: the largest come first, partitions and temporary ones are left out", names)
 	}
-	if e := find(before, "events"); e.Rows != 4000 || e.Live != 4000 || e.Bytes < 400_000 || e.Indexes != 1 || e.Writes != 4000 || e.Analyzed.IsZero() || e.Schema != "public" {
+	// The statistics may count the rows twice: their session analysed the table before it told of them.
+	if e := find(before, "events"); e.Rows != 4000 || e.Live < 4000 || e.Bytes < 400_000 || e.Indexes != 1 || e.Writes != 4000 || e.Analyzed.IsZero() || e.Schema != "public" {
 		t.Errorf("%+v", e)
 	}
 	a, b := find(before, "plain"), find(after, "plain")
@@ -104,5 +105,37 @@ func TestALargeCatalogueIsReadOfItsLargestOnly(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAStatementOfManyUsersHidesNoOther: each of them has a row of it.
+func TestAStatementOfManyUsersHidesNoOther(t *testing.T) {
+	database(t, "users", true, "do $$ begin for i in 1..100 loop execute format('create role user_%s', i); end loop; end $$")
+	app := session(t, "postgres", "users", "shop")
+	for i := range 100 {
+		run(t, app, fmt.Sprint("set role user_", i+1))
+		run(t, app, "select 1")
+	}
+	run(t, app, "reset role")
+	var list []evidence.StatementStat
+	for _, own := range []string{"select 1, 1", "select 1, 1, 1", "select 1, 1, 1, 1"} {
+		run(t, app, own)
+	}
+	found, err := app.Query(t.Context(), "select distinct queryid from tools.pg_stat_statements where query ~ '^select [$]1(, [$][2-4])*$'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(found, pgx.RowTo[int64])
+	if err != nil || len(ids) != 4 {
+		t.Fatalf("%v, %v", ids, err)
+	}
+	for _, id := range ids {
+		list = append(list, evidence.StatementStat{QueryID: id})
+	}
+	list, err = collector(t, "postgres", "users").Texts(t.Context(), list)
+	for _, s := range list {
+		if err != nil || !strings.HasPrefix(s.Text, "select $1") {
+			t.Errorf("%d of %d: %q, %v", s.QueryID, len(list), s.Text, err)
+		}
 	}
 }
