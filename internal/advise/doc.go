@@ -26,7 +26,9 @@
 //     is the shortest whose p99 lies among the hits in a canary too, where the cache sees half of the calls.
 //   - parallelise: calls of a chain start when the first of them did; those of one kind still follow each other.
 //   - batch: one call of the loop stays, as long as the p80 of that loop's calls.
-//   - replicas, shed, a pool's size: the wait between the caller's span and the callee's is mapped, rank by rank, to that of
+//   - a pool's size: the recorded statements run again with more connections, each from when it was asked for.
+//   - a lock of a process: a call that met others of its kind takes what those that met none do.
+//   - replicas, shed: the wait between the caller's span and the callee's is mapped, rank by rank, to that of
 //     a queue with the measured rate, service times and their variation.
 //   - payload: the slope of latency over size, times the bytes that go.
 //   - breaker: the recorded outcomes run through the real one.

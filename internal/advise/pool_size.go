@@ -30,7 +30,7 @@ code: take a connection as late, and give it back as early, as can be; never cal
 	}
 	if st := s.corpus.connections(s.finding.Service, size); st != nil {
 		more := max(st.servers+1, st.servers*3/2)
-		a.Effects = s.forecast(st.remap(1, 1, more))
+		a.Effects = s.forecast(st.rerun(more))
 		a.Benefit = fmt.Sprintf("with %d connections in place of %d; %s", more, st.servers, st.describe(target{service: s.finding.Service, operation: "(statements)"}))
 		a.Risk += "; the forecast takes statements to last as long as now beside more of them"
 		return a, ""

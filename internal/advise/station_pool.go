@@ -117,3 +117,35 @@ func markWaits(all []borrowing, size int) (usual int64) {
 	}
 	return quantile(free, 0.5)
 }
+
+// rerun is the plan in which the recorded calls come when they came and are served for as long as they were, first come first served,
+// by so many servers in each process. It needs no model of how calls arrive, as each says itself when it came.
+func (st *station) rerun(servers int) plan {
+	jobs := slices.Clone(st.jobs)
+	came := func(j *job) int64 { return j.begin - j.wait }
+	slices.SortStableFunc(jobs, func(a, b job) int { return cmp.Compare(came(&a), came(&b)) })
+	free := make(map[string][]int64) // by process: when each server is done
+	shift := make(map[int][]shifted)
+	for i := range jobs {
+		j := &jobs[i]
+		if free[j.host] == nil {
+			free[j.host] = make([]int64, servers)
+		}
+		done := free[j.host]
+		next := slices.Index(done, slices.Min(done))
+		wait := max(0, done[next]-came(j))
+		done[next] = came(j) + wait + j.end - j.begin
+		shift[j.trace] = append(shift[j.trace], shifted{j.span, wait - j.wait})
+	}
+	return plan{spans: st.spans, doubt: modelDoubt, apply: func(_, n int, e *edit) {
+		for _, x := range shift[n] {
+			e.add(x.span, x.by)
+		}
+	}}
+}
+
+// shifted is a span that takes longer by so many ns.
+type shifted struct {
+	span int
+	by   int64
+}

@@ -66,7 +66,7 @@ func TestMoreConnectionsShortenTheWaitForOne(t *testing.T) {
 		if st == nil {
 			t.Fatal("no queue is seen")
 		}
-		got := c.replay([]routeKey{key}, st.remap(1, 1, 3))[0]
+		got := c.replay([]routeKey{key}, st.rerun(3))[0]
 		want := load(poolShop(6000, 3, seed+100), diagnose.ClockOptions{}).replay([]routeKey{key}, plan{apply: func(int, int, *edit) {}})[0]
 		cameTrue(t, got.Predicted, want.Before, 0.15)
 		if got.Before.P99 < 1.3*got.Predicted.P99 {
