@@ -8,7 +8,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 20s
 LINT     := go tool -modfile=tools/golangci-lint/go.mod golangci-lint
 
-.PHONY: help build demo test race lint fuzz bench bench-gateway bench-adversity bench-ingest bench-judge bench-rollout conformance chaos check clean
+.PHONY: help build demo test race lint fuzz bench bench-gateway bench-adversity bench-ingest bench-judge bench-rollout bench-whatif conformance chaos check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench-judge: ## simulate the judge's error rates, power and time to a verdict be
 
 bench-rollout: ## roll harmful, helpful and idle changes out on a loaded gateway, about an hour
 	scripts/bench-rollout.sh
+
+bench-whatif: ## cure systems of the lab and compare with the forecasts, about 8 minutes
+	scripts/bench-whatif.sh
 
 conformance: build ## run the public suites for HTTP caches, HTTP/2, gRPC, smuggling, slow clients and WebSocket
 	scripts/conformance.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Forecasts what cures would do to systems of the lab, cures them, and compares. Takes about 9 minutes on two quiet cores; arguments
+# Forecasts what cures would do to systems of the lab, cures them, and compares. Takes about 8 minutes on two quiet cores; arguments
 # go to bench/whatif, as -only index.
 set -euo pipefail
 cd "$(dirname "$0")/.."
