@@ -120,24 +120,25 @@ func (u *labUp) help() {
 
 // faultText says in a few words what a fault does to whom.
 func faultText(f scenario.Fault) string {
-	text := f.Kind
+	var text strings.Builder
+	text.WriteString(f.Kind)
 	for _, x := range []string{f.Service, f.Store, f.Cache, f.Queue} {
 		if x != "" {
-			text += " of " + x
+			text.WriteString(" of " + x)
 		}
 	}
 	for _, x := range []string{f.Operation, f.Table} {
 		if x != "" {
-			text += ", " + x
+			text.WriteString(", " + x)
 		}
 	}
 	if f.Replica > 0 {
-		text += fmt.Sprintf(", replica %d", f.Replica)
+		fmt.Fprintf(&text, ", replica %d", f.Replica)
 	}
 	if f.Share > 0 && f.Share < 1 {
-		text += ", " + percent(f.Share) + " of the calls"
+		text.WriteString(", " + percent(f.Share) + " of the calls")
 	}
-	return text
+	return text.String()
 }
 
 // Status is what the page shows of it.

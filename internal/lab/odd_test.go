@@ -95,11 +95,11 @@ func TestCachesKeepApartWhatIsNotTheSame(t *testing.T) {
 
 func TestFaultsOfPoliciesAreNamedWithTheirLine(t *testing.T) {
 	for name, x := range map[string]struct{ old, new, want string }{
-		"unknown field": {"timeout: 2s", "timout: 2s", "odd.yaml:22:29: gateway[0].policy.timout: this is not allowed; want what the gateway takes: unknown field; did you mean"},
-		"a value":       {"timeout: 2s", "timeout: soon", `odd.yaml:22:29: gateway[0].policy.timeout: "soon" is not allowed`},
-		"syntax":        {"timeout: 2s", "- 2s", "odd.yaml:22:"},
-		"route":         {"priority: critical", "priority: dear", "odd.yaml:22:"},
-		"action":        {"action: index", "action: indx", "odd.yaml:26:"},
+		"unknown field": {"timeout: 2s", "timout: 2s", "odd.yaml:20:31: gateway[0].policy.timout: this is not allowed; want what the gateway takes: unknown field; did you mean"},
+		"a value":       {"timeout: 2s", "timeout: soon", `odd.yaml:20:31: gateway[0].policy.timeout: "soon" is not allowed`},
+		"syntax":        {"timeout: 2s", "- 2s", "odd.yaml:20:"},
+		"route":         {"priority: critical", "priority: dear", "odd.yaml:20:"},
+		"action":        {"action: index", "action: indx", "odd.yaml:24:"},
 	} {
 		_, err := ReadScenario("odd.yaml", []byte(strings.Replace(oddYAML, x.old, x.new, 1)))
 		if err == nil || !strings.Contains(err.Error(), x.want) {
@@ -112,8 +112,14 @@ func TestIndexesOfAStoreHaveNamesOfTheirOwn(t *testing.T) {
 	long := strings.Repeat("a", 40)
 	seen := map[string]string{}
 	for _, x := range [][2]string{
-		{"order", "item_id"}, {"order_item", "id"}, {"order", "id"}, {"order_aged", "id"}, {"order", "aged_id"},
-		{long, long[:39] + "b"}, {long, long}, {long + agedSuffix, long},
+		{"order", "item_id"},
+		{"order_item", "id"},
+		{"order", "id"},
+		{"order_aged", "id"},
+		{"order", "aged_id"},
+		{long, long[:39] + "b"},
+		{long, long},
+		{long + agedSuffix, long},
 	} {
 		name := indexName(x[0], x[1])
 		if len(name) > maxIdentifier+2 {
@@ -145,7 +151,7 @@ func TestStreamNamesNoPasswords(t *testing.T) {
 	if err := q.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	q.stream.server = "nats://me:secret@queue:4333"
+	q.server = "nats://me:secret@queue:4333"
 	q.conn.Close()
 	if host, port := q.stream.address(); host != "queue" || port != "4333" {
 		t.Errorf("without a connection, the server is %s:%s", host, port)
@@ -168,5 +174,30 @@ func TestStreamLetsWorkersTakeTheirTime(t *testing.T) {
 		if got := newStream(scenario.Queue{Work: x.work}, "", "", owns).consumer(1).AckWait; got != x.want {
 			t.Errorf("a message whose work takes %+v is delivered again after %s; want %s", x.work, got, x.want)
 		}
+	}
+}
+
+func TestFaultThatCannotBePlantedIsNotOn(t *testing.T) {
+	text := strings.Replace(oddYAML, "load:", "faults: [{kind: index, store: db, table: order, column: group}, {kind: error, service: \"1\"}]\nload:", 1)
+	spec, err := ReadScenario("odd.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewSystem(spec, 1)
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	db, _ := s.stores["db"].(*datastore)
+	if err := db.engine.close(); err != nil { // the database is gone
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Switch(t.Context(), "index", true); err == nil || len(s.Active()) > 0 {
+			t.Errorf("a fault that cannot be planted: %v, and on are %v", err, s.Active())
+		}
+	}
+	if err := s.Switch(t.Context(), "error", true); err != nil || len(s.Active()) != 1 {
+		t.Errorf("another one: %v, and on are %v", err, s.Active())
 	}
 }

@@ -164,14 +164,13 @@ func TestCanariesAreGivenUpWhenTheJudgeSeesNoEnd(t *testing.T) {
 		vain    bool
 	}{
 		"it comes in time":                {judge.Inconclusive, 2000, 90 * time.Second, 100 * time.Second, false},
-		"it may come in time":             {judge.Inconclusive, 5000, 90 * time.Second, 100 * time.Second, false},
-		"it does not":                     {judge.Inconclusive, 7000, 90 * time.Second, 100 * time.Second, true},
-		"not in what is left":             {judge.Inconclusive, 2000, 90 * time.Second, 10 * time.Second, true},
-		"early, it is too soon to tell":   {judge.Inconclusive, 7000, 150 * time.Second, 100 * time.Second, false},
-		"early, it is far beyond":         {judge.Inconclusive, 40000, 150 * time.Second, 100 * time.Second, true},
+		"it may come in time":             {judge.Inconclusive, 20000, 90 * time.Second, 100 * time.Second, false},
+		"it does not":                     {judge.Inconclusive, 40000, 90 * time.Second, 100 * time.Second, true},
+		"not in what is left":             {judge.Inconclusive, 4000, 90 * time.Second, 10 * time.Second, true},
+		"before its time nobody can tell": {judge.Inconclusive, 40000, 150 * time.Second, 100 * time.Second, false},
 		"nobody knows":                    {judge.Inconclusive, 0, 90 * time.Second, 100 * time.Second, false},
 		"all but the goal is reached":     {judge.NoWorse, 0, 90 * time.Second, 10 * time.Second, false},
-		"the machine is busy for a while": {judge.Environment, 7000, 90 * time.Second, 10 * time.Second, false},
+		"the machine is busy for a while": {judge.Environment, 70000, 90 * time.Second, 10 * time.Second, false},
 	} {
 		g := judge.Judgement{Verdict: c.verdict, CallsNeeded: c.needed, BaselineCalls: 3000, CandidateCalls: 3100, Sentence: "It is so."}
 		why := vain(g, 100*time.Second, c.planned, c.left)

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -46,8 +47,15 @@ func (t *schedule) set(ctx context.Context, name string, on bool) error {
 	if !slices.ContainsFunc(t.sys.spec.Faults, func(f scenario.Fault) bool { return f.Name == name }) {
 		return fmt.Errorf("%w: %q", ErrNoFault, name)
 	}
+	was, before := t.hand[name]
 	t.hand[name] = on
-	return t.apply(ctx, time.Since(t.began))
+	err := t.apply(ctx, time.Since(t.began))
+	if err != nil { // it is as it was, and may be tried again
+		if t.hand[name] = was; !before {
+			delete(t.hand, name)
+		}
+	}
+	return err
 }
 
 // run keeps to the time line until ctx ends.
@@ -91,20 +99,23 @@ func due(f scenario.Fault, at time.Duration) bool {
 // apply turns on and off what the time asks for. t.mu is held.
 func (t *schedule) apply(ctx context.Context, at time.Duration) error {
 	changed := false
+	var fault error
 	for i, f := range t.sys.spec.Faults {
 		want := t.faulty && due(f, at)
 		if by, ok := t.hand[f.Name]; ok {
 			want = by
 		}
-		if want != t.on[i] {
-			t.on[i], changed = want, true
-			if err := t.sys.turn(ctx, f, want); err != nil {
-				return fmt.Errorf("lab: fault %s: %w", f.Name, err)
-			}
+		if want == t.on[i] {
+			continue
 		}
+		if err := t.sys.turn(ctx, f, want); err != nil {
+			fault = fmt.Errorf("lab: fault %s: %w", f.Name, err)
+			break
+		}
+		t.on[i], changed = want, true
 	}
 	if !changed {
-		return nil
+		return fault
 	}
 	list := []scenario.Fault{}
 	for i, f := range t.sys.spec.Faults {
@@ -113,7 +124,7 @@ func (t *schedule) apply(ctx context.Context, at time.Duration) error {
 		}
 	}
 	t.active.Store(&list)
-	return t.sys.tellFaults(ctx, list)
+	return errors.Join(fault, t.sys.tellFaults(ctx, list))
 }
 
 // turn does what a fault needs besides being on.

@@ -256,7 +256,7 @@ const (
 
 // What a canary is given. That a candidate whose calls never fail is no worse in errors than a baseline whose calls never fail
 // takes the judge some 1700 calls of each; as many again are for those that do fail. One that is not decided by then goes on as
-// long as the judge sees an end, and one of which it sees none ends before.
+// long as the judge sees an end.
 const (
 	verdictCalls  = 3500
 	leastCalls    = 1200 // of each, fewer of which decide nothing whatever they show
@@ -289,24 +289,18 @@ func canaryTime(perSecond float64) (longest time.Duration, enough bool) {
 	return min(max(need, canaryTimeMin), canaryTimeMax), need <= canaryTimeMax
 }
 
-// What the judge foresees is rough: by how much it must be beyond what is left for a canary to be given up, and by how much before
-// the time that was planned for it is over.
-const (
-	vainLate  = 2
-	vainEarly = 10
-)
+// vainFactor is by how much what the judge foresees must be beyond what can still come for a canary to be given up: a difference
+// close to a margin makes it see no end one minute, and be sure the next.
+const vainFactor = 10
 
 // vain says why a canary that has gone on for so long, of a time that was planned for it, will not be decided in the time that is
 // left; "" = it may be.
 func vain(g judge.Judgement, gone, planned, left time.Duration) string {
-	factor := float64(vainLate)
-	if gone < planned {
-		factor = vainEarly
-	}
 	calls := float64(min(g.BaselineCalls, g.CandidateCalls))
 	coming := calls / gone.Seconds() * left.Seconds()
-	few := calls+coming < leastCalls
-	if gone >= canaryTimeMin && g.Verdict == judge.Inconclusive && (few || float64(g.CallsNeeded) > factor*coming) {
+	few := gone >= canaryTimeMin && calls+coming < leastCalls
+	far := gone >= planned && float64(g.CallsNeeded) > vainFactor*coming
+	if g.Verdict == judge.Inconclusive && (few || far) {
 		return fmt.Sprintf("given up after %s, since some %.0f calls of each would come in the %s that are left. %s", gone.Round(time.Second), coming, left.Round(time.Second), g.Sentence)
 	}
 	return ""

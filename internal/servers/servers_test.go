@@ -149,7 +149,7 @@ func TestServersGoWithWhoStartedThemEvenByKill(t *testing.T) {
 // ownTemp gives a test a folder for temporary files that the user postgres may write to, which those of testing are not.
 func ownTemp(t *testing.T) string {
 	t.Helper()
-	folder, err := os.MkdirTemp("", "longpole-servers-test-")
+	folder, err := os.MkdirTemp("", "longpole-servers-test-") //nolint:usetesting // see above
 	if err == nil {
 		err = os.Chmod(folder, 0o777)
 	}
