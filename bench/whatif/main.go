@@ -32,7 +32,7 @@ func main() {
 	keep := ""
 	flag.StringVar(&o.only, "only", "", "run the studies whose name contains this")
 	flag.Uint64Var(&o.seed, "seed", 1, "of all times and arrivals")
-	flag.IntVar(&o.atOnce, "at-once", 2, "systems that run at a time")
+	flag.IntVar(&o.atOnce, "at-once", 3, "systems that run at a time")
 	flag.StringVar(&o.traces, "traces", "", "keep what was recorded in this folder")
 	flag.StringVar(&keep, "json", "", "also write the results to this file")
 	flag.Parse()

@@ -72,8 +72,9 @@ func (t *tally) coverage() float64 { return float64(t.covered) / float64(max(1, 
 // report writes the tables of docs/bench/whatif.md.
 func report(w io.Writer, results []result, took time.Duration) {
 	load, _ := os.ReadFile("/proc/loadavg") // not there on other systems
+	averages := strings.Fields(string(load))
 	fmt.Fprintf(w, "%d runs in %s, %s, %d processors, load averages at the end %s\n", len(results), took, runtime.Version(), runtime.NumCPU(),
-		strings.Join(strings.Fields(string(load))[:min(3, len(strings.Fields(string(load))))], " "))
+		strings.Join(averages[:min(3, len(averages))], " "))
 	fmt.Fprint(w, "\n| case | change | calls/s | p50: before, forecast, came | p95 | p99 | off by | in its interval |\n|---|---|---|---|---|---|---|---|\n")
 	for i := range results {
 		if r := &results[i]; r.Why == "" {
@@ -87,10 +88,14 @@ func report(w io.Writer, results []result, took time.Duration) {
 			fmt.Fprintf(w, "\nno forecast: %s at %g/s: %s\n", r.Study, r.Rate, r.Why)
 		}
 	}
+	late := 0
 	for i := range results {
-		if r := &results[i]; len(r.Doubts) > 0 {
-			fmt.Fprintf(w, "\nin doubt: %s at %g/s: %s\n", r.Study, r.Rate, strings.Join(r.Doubts, "; "))
+		if len(results[i].Doubts) > 0 {
+			late++
 		}
+	}
+	if late > 0 {
+		fmt.Fprintf(w, "\n? in %d runs the load generator sent late: the machine was too busy to measure on\n", late)
 	}
 }
 

@@ -159,13 +159,19 @@ func (a *analysis) refresh(window time.Duration, rest func()) (report advise.Rep
 	if a.facts != nil {
 		o.Facts = a.facts()
 	}
-	report = advise.Run(traces, o, a.policies())
-	if a.stretches != nil {
-		report.Widen(a.stretches())
-	}
+	report = a.advise(traces, o)
 	a.keep(report, began, window)
 	a.log.Debug("analysed", "traces", len(traces), "took", time.Since(began))
 	return report, traces
+}
+
+// advise is the report of traces, its intervals widened by what earlier forecasts missed.
+func (a *analysis) advise(traces []trace.Trace, o diagnose.Options) advise.Report {
+	report := advise.Run(traces, o, a.policies())
+	if a.stretches != nil {
+		report.Widen(a.stretches())
+	}
+	return report
 }
 
 // Compare diagnoses traces beside those of an earlier time, as slowly as everything that shares its cores with the calls. ok is false
@@ -183,7 +189,7 @@ func (a *analysis) Compare(now, before []trace.Trace) (report advise.Report, ok 
 	}()
 	p := &pace{ctx: context.Background(), began: time.Now()}
 	o := diagnose.Options{Clock: diagnose.ClockOptions{Yield: p.rest}, Baseline: before}
-	return advise.Run(now, o, a.policies()), true
+	return a.advise(now, o), true
 }
 
 func (a *analysis) keep(r advise.Report, at time.Time, window time.Duration) {

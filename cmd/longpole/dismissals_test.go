@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/judge"
 	"github.com/longpole/longpole/internal/review"
 	"github.com/longpole/longpole/internal/staging"
+	"github.com/longpole/longpole/internal/trace"
 	"github.com/longpole/longpole/internal/web"
 )
 
@@ -194,5 +196,16 @@ func TestADismissalTooManyIsRefusedRatherThanAnOldOneForgotten(t *testing.T) {
 	}
 	if err := order("index 0"); err != nil {
 		t.Errorf("one that is dismissed already: %v", err)
+	}
+}
+
+func TestForecastsOfAComparisonAreWidenedToo(t *testing.T) {
+	asked := false
+	a := &analysis{policies: func() map[string]longpole.Config { return nil }, stretches: func() staging.Stretches {
+		asked = true
+		return nil
+	}}
+	if _, ok := a.Compare(nil, []trace.Trace{}); !ok || !asked {
+		t.Errorf("compared %v, asked by how much forecasts missed %v", ok, asked)
 	}
 }
