@@ -117,7 +117,7 @@ func (r *result) row() string {
 
 // summary writes a line for each kind of change, and one for all.
 func summary(w io.Writer, results []result) {
-	kinds, total := map[string]*tally{}, &tally{}
+	kinds, total, calm := map[string]*tally{}, &tally{}, &tally{}
 	var order []string
 	for i := range results {
 		r := &results[i]
@@ -130,6 +130,9 @@ func summary(w io.Writer, results []result) {
 		}
 		kinds[r.Change].add(r)
 		total.add(r)
+		if len(r.Doubts) == 0 {
+			calm.add(r)
+		}
 	}
 	slices.Sort(order)
 	fmt.Fprint(w, "\n| change | runs | without forecast | p99 really cut by | error p50 | error p95 | error p99 | in the 90 % interval |\n|---|---|---|---|---|---|---|---|\n")
@@ -137,6 +140,7 @@ func summary(w io.Writer, results []result) {
 		fmt.Fprintln(w, kinds[kind].line(kind))
 	}
 	fmt.Fprintln(w, total.line("all"))
+	fmt.Fprintln(w, calm.line("all without ?"))
 	fmt.Fprintf(w, "\nmedian error over all runs and quantiles %.1f %% (wanted: at most 15 %%); in the 90 %% interval %.1f %% of %d (wanted: at least 85 %%)\n",
 		100*median(total.all()), 100*total.coverage(), 3*total.runs)
 }
