@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/longpole/longpole/internal/evidence"
 	"github.com/longpole/longpole/internal/trace"
 )
 
@@ -16,6 +17,9 @@ const (
 	greyFactor = 5.0 // times the siblings' ratio
 	greySigma  = 4.0 // standard errors that it must lie above theirs
 	greyFast   = 0.5 // of the time of an answer, within which failures are fast
+	greyFine   = 5   // answers that tell how long one takes
+	greyAlone  = 0.2 // of an endpoint's share of refusals, below which its siblings refuse nothing
+	greyEven   = 1.5 // times its siblings' calls, and the time of their answers, from where an endpoint has more to do than they
 )
 
 // outcome is how the calls of one endpoint ended.
@@ -73,7 +77,42 @@ func (v *view) fates() map[spot]*fates {
 			}
 		}
 	}
+	for key, x := range c.fates {
+		if !v.anyBusy(key.service) {
+			x.pretexts()
+		}
+	}
 	return c.fates
+}
+
+// anyBusy reports whether a process of a service is known to have had no processor to spare.
+func (v *view) anyBusy(service string) bool {
+	return slices.ContainsFunc(v.facts.Of(service, ""), func(p *evidence.ServiceFacts) bool {
+		busy, told := p.Busy()
+		return told && busy >= cpuBusy
+	})
+}
+
+// pretexts takes what an endpoint answers as by one that has too much to do for plain failures, where it has no more to do than its
+// siblings, which refuse nothing: no more calls, and none of its answers take longer.
+func (x *fates) pretexts() {
+	for _, o := range x.by {
+		rest := outcome{all: x.whole.all - o.all, shed: x.whole.shed - o.shed}
+		if o.shed == 0 || rest.all <= 0 || rest.shed/rest.all > greyAlone*o.shed/o.all || o.all > greyEven*rest.all/float64(len(x.by)-1) {
+			continue
+		}
+		for _, sibling := range x.by {
+			if sibling != o {
+				rest.fine = append(rest.fine, sibling.fine...)
+			}
+		}
+		slices.Sort(o.fine)
+		slices.Sort(rest.fine)
+		if len(o.fine) >= greyFine && float64(quantile(o.fine, 0.5)) <= greyEven*float64(quantile(rest.fine, 0.5)) {
+			x.whole.shed -= o.shed
+			o.shed = 0
+		}
+	}
 }
 
 // fatesOf is what is known of the calls of a place.
@@ -170,7 +209,7 @@ func (o *outcome) fast(fine []int64) (failure, answer int64, ok bool) {
 	slices.Sort(o.broken)
 	slices.Sort(fine)
 	failure, answer = quantile(o.broken, 0.5), quantile(fine, 0.5)
-	return failure, answer, len(fine) >= 5 && float64(failure) <= greyFast*float64(answer)
+	return failure, answer, len(fine) >= greyFine && float64(failure) <= greyFast*float64(answer)
 }
 
 func (v *view) greyFinding(key spot, x *fates) (Finding, bool) {

@@ -3,6 +3,8 @@ package diagnose
 import (
 	"fmt"
 	"testing"
+
+	"github.com/longpole/longpole/internal/evidence"
 )
 
 func TestGreyFailure(t *testing.T) {
@@ -30,6 +32,32 @@ func TestGreyFailure(t *testing.T) {
 			return fmt.Sprintf("page 0ms %.3fms service=shop kind=server\n  GET 1ms %.3fms kind=client %s\n    cart 1.1ms %.3fms service=cart kind=server %s\n      work 1.2ms %.3fms %s\n"+
 				"        GET 1.3ms %.3fms kind=client peer.service=rates %s", took+5, took+4, mark, took+3, mark, took+2.5, mark, took+2, mark)
 		}, service: "rates"},
+		{name: "one of three says that it is not available, with no more to do than the others", text: func(d dice, i int) string {
+			if i%3 == 1 && i%2 == 0 {
+				return on(1, 2, "failed http.response.status_code=503")
+			}
+			return on(i%3, d.near(30), "")
+		}, service: "pricing", says: "endpoint 10.0.0.1"},
+		{name: "near miss: the one that refuses is slow, too", text: func(d dice, i int) string {
+			if i%3 == 1 && i%2 == 0 {
+				return on(1, 2, "failed http.response.status_code=503")
+			}
+			return on(i%3, d.near([]float64{30, 80, 30}[i%3]), "")
+		}},
+		{name: "near miss: all three refuse", text: func(d dice, i int) string {
+			if i%4 == 0 {
+				return on(i%3, 2, "failed http.response.status_code=503")
+			}
+			return on(i%3, d.near(30), "")
+		}},
+		{
+			name: "near miss: it has no processor to spare", text: func(d dice, i int) string {
+				if i%3 == 1 && i%2 == 0 {
+					return on(1, 2, "failed http.response.status_code=503")
+				}
+				return on(i%3, d.near(30), "")
+			}, facts: ofService("pricing", evidence.RuntimeStats{CPU: new(3.9), Procs: new(4.0)}),
+		},
 		{name: "near miss: errors as seldom as everywhere", text: func(d dice, i int) string {
 			if i%100 == 1 {
 				return on(i%3, 2, "failed")

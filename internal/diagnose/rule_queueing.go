@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -15,6 +16,8 @@ const (
 	queueBusy    = 0.9                // utilisation, from where waits grow without end
 	queueCalm    = 0.7                // below which nobody waits for long
 	queueGrowth  = 2.0                // times, that the last third of messages waits longer than the first
+	queueRise    = 0.1                // of each second, by which the wait of messages grows; that of a queue 1.1 times its workers
+	queueFew     = 5                  // messages, below which neither spans nor a broker's backlog tell
 	maxQueueName = 64                 // destinations looked at
 	workerPart   = 0.3                // of a place's time, that waits for a worker must make up
 )
@@ -168,20 +171,27 @@ func (v *view) turns(f *Finding, service string) {
 
 // backlog is the messages of one destination.
 type backlog struct {
-	service, operation string
+	service, operation string // of the consumer; "" = none is seen
 	waits, works       []int64
 	at                 []queued
+	sent               int // producers of the route
 }
 
 type queued struct{ sent, wait int64 }
 
 // messages finds queues in which messages wait for long. They are off the path of the request, so their share of it is 0.
+// Of a queue that is far behind, the messages that these traces sent may all be waiting still: then its broker is asked.
 func (v *view) messages() (found []Finding) {
 	all := make(map[string]*backlog)
 	for n := range v.samples {
 		s := &v.samples[n]
 		for i := range s.tree.Spans {
 			got := &s.tree.Spans[i]
+			if len(v.facts.Queues) > 0 && got.Kind == trace.Producer {
+				if b := backlogOf(all, destination(got)); b != nil {
+					b.sent++
+				}
+			}
 			from := v.passes.sentBy(s.tree, i)
 			for _, x := range from {
 				if sent := &x.tree.Spans[x.span]; sends(sent) {
@@ -197,11 +207,25 @@ func (v *view) messages() (found []Finding) {
 		}
 	}
 	for _, name := range ordered(all) {
-		if f, ok := v.backlogFinding(name, all[name]); ok {
+		f, ok := v.backlogFinding(name, all[name])
+		if !ok {
+			f, ok = v.stuck(name, all[name])
+		}
+		if ok {
 			found = append(found, f)
 		}
 	}
 	return found
+}
+
+// backlogOf is the destination of that name; nil = it has none, or there are too many.
+func backlogOf(all map[string]*backlog, name string) *backlog {
+	b := all[name]
+	if b == nil && name != "" && len(all) < maxQueueName {
+		b = &backlog{}
+		all[name] = b
+	}
+	return b
 }
 
 // note takes in one message; producer is nil where its span is in no trace.
@@ -220,13 +244,12 @@ func note(all map[string]*backlog, producer, consumer *trace.Span) {
 	if name == "" {
 		name = consumer.Name
 	}
-	b := all[name]
+	b := backlogOf(all, name)
 	if b == nil {
-		if len(all) >= maxQueueName {
-			return
-		}
-		b = &backlog{service: consumer.Service, operation: consumer.Name}
-		all[name] = b
+		return
+	}
+	if b.service == "" {
+		b.service, b.operation = consumer.Service, consumer.Name
 	}
 	wait = max(wait, 0)
 	b.waits, b.works = append(b.waits, wait), append(b.works, consumer.End-consumer.Start)
@@ -237,7 +260,7 @@ func (v *view) backlogFinding(name string, b *backlog) (Finding, bool) {
 	slices.Sort(b.waits)
 	slices.Sort(b.works)
 	wait, work := quantile(b.waits, 0.5), quantile(b.works, 0.5)
-	if len(b.waits) < 5 || wait < messageLong || wait < queueRatio*work {
+	if len(b.waits) < queueFew || wait < messageLong || wait < queueRatio*work {
 		return Finding{}, false
 	}
 	f := Finding{
@@ -252,14 +275,49 @@ func (v *view) backlogFinding(name string, b *backlog) (Finding, bool) {
 	if span > 0 {
 		f.Detail.Arrival = float64(len(b.at)) / (float64(span) / 1e9)
 	}
+	q := v.facts.Queue(name)
+	rise := last - first // from the middle of the first third to that of the last
 	switch {
-	case last >= queueGrowth*first:
+	case last >= queueGrowth*first, rise >= float64(messageLong) && rise >= queueRise*float64(span)*2/3:
 		f.Confidence += 0.1
 		f.Evidence = append(f.Evidence, fmt.Sprintf("the wait grows from %s to %s: more comes in than is worked off", waitedFor(int64(first)), waitedFor(int64(last))))
-	default:
+	case q == nil || !q.Known || q.Utilisation <= 1:
 		f.doubt(0, "the wait does not grow: a delay that is meant, a poll now and then, or a consumer that was away look the same")
 	}
-	return f, v.askQueue(&f, v.facts.Queue(name))
+	return f, v.askQueue(&f, q)
+}
+
+// stuck finds a queue that is behind by the words of its broker alone: its workers have all that they may, or there are none, and what
+// waits is several times what they hold, so that by J. D. C. Little's law a message waits that many times its work.
+func (v *view) stuck(name string, b *backlog) (Finding, bool) {
+	q := v.facts.Queue(name)
+	if q == nil || b.sent == 0 || q.Pending < queueFew {
+		return Finding{}, false
+	}
+	behind, work, wait := float64(q.Pending)+float64(q.AckPending), time.Duration(0), q.Span // nothing left all the time, if nothing did
+	if q.Service > 0 {
+		work, wait = time.Duration(float64(q.AckPending)/q.Service*1e9), q.Wait
+	}
+	limit := max(time.Duration(messageLong), queueRatio*work)
+	busy := q.Known && q.Utilisation >= queueBusy || !q.Known && q.InWork >= 1
+	if !q.NoWorkers && (!busy || wait < limit || behind < queueRatio*float64(q.AckPending)) {
+		return Finding{}, false
+	}
+	f := Finding{
+		Code: "LP107", Class: "queueing", Segment: trace.SegQueue, Service: cmp.Or(b.service, q.Consumer, name), Operation: cmp.Or(b.operation, name), Verdict: Likely, Confidence: 0.7,
+		Summary:  fmt.Sprintf("messages that are sent to %s have to wait for %d others", name, q.Pending),
+		Evidence: []string{fmt.Sprintf("%d messages were sent in these traces, and %d of them worked on", b.sent, len(b.waits))},
+		Detail:   Detail{Variant: "message", Wait: wait, Latency: work},
+		harm:     1,
+	}
+	f.Detail.Callees = []string{f.Service}
+	if q.Service > 0 {
+		f.harm = 1 - float64(limit)/float64(wait) // of messages whose wait has grown evenly, those that wait too long
+	}
+	if !q.NoWorkers && q.Service == 0 {
+		f.confirm(0.9, fmt.Sprintf("its workers hold %d messages, and finished none in %s", q.AckPending, duration(q.Span)))
+	}
+	return f, v.askQueue(&f, q)
 }
 
 // growth is the mean wait of the first and of the last third of the messages, and over which time they were sent.

@@ -40,6 +40,14 @@ func TestQueueing(t *testing.T) {
 		}
 	}
 	grows := func(i int) float64 { return float64(i) * 100 }
+	sent := func(d dice, _ int) string {
+		return fmt.Sprintf("buy 0ms 30ms service=shop kind=server\n  \"mails publish\" 10ms %.3fms kind=producer messaging.destination.name=mails", 10+d.near(2))
+	}
+	queue := func(q evidence.QueueStats) evidence.Facts {
+		q.Stream, q.Consumer = "mails", "CONVERTER"
+		return evidence.Facts{Queues: []evidence.QueueStats{q}}
+	}
+	behind := evidence.QueueStats{Span: 12 * time.Second, Arrival: 12, Service: 1.2, Utilisation: 10, Known: true, Pending: 140, AckPending: 3, Wait: 119 * time.Second, InWork: 1}
 	workers := func(p evidence.PoolStats) evidence.Facts {
 		return evidence.Facts{Services: []evidence.ServiceFacts{{Service: "pricing", Pools: []evidence.PoolStats{p}}}}
 	}
@@ -82,6 +90,30 @@ func TestQueueing(t *testing.T) {
 		{
 			name: "refuted: workers are idle", text: mail(func(int) float64 { return 2000 }), service: "mailer", verdict: Suspected, says: "held back elsewhere",
 			facts: evidence.Facts{Queues: []evidence.QueueStats{{Stream: "mails", Waiting: 3}}},
+		},
+		{name: "the wait of messages has long been growing", text: mail(func(i int) float64 { return 20000 + float64(i)*150 }), service: "mailer", variant: "message", says: "more comes in than is worked off"},
+		{name: "near miss: it has grown, and goes on alike", text: mail(func(i int) float64 { return 20000 + float64(i%7)*30 }), service: "mailer", variant: "message", says: "does not grow"},
+		{
+			name: "confirmed: nothing that was sent is worked on yet, as three workers have ten times as much", text: sent, service: "CONVERTER", variant: "message", verdict: Confirmed,
+			says: "12.0 messages a second come in and 1.2", facts: queue(behind),
+		},
+		{
+			name: "confirmed: none of it is ever finished", text: sent, service: "CONVERTER", variant: "message", verdict: Confirmed, says: "finished none in 12",
+			facts: queue(evidence.QueueStats{Span: 12 * time.Second, Arrival: 12, Pending: 140, AckPending: 3, InWork: 1}),
+		},
+		{name: "confirmed: nobody is there to work on it", text: sent, service: "CONVERTER", verdict: Confirmed, says: "nobody works on mails", facts: queue(evidence.QueueStats{NoWorkers: true, Pending: 40})},
+		{name: "near miss: the broker tells of another queue", text: sent, facts: evidence.Facts{Queues: []evidence.QueueStats{{Stream: "orders", Arrival: 12, NoWorkers: true, Pending: 140}}}},
+		{
+			name: "near miss: a burst that is worked off within a second", text: sent,
+			facts: queue(evidence.QueueStats{Span: 12 * time.Second, Arrival: 40, Service: 39, Utilisation: 1.03, Known: true, Pending: 20, AckPending: 3, Wait: 590 * time.Millisecond, InWork: 1}),
+		},
+		{
+			name: "near miss: long work, and no more waits than is in work", text: sent,
+			facts: queue(evidence.QueueStats{Span: 12 * time.Second, Arrival: 1.2, Service: 1.2, Utilisation: 1, Known: true, Pending: 6, AckPending: 4, Wait: 8 * time.Second, InWork: 1}),
+		},
+		{
+			name: "near miss: a backlog that workers come down from", text: sent,
+			facts: queue(evidence.QueueStats{Span: 12 * time.Second, Arrival: 3, Service: 12, Utilisation: 0.25, Known: true, Pending: 140, AckPending: 3, Wait: 12 * time.Second, InWork: 1}),
 		},
 		{name: "near miss: slow at times, but not when more is in work", text: func(d dice, i int) string {
 			if i%40 == 3 {
