@@ -134,6 +134,9 @@ func summary(w io.Writer, results []result) {
 			calm.add(r)
 		}
 	}
+	if total.runs == 0 {
+		return
+	}
 	slices.Sort(order)
 	fmt.Fprint(w, "\n| change | runs | without forecast | p99 really cut by | error p50 | error p95 | error p99 | in the 90 % interval |\n|---|---|---|---|---|---|---|---|\n")
 	for _, kind := range order {
