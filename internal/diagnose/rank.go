@@ -45,6 +45,9 @@ func (v *view) causes(f, g *Finding) bool {
 	}
 	switch f.Code {
 	case "LP102": // a loop of queries holds its connection for all of them
+		if among(g, "LP115") { // and misses once for each: a cache that has all of it would still be asked as often
+			return g.Detail.Variant == missesVariant && g.Service == f.Service && slices.ContainsFunc(g.Detail.Callees, func(to string) bool { return slices.Contains(f.Detail.Callees, to) })
+		}
 		return among(g, "LP111") && g.Service == f.Service
 	case "LP109", "LP110": // a statement that takes long for a reason, the same
 		return among(g, "LP111") && g.Service == f.Service && f.Verdict == Confirmed && f.Detail.Variant != slowQueryVariant
@@ -54,6 +57,8 @@ func (v *view) causes(f, g *Finding) bool {
 		return among(g, "LP118", "LP119", "LP120") && v.calledBy(g, f.Service)
 	case "LP112": // a storm breaks whom it hits
 		return f.Detail.storm && among(g, "LP122", "LP123") && (g.Service == f.Service || v.calledBy(f, g.Service))
+	case "LP122": // what one endpoint fails is tried again, and was not tried too often to begin with
+		return f.Detail.Endpoint != "" && among(g, "LP112") && !g.Detail.storm && v.calledBy(g, f.Service)
 	case "LP115": // one key on one shard: that it is asked for again and again is not what is slow
 		return f.Detail.Variant == "hot_key" && among(g, "LP104") && (g.Service == f.Service || v.calledBy(g, f.Service))
 	case "LP116": // a process that has just begun computes, queues its requests, and is the slow one of its siblings

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -10,6 +11,9 @@ import (
 
 	"github.com/longpole/longpole/internal/trace"
 )
+
+// missesVariant is a cache that does not have what is asked for, for no reason that is known.
+const missesVariant = "misses"
 
 const (
 	cacheLookups  = 20   // fewer show no ratio
@@ -23,6 +27,7 @@ const (
 	hotLong       = 0.8  // of the long lookups
 	hotFactor     = 1.5  // times what lookups of other keys take; some of these go to the same shard, and wait with it
 	maxCacheKeys  = 1 << 14
+	maxCaches     = 1 << 10 // told apart, by who asks them
 )
 
 // lookups is what one operation asks of a cache.
@@ -66,10 +71,11 @@ type fill struct {
 // cacheMiss finds LP115: caches that miss too often, keys that many fetch at once when they are gone, and keys that take all the
 // traffic.
 func cacheMiss(v *view) []Finding {
-	at := make(map[spot]*lookups)
+	at := make(map[cacheUse]*lookups)
+	split := v.cachesApart()
 	inclusive := make(map[int32][]int64)
 	for n, f := range v.look().families {
-		v.lookup(at, n+1, f, inclusive)
+		v.lookup(at, split, n+1, f, inclusive)
 	}
 	for i := range v.look().suspects {
 		s := &v.look().suspects[i]
@@ -81,7 +87,7 @@ func cacheMiss(v *view) []Finding {
 			if t.Parent[w.span] < 0 {
 				continue
 			}
-			x := at[v.spot(&t.Spans[t.Parent[w.span]])]
+			x := at[split.of(v.spot(&t.Spans[t.Parent[w.span]]), t, w.span)]
 			if x == nil {
 				continue
 			}
@@ -96,8 +102,87 @@ func cacheMiss(v *view) []Finding {
 			}
 		}
 	}
-	return findingsBySpot(at, v.cacheFinding)
+	var found []Finding
+	for _, use := range slices.SortedFunc(maps.Keys(at), func(a, b cacheUse) int { return cmp.Or(bySpot(a.spot, b.spot), cmp.Compare(a.cache, b.cache)) }) {
+		if f, ok := v.cacheFinding(use.spot, at[use]); ok {
+			found = append(found, f)
+		}
+	}
+	return found
 }
+
+// cacheUse is the lookups of one operation in one cache; "" = in all that it asks.
+type cacheUse struct {
+	spot
+	cache string
+}
+
+// apart says which of the caches that an operation asks are not one: nil, or those that stand for themselves.
+type apart map[cacheUse]bool
+
+// of is the use that a lookup belongs to.
+func (a apart) of(where spot, t *Tree, span int32) cacheUse {
+	if len(a) > 0 {
+		if use := (cacheUse{where, t.peer(int(span))}); a[use] {
+			return use
+		}
+	}
+	return cacheUse{spot: where}
+}
+
+// cachesApart finds the caches whose misses are filled by what fills no other one that the same operation asks. Servers of one cache
+// are filled alike, and what is never filled tells nothing.
+func (v *view) cachesApart() apart {
+	sources := make(map[cacheUse]map[int32]bool) // targets
+	users := make(map[spot]map[int32]int)        // how many caches of an operation a target fills
+	v.eachLookup(func(f family, k int, told int) {
+		t := v.samples[f.sample].tree
+		next := v.following(t, f.rest(k), f.calls[k])
+		if told == 1 || next < 0 {
+			return
+		}
+		use, to := cacheUse{v.look().spots[f.where], t.peer(int(f.calls[k].span))}, f.calls[k+1+next].to
+		if sources[use] == nil {
+			if len(sources) >= maxCaches {
+				return
+			}
+			sources[use] = make(map[int32]bool)
+		}
+		if !sources[use][to] {
+			sources[use][to] = true
+			if users[use.spot] == nil {
+				users[use.spot] = make(map[int32]int)
+			}
+			users[use.spot][to]++
+		}
+	})
+	a := make(apart)
+	for use, targets := range sources {
+		alone := true
+		for to := range targets {
+			alone = alone && users[use.spot][to] == 1
+		}
+		if alone {
+			a[use] = true
+		}
+	}
+	return a
+}
+
+// eachLookup calls do with each lookup in a cache: call k of f, and what it says of itself; see hit.
+func (v *view) eachLookup(do func(f family, k, told int)) {
+	for _, f := range v.look().families {
+		t := v.samples[f.sample].tree
+		for k, a := range f.calls {
+			if span := &t.Spans[a.span]; a.served < 0 && v.target(a).segment == trace.SegCache && isLookup(span) {
+				do(f, k, hit(span))
+			}
+		}
+	}
+}
+
+// rest is the calls after number k that are compared with it.
+func (f *family) rest(k int) []attempt { return f.calls[k+1 : min(len(f.calls), k+1+nearby)] }
 
 // keyOf is what a lookup asks for; "" = it does not tell.
 func keyOf(s *trace.Span) string {
@@ -138,19 +223,19 @@ func hit(s *trace.Span) int {
 	return -1
 }
 
-func (v *view) lookup(at map[spot]*lookups, number int, f family, inclusive map[int32][]int64) {
+func (v *view) lookup(at map[cacheUse]*lookups, split apart, number int, f family, inclusive map[int32][]int64) {
 	s := &v.samples[f.sample]
 	t := s.tree
-	where := v.look().spots[f.where]
 	for k, a := range f.calls {
 		span := &t.Spans[a.span]
 		if a.served >= 0 || v.target(a).segment != trace.SegCache || !isLookup(span) {
 			continue
 		}
-		x := at[where]
+		use := split.of(v.look().spots[f.where], t, a.span)
+		x := at[use]
 		if x == nil {
 			x = &lookups{cache: t.peer(int(a.span)), keys: make(map[string]int), longKeys: make(map[string]int), fills: make(map[place]*filling), fillsByThing: make(map[string][]fill)}
-			at[where] = x
+			at[use] = x
 		}
 		if x.last != number {
 			x.last = number
@@ -162,7 +247,7 @@ func (v *view) lookup(at map[spot]*lookups, number int, f family, inclusive map[
 			x.keys[key]++
 		}
 		told := hit(span)
-		rest := f.calls[k+1 : min(len(f.calls), k+1+nearby)]
+		rest := f.rest(k)
 		next := v.following(t, rest, a)
 		x.notePresent(v, number, f, rest)
 		if told >= 0 {
@@ -286,7 +371,7 @@ func (v *view) misses(key spot, x *lookups, to place, fills *filling) (Finding, 
 	if ratio < missRatio || v.share(fills.slow) < missShare || x.told*2 < x.n && ratio > alwaysMissing && !cold {
 		return Finding{}, false
 	}
-	f := v.cacheOf(key, x, to, "misses", 0.6, fills.slow)
+	f := v.cacheOf(key, x, to, missesVariant, 0.6, fills.slow)
 	f.Detail.HitRatio = 1 - ratio
 	f.Summary = fmt.Sprintf("%s of the lookups of %s %s in its cache miss; the reads of %s that follow take %s of the slow traces",
 		percent(ratio), key.service, key.operation, to.service, percent(f.ShareP99))

@@ -35,11 +35,28 @@ func TestCacheMiss(t *testing.T) {
 			return fmt.Sprintf("page 0ms %.3fms service=shop kind=server url.path=/home\n  GET 1ms %.3fms kind=client db.system.name=redis db.query.text=\"GET %s\"", took+5, took+1, key)
 		}
 	}
+	// Two lookups, of which the first hits in nine of ten, and the second misses in three of five, before the same source or another one.
+	two := func(first, source string) func(d dice, i int) string {
+		return func(d dice, i int) string {
+			list := "cache.hit=true"
+			if i%10 == 3 {
+				list = fmt.Sprintf("cache.hit=false\n  call 2ms 5ms kind=client peer.service=%s", first)
+			}
+			page := "page 0ms %.3fms service=shop kind=server\n  GET 1ms 1.5ms kind=client db.system.name=redis server.address=texts " + list + "\n  GET 6ms 6.5ms kind=client db.system.name=redis server.address=prices "
+			if i%5 < 3 {
+				took := d.near(40)
+				return fmt.Sprintf(page+"cache.hit=false\n  call 7ms %.3fms kind=client peer.service=%s", took+9, took+7, source)
+			}
+			return fmt.Sprintf(page+"cache.hit=true", 9.0)
+		}
+	}
 	checkClass(t, "LP115", "cache_miss", []classCase{
 		{name: "most lookups miss", text: most, service: "shop", variant: "misses", says: "70 %"},
 		{name: "the spans tell it, and all miss", text: func(d dice, _ int) string { return aside(true, d.near(30), "cache.hit=false", "") }, service: "shop", variant: "misses", says: "tell hits and misses themselves"},
 		{name: "confirmed: the server counts the misses", text: func(d dice, _ int) string { return aside(true, d.near(30), "", "") }, facts: redis(0.1), service: "shop", verdict: Confirmed, says: "evicts 50 keys"},
 		{name: "refuted: the server counts hits", text: most, facts: redis(0.98)},
+		{name: "one of two caches misses most", text: two("writer", "pricing"), service: "shop", variant: "misses", says: "60 %"},
+		{name: "near miss: two servers of one cache, which is filled from one place", text: two("pricing", "pricing")},
 		{name: "a stampede", text: crowd, at: at, service: "shop", variant: "stampede", says: "10 times at once"},
 		{name: "a hot key", text: func(d dice, i int) string {
 			key, took := fmt.Sprintf("item:%d", i), d.near(1)

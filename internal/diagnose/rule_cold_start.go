@@ -12,6 +12,7 @@ import (
 const (
 	coldAway   = 10                 // times its usual pause between requests, from where a process was away
 	coldMissed = 5                  // requests that its siblings served meanwhile
+	coldWarm   = 10                 // later works of a process, that are not long: it has got warm
 	coldIdle   = int64(time.Minute) // without a request, after which a process has cooled down
 	coldRatio  = 0.6                // of the long works, that are such
 	coldOfThem = 0.3                // of the first requests, that are long
@@ -95,11 +96,13 @@ func (p *processes) find(t *Tree, i int) *life {
 	return nil
 }
 
-// colds are how many requests of a process may be its first ones, and how clearly these must then be the long ones.
+// colds are how many requests of a process may be its first ones, and how clearly these must then be the long ones. Where they are many,
+// each such process must be seen to have got warm: else it is ill from the beginning, or other work began with it.
 var colds = []struct {
 	first         int
 	ratio, ofThem float64 // of the long works, that are such; of these, that are long
-}{{1, coldRatio, coldOfThem}, {5, coldRatio, coldOfThem}, {20, 0.8, 0.5}}
+	warm          bool    // it must be seen
+}{{1, coldRatio, coldOfThem, false}, {5, coldRatio, coldOfThem, false}, {20, 0.8, 0.5, false}, {60, 0.9, 0.5, true}, {200, 0.9, 0.5, true}}
 
 // dawns is the requests of a process, by number, with which it began, came back from where nobody called it, or was started anew.
 // all is the requests of its service, by which it is known that there were any for it; nil = they need not be asked.
@@ -192,15 +195,24 @@ func (v *view) coldFinding(s *suspect, lives *processes) (Finding, bool) {
 	}
 	for _, c := range colds {
 		cold, first := 0, 0
+		warm := make(map[string]int) // later works that are not long
 		hosts := make(map[string]bool)
 		for _, w := range works {
 			if !w.told && w.age >= c.first {
+				if w.age < math.MaxInt && !w.long {
+					warm[w.host]++
+				}
 				continue
 			}
 			first++
 			if w.long {
 				cold++
 				hosts[w.host] = true
+			}
+		}
+		for host := range hosts {
+			if c.warm && warm[host] < coldWarm {
+				cold = 0
 			}
 		}
 		if cold >= leastTail && float64(cold) >= c.ratio*float64(long) && float64(cold) >= c.ofThem*float64(first) {

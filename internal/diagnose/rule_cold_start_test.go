@@ -64,6 +64,8 @@ func TestColdStart(t *testing.T) {
 			name: "confirmed: it was started anew under its name", n: 400, text: twice(15, 300), at: away(true), service: "pricing", verdict: Confirmed, says: "was started anew",
 			facts: evidence.Facts{Services: []evidence.ServiceFacts{{Service: "pricing", Instance: "pod-1", Runtime: &evidence.RuntimeStats{Restarted: true}}}},
 		},
+		{name: "it takes forty requests to get warm", n: 1000, text: twice(40, 300), at: away(true), service: "pricing", verdict: Likely, says: "among the first 60 requests"},
+		{name: "near miss: it comes back, and never gets warm", n: 300, text: twice(1000, 300), at: away(true)},
 		{name: "near miss: it comes back and is as fast as ever", n: 400, text: twice(15, 20), at: away(true)},
 		{name: "near miss: nobody called anybody, and then it is slow", n: 400, text: twice(15, 300), at: away(false)},
 		{name: "near miss: slow at times on a process that runs", text: slowNow(900)},

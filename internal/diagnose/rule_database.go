@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -148,7 +149,7 @@ func planEvidence(f *Finding, st *evidence.PostgresStatement) (reason bool) {
 	for _, table := range st.Tables {
 		if table.Stale() >= staleStats {
 			f.Evidence = append(f.Evidence, fmt.Sprintf("%s of the rows of %s have changed since it was analysed", percent(table.Stale()), table.Name))
-			if reason {
+			if reason && !slices.Contains(f.Detail.Tables, table.Name) {
 				f.Detail.Tables = append(f.Detail.Tables, table.Name)
 			}
 		}

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/longpole/longpole/internal/evidence"
@@ -87,5 +88,17 @@ func TestMissingIndexIsInTheDetail(t *testing.T) {
 	f := Run(c.traces(t), Options{Facts: asked(110, evidence.PostgresStatement{SeqScans: scan, Indexes: index})}).Routes[0].Findings[0]
 	if f.Detail.Index != "CREATE INDEX CONCURRENTLY ON public.orders (customer_id)" || f.Detail.IndexGain != 0.95 || f.Detail.QueryID != 42 || f.Detail.Tables[0] != "orders" {
 		t.Errorf("%+v", f.Detail)
+	}
+}
+
+func TestATableOfABadPlanIsNamedOnce(t *testing.T) {
+	var f Finding
+	planEvidence(&f, &evidence.PostgresStatement{
+		SeqScans: []evidence.SeqScan{{Relation: "zones", Share: 1}},
+		Rows:     &evidence.RowEstimate{Estimated: 60_000, Observed: 2, Factor: 30_000},
+		Tables:   []evidence.Table{{Name: "zones", Rows: 180_000, Live: 180_000, Changed: 162_000}, {Name: "cells", Rows: 100, Live: 100, Changed: 90}},
+	})
+	if f.Detail.Variant != "bad_plan" || !slices.Equal(f.Detail.Tables, []string{"zones", "cells"}) {
+		t.Errorf("%s of %v", f.Detail.Variant, f.Detail.Tables)
 	}
 }

@@ -96,8 +96,9 @@ func (v *view) anyBusy(service string) bool {
 // pretexts takes what an endpoint answers as by one that has too much to do for plain failures, where it has no more to do than its
 // siblings, which refuse nothing: no more calls, and none of its answers take longer.
 func (x *fates) pretexts() {
+	whole := x.whole
 	for _, o := range x.by {
-		rest := outcome{all: x.whole.all - o.all, shed: x.whole.shed - o.shed}
+		rest := outcome{all: whole.all - o.all, shed: whole.shed - o.shed}
 		if o.shed == 0 || rest.all <= 0 || rest.shed/rest.all > greyAlone*o.shed/o.all || o.all > greyEven*rest.all/float64(len(x.by)-1) {
 			continue
 		}

@@ -17,6 +17,8 @@ const (
 	payloadLarge  = 3         // large ones, fewer are no pattern either
 	payloadSlow   = 0.8       // of the large ones, that take longer than nine in ten of the others
 	payloadShare  = 0.1       // of the slow band
+	payloadFit    = 0.7       // correlation of sizes and times, from where the time follows the size
+	payloadPart   = 0.5       // of the usual time, that the usual size must then cost
 	samePayload   = 0.9       // of a size, from where another is that of the same payload
 	maxPayloadOps = 4096      // operations looked at
 )
@@ -146,12 +148,16 @@ func (v *view) sizeFinding(key spot, x *payloads) (Finding, bool) {
 	limit := max(int64(largeBytes), int64(largeFactor*float64(usual)))
 	typical, slower, n := x.compare(limit)
 	grows := len(x.list) >= payloadCalls && n >= payloadLarge && float64(slower) >= payloadSlow*float64(n)
-	always := !grows && usual >= alwaysBytes
-	if !grows && !always {
-		return Finding{}, false
-	}
-	if always {
+	bare, follows := x.bare(usual)
+	follows = follows && !grows && usual >= largeBytes
+	always := !grows && !follows && usual >= alwaysBytes
+	switch {
+	case follows:
+		limit, typical = largeBytes, bare
+	case always:
 		limit, typical = alwaysBytes, 0
+	case !grows:
+		return Finding{}, false
 	}
 	slow := int64(0)
 	for _, p := range x.list {
@@ -173,6 +179,9 @@ func (v *view) sizeFinding(key spot, x *payloads) (Finding, bool) {
 		f.Confidence = 0.8
 		f.Evidence = append(f.Evidence, fmt.Sprintf("the time grows with the size: %d of the %d large ones take longer than nine in ten of the others; %s a MiB",
 			slower, n, duration(time.Duration(f.Detail.PerByte*(1<<20)))))
+	} else if follows {
+		f.Confidence = 0.75
+		f.Evidence = append(f.Evidence, fmt.Sprintf("the time follows the size, %s a MiB: without any it would be %s", duration(time.Duration(f.Detail.PerByte*(1<<20))), duration(time.Duration(bare))))
 	} else {
 		f.doubt(0, "the sizes hardly differ, so what the size costs cannot be told from what the work costs")
 	}
@@ -207,6 +216,22 @@ func (x *payloads) compare(limit int64) (typical int64, slower, n int) {
 	slices.Sort(small)
 	slices.Sort(large)
 	return quantile(small, 0.5), above(large, max(quantile(small, 0.9), 2*quantile(small, 0.5))), len(large)
+}
+
+// bare is what a call takes beside its payload, in the median, where the time follows the size and the usual size makes up most of it.
+func (x *payloads) bare(usual int64) (ns int64, follows bool) {
+	if len(x.list) < payloadCalls {
+		return 0, false
+	}
+	took := make([]int64, len(x.list))
+	sizes := make([]payload, len(x.list)) // the line the other way round: size by time
+	for i, p := range x.list {
+		took[i], sizes[i] = p.took, payload{bytes: p.took, took: p.bytes}
+	}
+	slices.Sort(took)
+	slope, middle := perByte(x.list), quantile(took, 0.5)
+	cost := slope * float64(usual)
+	return max(0, middle-int64(cost)), slope*perByte(sizes) >= payloadFit*payloadFit && cost >= payloadPart*float64(middle)
 }
 
 // perByte is the slope of the line through sizes and times, ns a byte, 0 or more.

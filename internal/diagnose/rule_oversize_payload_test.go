@@ -55,6 +55,9 @@ func TestOversizePayload(t *testing.T) {
 			return fmt.Sprintf("page 0ms %.3fms service=shop kind=server\n  call 1ms %.3fms kind=client http.response.body.size=%.0f\n    draw 1.5ms 12ms service=charts kind=server\n"+
 				"      GET 2ms 11ms kind=client http.response.body.size=900\n        list 2.5ms 10ms service=catalogue kind=server http.response.body.size=900", way+20, way+18, bytes)
 		}, service: "charts"},
+		{name: "all are rather large, and take the longer the larger they are", text: func(d dice, _ int) string { return answer("http.response.body.size", d.near(700e3), 3) }, service: "catalogue", says: "the time follows the size"},
+		{name: "near miss: all are rather large, and that is the least of it", text: func(d dice, _ int) string { return answer("http.response.body.size", d.near(400e3), 30) }},
+		{name: "near miss: all are rather large, and it is something else that varies", text: func(d dice, _ int) string { return answer("http.response.body.size", 700e3, d.near(10)) }},
 		{name: "near miss: large, and no slower", text: func(d dice, i int) string {
 			bytes := 50e3
 			if i%20 == 7 {

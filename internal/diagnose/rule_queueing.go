@@ -300,7 +300,8 @@ func (v *view) stuck(name string, b *backlog) (Finding, bool) {
 	}
 	limit := max(time.Duration(messageLong), queueRatio*work)
 	busy := q.Known && q.Utilisation >= queueBusy || !q.Known && q.InWork >= 1
-	if !q.NoWorkers && (!busy || wait < limit || behind < queueRatio*float64(q.AckPending)) {
+	left := q.AckPending == 0 && q.Waiting == 0 && q.Arrival >= queueGrowth*q.Service // nobody works, nor asks for work
+	if !q.NoWorkers && (!busy && !left || wait < limit || behind < queueRatio*float64(q.AckPending)) {
 		return Finding{}, false
 	}
 	f := Finding{
@@ -314,7 +315,10 @@ func (v *view) stuck(name string, b *backlog) (Finding, bool) {
 	if q.Service > 0 {
 		f.harm = 1 - float64(limit)/float64(wait) // of messages whose wait has grown evenly, those that wait too long
 	}
-	if !q.NoWorkers && q.Service == 0 {
+	if left {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%d wait, while no worker holds one or asks for one", q.Pending))
+	}
+	if !q.NoWorkers && !left && q.Service == 0 {
 		f.confirm(0.9, fmt.Sprintf("its workers hold %d messages, and finished none in %s", q.AckPending, duration(q.Span)))
 	}
 	return f, v.askQueue(&f, q)

@@ -102,6 +102,14 @@ func TestQueueing(t *testing.T) {
 			facts: queue(evidence.QueueStats{Span: 12 * time.Second, Arrival: 12, Pending: 140, AckPending: 3, InWork: 1}),
 		},
 		{name: "confirmed: nobody is there to work on it", text: sent, service: "CONVERTER", verdict: Confirmed, says: "nobody works on mails", facts: queue(evidence.QueueStats{NoWorkers: true, Pending: 40})},
+		{
+			name: "confirmed: the workers are gone since a while", text: sent, service: "CONVERTER", verdict: Confirmed, says: "no worker holds one or asks for one",
+			facts: queue(evidence.QueueStats{Span: 12 * time.Second, Arrival: 25, Service: 2.5, Pending: 278, Wait: 111 * time.Second}),
+		},
+		{
+			name: "near miss: nothing is held at this moment, and the workers keep up", text: sent,
+			facts: queue(evidence.QueueStats{Span: 12 * time.Second, Arrival: 25, Service: 23, Pending: 24, Wait: 1043 * time.Millisecond}),
+		},
 		{name: "near miss: the broker tells of another queue", text: sent, facts: evidence.Facts{Queues: []evidence.QueueStats{{Stream: "orders", Arrival: 12, NoWorkers: true, Pending: 140}}}},
 		{
 			name: "near miss: a burst that is worked off within a second", text: sent,

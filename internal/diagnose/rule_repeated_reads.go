@@ -13,6 +13,7 @@ import (
 const (
 	readCalls    = 20  // fewer calls show no pattern
 	readHits     = 0.3 // hit ratio from where a cache is worth its trouble
+	readSlow     = 0.5 // of the repeated reads' even part of the slow band, that they must take: what is slow may be the first of each
 	readFindings = 3   // of one route, those that take most
 	maxReadKeys  = 1 << 16
 )
@@ -33,6 +34,7 @@ type readings struct {
 type reading struct {
 	key   int32
 	start int64
+	slow  int64 // ns of the slow band
 }
 
 // repeatedReads finds LP104: reads that take a good part of the time and ask for the same again and again.
@@ -134,11 +136,13 @@ func (v *view) read(at map[spot]*readings, t *Tree, x keyed, inclusive []int64) 
 		number = int32(len(r.keys))
 		r.keys[key] = number
 	}
-	r.list = append(r.list, reading{number, s.Start})
-	r.took += s.End - s.Start
+	slow := int64(0)
 	if inclusive != nil {
-		r.slow += inclusive[i]
+		slow = inclusive[i]
 	}
+	r.list = append(r.list, reading{number, s.Start, slow})
+	r.took += s.End - s.Start
+	r.slow += slow
 }
 
 func segmentOfRead(t *Tree, i int) trace.Segment {
@@ -203,28 +207,31 @@ func isRead(sql string) bool {
 	return true
 }
 
-// hitRatio is the part of the reads that a cache of this lifetime would have answered, and how many it would not.
-func (r *readings) hitRatio(ttl time.Duration) (ratio float64, misses int) {
+// hitRatio is the part of the reads that a cache of this lifetime would have answered, and what the slow band spends with them, ns.
+func (r *readings) hitRatio(ttl time.Duration) (ratio float64, slow int64) {
 	filled := make(map[int32]int64)
+	hits := 0
 	for _, x := range r.list {
 		if at, ok := filled[x.key]; !ok || x.start-at >= int64(ttl) {
 			filled[x.key] = x.start
-			misses++
+			continue
 		}
+		hits++
+		slow += x.slow
 	}
-	return 1 - float64(misses)/float64(len(r.list)), misses
+	return float64(hits) / float64(len(r.list)), slow
 }
 
-// lifetime is the shortest TTL that gives nine tenths of the hits of the longest.
-func (r *readings) lifetime() (time.Duration, float64) {
+// lifetime is the shortest TTL that gives nine tenths of the hits of the longest, with its hits and what the slow band spends with them, ns.
+func (r *readings) lifetime() (ttl time.Duration, hits float64, slow int64) {
 	slices.SortFunc(r.list, func(a, b reading) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.key, b.key)) })
 	best, _ := r.hitRatio(lifetimes[len(lifetimes)-1])
-	for _, ttl := range lifetimes {
-		if hits, _ := r.hitRatio(ttl); hits >= 0.9*best {
-			return ttl, hits
+	for _, ttl = range lifetimes {
+		if hits, slow = r.hitRatio(ttl); hits >= 0.9*best {
+			return ttl, hits, slow
 		}
 	}
-	return lifetimes[len(lifetimes)-1], best
+	return ttl, hits, slow
 }
 
 func (v *view) readFinding(key spot, r *readings) (Finding, bool) {
@@ -232,8 +239,8 @@ func (v *view) readFinding(key spot, r *readings) (Finding, bool) {
 	if len(r.list) < readCalls || share < leastShare {
 		return Finding{}, false
 	}
-	ttl, hits := r.lifetime()
-	if hits < readHits {
+	ttl, hits, again := r.lifetime()
+	if hits < readHits || float64(again) < readSlow*hits*float64(r.slow) { // what is read again may be kept already
 		return Finding{}, false
 	}
 	n := len(r.list)

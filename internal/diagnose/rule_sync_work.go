@@ -39,6 +39,9 @@ func syncWork(v *view) []Finding {
 	for _, f := range v.look().families {
 		s := &v.samples[f.sample]
 		t := s.tree
+		if locate(t, int(f.parent)).segment == trace.SegGateway && t.front(int(f.parent)) {
+			continue // the callee's answer is what the client asked for
+		}
 		for _, a := range f.calls {
 			to := v.target(a)
 			if !v.sideCall(t, a) || t.NonBlocking(int(a.span)) {
@@ -71,6 +74,16 @@ func syncWork(v *view) []Finding {
 		}
 	}
 	return findingsBySpot(at, v.sideFinding)
+}
+
+// front reports whether no other service serves a request above span i.
+func (t *Tree) front(i int) bool {
+	for p := t.Parent[i]; p >= 0; p = t.Parent[p] {
+		if above := &t.Spans[p]; above.Kind == trace.Server && above.Service != t.Spans[i].Service {
+			return false
+		}
+	}
+	return true
 }
 
 // endsAnswer reports whether hardly anything happens in span i after the call.

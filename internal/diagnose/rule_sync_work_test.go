@@ -25,6 +25,10 @@ func TestSyncWork(t *testing.T) {
 		}, service: "shop"},
 		{name: "near miss: the result is used", text: last("emailservice", "Validate", 20, "")},
 		{name: "near miss: work that the answer needs", text: last("pricing", "Quote", 0.5, "")},
+		{name: "near miss: a gateway in front of a service for mail", text: func(d dice, _ int) string {
+			took := d.near(30)
+			return fmt.Sprintf("inbox.mail 0ms %.3fms service=gateway kind=server longpole.segment=gateway\n  attempt 0.1ms %.3fms kind=client\n    \"GET /inbox/mail\" 0.2ms %.3fms service=inbox kind=server", took+0.3, took+0.2, took+0.1)
+		}},
 		{name: "near miss: it takes no time", text: func(d dice, _ int) string {
 			return "buy 0ms 100ms service=shop kind=server\n  save 1ms 90ms kind=client db.system.name=postgresql\n  call 98ms 99ms kind=client peer.service=email"
 		}},
