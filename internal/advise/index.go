@@ -47,6 +47,9 @@ func (s *situation) rewrite() (Action, string) {
 	a := Action{
 		Kind: KindIndex, Cost: "an hour with the plan", Risk: "ANALYZE only reads; a rewritten statement must give the same rows",
 		Summary: fmt.Sprintf("read fewer rows in %s: its plan names no single index that would do it", shortStatement(d.Statement, targetOf(s.finding).String())),
+
+		Prerequisites: []string{"the plan was read with the values that are slow"},
+		Watch:         []string{"the plan of the statement afterwards", "pg_stat_statements.mean_exec_time of the statement"},
 	}
 	if len(d.Tables) == 0 { // nobody has read it yet
 		a.Summary = fmt.Sprintf("read the plan of %s, to see which rows it reads for nothing", shortStatement(d.Statement, targetOf(s.finding).String()))

@@ -100,6 +100,15 @@ func TestEveryFindingHasItsActions(t *testing.T) {
 	}
 }
 
+func TestStatisticsAreRefreshedWithoutTalkOfANewIndex(t *testing.T) {
+	f := diagnose.Finding{Code: "LP109", Service: "edge", Operation: "SELECT orders", Detail: diagnose.Detail{Variant: "bad_plan", Tables: []string{"orders"}}}
+	traces := recorded(func(_ *system, x *node) { x.query, x.op = true, "SELECT orders" })
+	got := load(traces, diagnose.ClockOptions{}).advise(f, routeKey{"edge", "GET /page"}, nil).Actions[0]
+	if all := strings.Join(append(slices.Clone(got.Prerequisites), got.Watch...), " "); strings.Contains(all, "index") {
+		t.Errorf("%s, and yet: %s", got.Summary, all)
+	}
+}
+
 func TestLongerTimeoutMakesRetriesNeedless(t *testing.T) {
 	traces := recorded(func(_ *system, x *node) { x.stallAny, x.stall, x.limit, x.tries = 0.1, 150, 130, 3 })
 	f := diagnose.Finding{Code: "LP119", Service: "edge", Operation: "GET /page", Detail: diagnose.Detail{Callees: []string{"target"}, Latency: 300 * time.Millisecond, Timeout: 130 * time.Millisecond}}

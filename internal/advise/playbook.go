@@ -104,9 +104,15 @@ func answersTo(f *diagnose.Finding) []entry {
 	return nil
 }
 
-// complete adds to an action what the playbook says of its kind.
+// complete adds to an action what the playbook says of its kind, and it does not say itself.
 func (e *entry) complete(a *Action) {
-	a.Step, a.Prerequisites, a.Watch = e.step, e.needs, e.watch
+	a.Step = e.step
+	if a.Prerequisites == nil {
+		a.Prerequisites = e.needs
+	}
+	if a.Watch == nil {
+		a.Watch = e.watch
+	}
 	if a.Change != nil && a.Snippets == nil {
 		a.Snippets = snippets(a.Change.Route, a.Change.From, a.Change.To)
 	}

@@ -51,7 +51,10 @@ func precompute(s *situation) (Action, string) {
 		return s.fewerMisses()
 	}
 	p, hot, covered := s.corpus.prepared(r)
-	if hot == 0 || hot > 1000 {
+	if hot == 0 { // within a recording; how often they are asked for within the life of an answer, it does not tell
+		return s.fewerMisses()
+	}
+	if hot > 1000 {
 		return Action{}, fmt.Sprintf("nothing to precompute: %d keys are asked for %d times or more", hot, hotReads)
 	}
 	return Action{
