@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 
@@ -27,6 +28,7 @@ func newLabUp() *cobra.Command {
 	var faults bool
 	var seed uint64
 	var real realFlags
+	var scaled []string
 	cmd := &cobra.Command{
 		Use: "up SCENARIO", Short: "Leave a scenario running, with the page to look at", Long: labUpLong,
 		Example: "  longpole lab up slow-replica --admin 127.0.0.1:9901",
@@ -44,12 +46,16 @@ func newLabUp() *cobra.Command {
 				return err
 			}
 			u := &labUp{with: with, spec: picked[0], out: cmd.ErrOrStderr(), in: cmd.InOrStdin(), faults: faults}
+			if u.scaled, err = readScaled(scaled, &u.spec, with); err != nil {
+				return err
+			}
 			return u.run(cmd.Context(), admin, seed)
 		},
 	}
 	real.add(cmd)
 	cmd.Flags().StringVar(&admin, "admin", "127.0.0.1:9901", "address of the page and API; port 0 = any free one")
 	cmd.Flags().BoolVar(&faults, "faults", false, "let the time line of faults run from the beginning")
+	cmd.Flags().StringArrayVar(&scaled, "scale", nil, "`SERVICE[:MAX]` that gets as many replicas as the gateway recommends, at most MAX (16); may be repeated")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "of all times, faults and arrivals")
 	return cmd
 }
@@ -61,6 +67,7 @@ type labUp struct {
 	in     io.Reader
 	faults bool
 	with   *lab.Real // nil = all in this process
+	scaled []scaledService
 	system *lab.System
 }
 
@@ -76,6 +83,11 @@ func (u *labUp) run(ctx context.Context, admin string, seed uint64) error {
 		}
 	}()
 	cfg, err := gateway.Load(u.spec.Name+"'s gateway", u.system.GatewayYAML("127.0.0.1:0", admin, "127.0.0.1:0"))
+	if err != nil {
+		return err
+	}
+	folder, err := u.follow(&cfg)
+	defer func() { _ = os.RemoveAll(folder) }() // "" = there is none
 	if err != nil {
 		return err
 	}
@@ -105,6 +117,7 @@ func (u *labUp) run(ctx context.Context, admin string, seed uint64) error {
 	g.Go(func() error { return u.system.Run(ctx) })
 	g.Go(func() error { return s.Run(ctx) })
 	g.Go(func() error { return traffic.Run(ctx) })
+	u.keep(ctx, g, &s.signals.board)
 	go u.listen(ctx) // ends with the process: a read of standard input cannot be interrupted
 	return g.Wait()
 }

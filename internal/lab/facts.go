@@ -18,7 +18,7 @@ func (s *System) Facts(ctx context.Context, healthy map[string]evidence.Profile)
 		if x.External {
 			continue
 		}
-		for _, n := range s.nodes[x.Name] {
+		for _, n := range s.nodesOf(x.Name) {
 			f.Services = append(f.Services, n.facts(f.From, f.To, healthy))
 		}
 	}
@@ -56,11 +56,9 @@ func keep[T any](f *evidence.Facts, list []T, name string, got T, err error) []T
 func (s *System) Profiles() map[string]evidence.Profile {
 	all := map[string]evidence.Profile{}
 	from, to := time.Unix(0, s.measured.Load()), time.Now()
-	for _, list := range s.nodes {
-		for _, n := range list {
-			for _, p := range n.profiles(from, to) {
-				all[n.instance+" "+p.Kind] = p
-			}
+	for n := range s.allNodes() {
+		for _, p := range n.profiles(from, to) {
+			all[n.instance+" "+p.Kind] = p
 		}
 	}
 	elsewhere, _ := s.look(context.Background(), from, nil)

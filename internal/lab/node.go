@@ -44,7 +44,8 @@ type node struct {
 	process  atomic.Pointer[process]
 	listener net.Listener
 	server   *http.Server
-	rpc      *grpc.Server // nil = it speaks HTTP
+	rpc      *grpc.Server  // nil = it speaks HTTP
+	removed  chan struct{} // closed when it was taken away
 }
 
 // dice is a seeded random source that many requests draw from.
@@ -110,7 +111,7 @@ func newNode(s *System, x *scenario.Service, replica int, seed uint64) *node {
 	n := &node{
 		sys: s, spec: x, instance: instanceName(x.Name, replica), replica: replica,
 		cores: newGate(x.Cores), pools: map[string]*pool{}, locks: map[string]gate{},
-		meter: &meter{}, halt: &halt{},
+		meter: &meter{}, halt: &halt{}, removed: make(chan struct{}),
 	}
 	n.random = newDice(seed, n.instance)
 	if x.Workers > 0 {

@@ -170,7 +170,7 @@ func (s *System) turn(ctx context.Context, f scenario.Fault, on bool) error {
 
 // each does something to the replicas that a fault is about.
 func (s *System) each(f scenario.Fault, do func(*node)) {
-	for _, n := range s.nodes[f.Service] {
+	for _, n := range s.nodesOf(f.Service) {
 		if f.Replica == 0 || f.Replica == n.replica {
 			do(n)
 		}

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +24,8 @@ type System struct {
 	edge    atomic.Pointer[string] // base URL of the gateway
 	client  *http.Client
 	conns   conns
-	nodes   map[string][]*node
+	mu      sync.RWMutex
+	nodes   map[string][]*node // guarded by mu from Start on
 	stores  map[string]database
 	caches  map[string]keyValue
 	queues  map[string]broker
@@ -31,6 +33,7 @@ type System struct {
 	peers   map[string][]string // base URLs of other processes' services; nil = all run in this one
 	round   atomic.Uint64       // of peers
 	real    *reality            // nil = all stands in this process
+	grows   *growth             // nil = replicas cannot be added here
 
 	measured atomic.Int64 // ns since the Unix epoch when the figures began
 	surge    func(factor float64)
@@ -40,6 +43,7 @@ type System struct {
 // receiver's URL that Connect tells. Nothing runs yet.
 func NewSystem(spec scenario.Scenario, seed uint64) *System {
 	s := newSystem(spec)
+	s.grows = newGrowth(seed)
 	for i := range spec.Services {
 		x := &spec.Services[i]
 		for r := range x.Replicas {
@@ -96,11 +100,9 @@ func (s *System) start(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, x := range s.spec.Services {
-		for _, n := range s.nodes[x.Name] {
-			if err := n.listen(); err != nil {
-				return err
-			}
+	for n := range s.allNodes() {
+		if err := n.listen(); err != nil {
+			return err
 		}
 	}
 	return s.startChildren(ctx)
@@ -134,11 +136,9 @@ func (s *System) Close() {
 }
 
 func (s *System) closeListeners() {
-	for _, list := range s.nodes {
-		for _, n := range list {
-			if n.listener != nil {
-				_ = n.listener.Close()
-			}
+	for n := range s.allNodes() {
+		if n.listener != nil {
+			_ = n.listener.Close()
 		}
 	}
 }
@@ -148,16 +148,10 @@ func (s *System) Run(ctx context.Context) error {
 	s.spans.start()
 	defer s.spans.finish()
 	group, ctx := errgroup.WithContext(ctx)
-	for _, list := range s.nodes {
-		for _, n := range list {
-			group.Go(n.serve)
-			group.Go(func() error {
-				<-ctx.Done()
-				n.stop()
-				return nil
-			})
-		}
+	for n := range s.allNodes() {
+		n.run(ctx, group)
 	}
+	group.Go(func() error { s.grows.admit(ctx, group); return nil })
 	for x := range s.servers() {
 		group.Go(func() error { return x.attend(ctx) })
 	}
@@ -178,10 +172,8 @@ func (s *System) Begin(ctx context.Context, faulty bool) error {
 		return err
 	}
 	s.measured.Store(time.Now().UnixNano())
-	for _, list := range s.nodes {
-		for _, n := range list {
-			n.reset()
-		}
+	for n := range s.allNodes() {
+		n.reset()
 	}
 	if err := s.resetChildren(ctx); err != nil {
 		return err
@@ -197,7 +189,7 @@ func (s *System) Begin(ctx context.Context, faulty bool) error {
 // Endpoints are the base URLs of a service's replicas, in their order.
 func (s *System) Endpoints(service string) []string {
 	var all []string
-	for _, n := range s.nodes[service] {
+	for _, n := range s.nodesOf(service) {
 		all = append(all, n.url())
 	}
 	return append(all, s.childEndpoints(service)...)
@@ -229,7 +221,7 @@ func (s *System) target(service string) string {
 	if list := s.peers[service]; len(list) > 0 {
 		return list[s.round.Add(1)%uint64(len(list))]
 	}
-	list := s.nodes[service]
+	list := s.nodesOf(service)
 	return list[int(list[0].turn.Add(1))%len(list)].url()
 }
 

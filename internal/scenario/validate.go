@@ -10,12 +10,14 @@ import (
 	"github.com/longpole/longpole/setting"
 )
 
+// MaxReplicas bounds those of one service.
+const MaxReplicas = 16
+
 // The bounds of a scenario: what one machine can carry, and no more than a person can read.
 const (
 	maxServices   = 64
 	maxOperations = 64
 	maxSteps      = 64
-	maxReplicas   = 16
 	maxRepeat     = 500
 	maxRate       = 2000
 	maxAnswer     = 8 << 20
@@ -119,7 +121,7 @@ func (v *validator) service(x *Service) error {
 	var f setting.Faults
 	v.name(&f, x.Name, "service")
 	f.Check(slices.Contains([]string{"", HTTP, GRPC}, x.Protocol), "protocol", x.Protocol, "http or grpc")
-	within(&f, "replicas", x.Replicas, 0, maxReplicas)
+	within(&f, "replicas", x.Replicas, 0, MaxReplicas)
 	within(&f, "cores", x.Cores, 0, 256)
 	within(&f, "workers", x.Workers, 0, 10_000)
 	within(&f, "backlog", x.Backlog, 0, 100_000)
