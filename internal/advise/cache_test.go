@@ -294,3 +294,21 @@ func TestAdviceDependsOnNoOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestMissesOfRareKeysAskForAFullerCache whether the finding says that the gateway was asked, or the service behind it.
+func TestMissesOfRareKeysAskForAFullerCache(t *testing.T) {
+	rare := poisson(rand.New(rand.NewPCG(1, 1)), 40, 12*time.Second, func() int { return 0 })
+	for i := range rare {
+		rare[i].key = i / 2
+	}
+	for _, callee := range []string{gatewayService, "catalogue"} {
+		f := diagnose.Finding{
+			Code: "LP115", Service: "frontend", Operation: "GET /browse", Segment: trace.SegCache,
+			Detail: diagnose.Detail{Variant: "misses", Callees: []string{callee}, HitRatio: 0.2},
+		}
+		a, reason := precompute(situationOf(catalogue(rare), f, "browse"))
+		if a.Kind != KindPrecompute || !strings.Contains(a.Summary, "fill the cache of frontend") {
+			t.Errorf("%s: %q %q %s", callee, a.Kind, a.Summary, reason)
+		}
+	}
+}

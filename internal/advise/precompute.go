@@ -11,6 +11,9 @@ var precomputeEntry = entry{
 // hotReads is how often a key must be asked for within a recording to be worth an answer made in advance.
 const hotReads = 3
 
+// hotCovered is the part of the reads that must be for such keys, for a list of them to be the advice.
+const hotCovered = 0.5
+
 // prepared is the plan in which every read of a hot key finds its answer made.
 func (c *corpus) prepared(r *reads) (p plan, hot int, covered float64) {
 	count := make(map[string]int)
@@ -51,11 +54,11 @@ func precompute(s *situation) (Action, string) {
 		return s.fewerMisses()
 	}
 	p, hot, covered := s.corpus.prepared(r)
-	if hot == 0 { // within a recording; how often they are asked for within the life of an answer, it does not tell
+	if covered < hotCovered { // by this recording; how often they are asked for within the life of an answer, it does not tell
 		return s.fewerMisses()
 	}
 	if hot > 1000 {
-		return Action{}, fmt.Sprintf("nothing to precompute: %d keys are asked for %d times or more", hot, hotReads)
+		return Action{}, fmt.Sprintf("nothing to precompute: %d keys are asked for %d times or more, too many for a list", hot, hotReads)
 	}
 	return Action{
 		Kind: KindPrecompute, Effects: s.forecast(p),

@@ -79,7 +79,7 @@ func (s *situation) calls() []ref {
 		under := slices.Clone(t.blocking(at.span))
 		for k := 0; k < len(under); k++ {
 			i := under[k]
-			if r := (ref{at.trace, i}); slices.Contains(f.Detail.Callees, t.called(i)) && !seen[r] {
+			if r := (ref{at.trace, i}); t.isOf(i, f.Detail.Callees) && !seen[r] {
 				seen[r] = true
 				list = append(list, r)
 			} else if t.spans[i].Kind != trace.Client && t.spans[i].Service == f.Service {
@@ -88,6 +88,11 @@ func (s *situation) calls() []ref {
 		}
 	})
 	return list
+}
+
+// isOf reports whether span i calls one of services, be it the gateway that passes the call on.
+func (t *timeline) isOf(i int, services []string) bool {
+	return slices.Contains(services, t.called(i)) || slices.Contains(services, t.spans[t.servedBy(i)].Service)
 }
 
 // called is the service that span i calls; its own when it calls none.
