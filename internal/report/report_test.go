@@ -2,13 +2,9 @@ package report_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +13,7 @@ import (
 
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/advise"
+	"github.com/longpole/longpole/internal/browsertest"
 	"github.com/longpole/longpole/internal/diagnose"
 	"github.com/longpole/longpole/internal/evidence"
 	"github.com/longpole/longpole/internal/report"
@@ -223,31 +220,7 @@ func TestAPageStaysBelowItsBound(t *testing.T) {
 // TestThePageInABrowser says what it looks for in ui/report.test.mjs. With LONGPOLE_SCREENSHOTS it leaves pictures in that
 // folder.
 func TestThePageInABrowser(t *testing.T) {
-	const ui = "../../ui"
-	missing := func(what string) {
-		const how = "; scripts/setup-tests.sh installs it"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(what + how)
-		}
-		t.Skip(what + how)
-	}
-	if testing.Short() {
-		t.Skip("a browser test is not short")
-	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		missing("no node")
-	}
-	if _, err := os.Stat(filepath.Join(ui, "node_modules", "playwright-core")); err != nil {
-		missing("no ui/node_modules")
-	}
-	browser := os.Getenv("CHROMIUM")
-	if browser == "" {
-		browser = "/usr/bin/chromium"
-	}
-	if _, err := os.Stat(browser); err != nil {
-		missing("no Chromium")
-	}
+	browsertest.Need(t)
 	p, _ := pageOf(t, 300)
 	pages := map[string]string{"/": render(t, p), "/beside": render(t, beside(t))}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -255,17 +228,5 @@ func TestThePageInABrowser(t *testing.T) {
 		_, _ = w.Write([]byte(pages[r.URL.Path]))
 	}))
 	defer server.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	args := []string{"report.test.mjs", server.URL}
-	if folder := os.Getenv("LONGPOLE_SCREENSHOTS"); folder != "" {
-		args = append(args, folder)
-	}
-	cmd := exec.CommandContext(ctx, node, args...)
-	cmd.Dir = ui
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	t.Logf("%s", out)
+	browsertest.Run(t, "report.test.mjs", server.URL)
 }

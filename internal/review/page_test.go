@@ -2,15 +2,14 @@ package review_test
 
 import (
 	"bytes"
-	"context"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/longpole/longpole/internal/browsertest"
 	"github.com/longpole/longpole/internal/judge"
 	"github.com/longpole/longpole/internal/review"
 	"github.com/longpole/longpole/internal/slo"
@@ -60,24 +59,13 @@ func everything() review.Review {
 // TestThePageInABrowser says what it looks for in ui/review.test.mjs. With LONGPOLE_SCREENSHOTS it leaves pictures in that
 // folder, and the other forms of the same review beside them.
 func TestThePageInABrowser(t *testing.T) {
-	const ui = "../../ui"
-	missing := func(what string) {
-		const how = "; scripts/setup-tests.sh installs it"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(what + how)
-		}
-		t.Skip(what + how)
-	}
-	if testing.Short() {
-		t.Skip("a browser test is not short")
-	}
+	browsertest.Need(t)
 	r := everything()
 	var page bytes.Buffer
 	if err := r.HTML(&page); err != nil {
 		t.Fatal(err)
 	}
-	folder := os.Getenv("LONGPOLE_SCREENSHOTS")
-	if folder != "" {
+	if folder := browsertest.Screenshots(); folder != "" {
 		var text, markdown bytes.Buffer
 		if err := r.Text(&text); err != nil {
 			t.Fatal(err)
@@ -91,36 +79,10 @@ func TestThePageInABrowser(t *testing.T) {
 			}
 		}
 	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		missing("no node")
-	}
-	if _, err := os.Stat(filepath.Join(ui, "node_modules", "playwright-core")); err != nil {
-		missing("no ui/node_modules")
-	}
-	browser := os.Getenv("CHROMIUM")
-	if browser == "" {
-		browser = "/usr/bin/chromium"
-	}
-	if _, err := os.Stat(browser); err != nil {
-		missing("no Chromium")
-	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write(page.Bytes())
 	}))
 	defer server.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	args := []string{"review.test.mjs", server.URL}
-	if folder != "" {
-		args = append(args, folder)
-	}
-	cmd := exec.CommandContext(ctx, node, args...)
-	cmd.Dir = ui
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	t.Logf("%s", out)
+	browsertest.Run(t, "review.test.mjs", server.URL)
 }

@@ -6,52 +6,18 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/internal/browsertest"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/slo"
 	"github.com/longpole/longpole/internal/stats"
 	"github.com/longpole/longpole/internal/store"
 )
-
-const uiFolder = "../../ui"
-
-// browserTest skips where there is no browser to test with, other than in continuous integration.
-func browserTest(t *testing.T) (node string) {
-	t.Helper()
-	missing := func(what string) {
-		const how = "; scripts/setup-tests.sh installs it"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(what + how)
-		}
-		t.Skip(what + how)
-	}
-	if testing.Short() {
-		t.Skip("a browser test is not short")
-	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		missing("no node")
-	}
-	if _, err := os.Stat(filepath.Join(uiFolder, "node_modules", "playwright-core")); err != nil {
-		missing("no ui/node_modules")
-	}
-	browser := os.Getenv("CHROMIUM")
-	if browser == "" {
-		browser = "/usr/bin/chromium"
-	}
-	if _, err := os.Stat(browser); err != nil {
-		missing("no Chromium")
-	}
-	return node
-}
 
 // busyShop is a running gateway with two fit endpoints and an unfit one, with calls on both routes until the test ends.
 func busyShop(t *testing.T) *fixture {
@@ -141,7 +107,7 @@ func promises() []slo.Status {
 // TestPageInABrowser says what it looks for in ui/page.test.mjs. With LONGPOLE_SCREENSHOTS it leaves pictures in that
 // folder.
 func TestPageInABrowser(t *testing.T) {
-	node := browserTest(t)
+	browsertest.Need(t)
 	f := busyShop(t)
 	to := longpole.Config{Timeout: 29 * time.Second}.Safe()
 	_, err := f.rollouts.Start(rollout.Spec{
@@ -157,19 +123,7 @@ func TestPageInABrowser(t *testing.T) {
 	idle := httptest.NewServer(newFixture(t, twoRoutes("http://127.0.0.1:1"), gateway.Options{}).handler)
 	defer idle.Close()
 
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	args := []string{"page.test.mjs", busy.URL, idle.URL}
-	if folder := os.Getenv("LONGPOLE_SCREENSHOTS"); folder != "" {
-		args = append(args, folder)
-	}
-	cmd := exec.CommandContext(ctx, node, args...)
-	cmd.Dir = uiFolder
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	t.Logf("%s", out)
+	browsertest.Run(t, "page.test.mjs", busy.URL, idle.URL)
 	s, ok := f.rollouts.Get("r2")
 	if !ok || s.Phase != rollout.Aborted || s.Reason != "LP103, from the page" {
 		t.Errorf("the rollout that the page started and ended: %+v", s)
