@@ -2,42 +2,11 @@
 // SCREENSHOTS]. What the page is about stands in internal/report/report_test.go.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { chromium } from 'playwright-core';
+import { check, end, fits, openAlone, text } from './look.mjs';
 
 const [url, folder] = process.argv.slice(2);
-const axe = await readFile(new URL('./node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-});
 
-async function open(options = {}, at = '/') {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(60_000);
-  const faults = [];
-  page.on('console', (m) => { if (m.type() === 'error' || m.type() === 'warning') faults.push(`console: ${m.text()}`); });
-  page.on('pageerror', (e) => faults.push(`error: ${e.message}`));
-  page.on('request', (r) => { if (r.url() !== url + at && !r.url().startsWith('data:')) faults.push(`request: ${r.url()}`); });
-  await page.goto(url + at);
-  return { page, context, faults };
-}
-
-async function text(locator) { return (await locator.innerText()).replace(/\s+/g, ' '); }
-
-let failed = 0;
-async function check(name, run) {
-  try {
-    await run();
-    console.log(`ok      ${name}`);
-  } catch (e) {
-    failed++;
-    console.log(`FAILED  ${name}\n${e.stack}`);
-  }
-}
-
-const main = await open();
+const main = await openAlone(url + '/');
 await check('the slider shows what the time is spent on at each quantile', async () => {
   const figure = main.page.locator('.icicle').first();
   await figure.locator('.boxes div').first().waitFor();
@@ -81,7 +50,7 @@ await check('the button changes the theme', async () => {
 });
 await check('no errors, no request to elsewhere', async () => assert.deepEqual(main.faults, []));
 
-const beside = await open({}, '/beside');
+const beside = await openAlone(url + '/beside');
 await check('a route stands beside its baseline', async () => {
   const route = beside.page.locator('section.route').first();
   const said = await text(route.locator('.beside'));
@@ -100,27 +69,20 @@ await check('a finding says whether it is new', async () => {
 await check('no errors beside a baseline', async () => assert.deepEqual(beside.faults, []));
 
 for (const [colorScheme, at] of [['light', '/'], ['dark', '/'], ['light', '/beside'], ['dark', '/beside']]) {
-  const { page, context, faults } = await open({ colorScheme }, at);
+  const { page, context, faults } = await openAlone(url + at, { colorScheme });
   for (const width of [1280, 390]) {
     await check(`${colorScheme}, ${width}, ${at}: fits and is accessible`, async () => {
-      await page.setViewportSize({ width, height: 900 });
-      const [wide, has] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
-      assert.ok(wide <= has, `${wide} px wide in a window of ${has}`);
-      await page.evaluate(axe);
-      const { violations } = await page.evaluate(() => window.axe.run());
-      const serious = violations.filter((v) => v.impact === 'serious' || v.impact === 'critical');
-      assert.deepEqual(serious.map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => n.html).join(' | ')}`), []);
+      await fits(page, width);
       if (folder) await page.screenshot({ path: `${folder}/report${at.replace('/', '-').replace(/-$/, '')}-${colorScheme}-${width}.png`, fullPage: true });
     });
   }
   await check(`${colorScheme}, ${at}: no errors`, async () => assert.deepEqual(faults, []));
   await context.close();
 }
-const bare = await open({ javaScriptEnabled: false });
+const bare = await openAlone(url + '/', { javaScriptEnabled: false });
 await check('without scripts all but the slider is there', async () => {
   assert.ok(await bare.page.locator('.finding').count() >= 1);
   assert.equal(await bare.page.locator('figure').count(), 2);
   assert.ok(!(await bare.page.locator('.icicle').first().isVisible()));
 });
-await browser.close();
-process.exitCode = failed > 0 ? 1 : 0;
+await end();

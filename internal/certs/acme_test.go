@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/longpole/longpole/internal/systemtest"
 )
 
 // pebble is the ACME server of Let's Encrypt for tests. It validates for real: names are resolved by a DNS server of the
@@ -40,7 +42,7 @@ func startPebble(t *testing.T, httpPort, tlsPort int) pebble {
 	}
 	a := newAuthority(t)
 	own := a.pair("pebble", ecdsaKey(t), names("localhost"))
-	listen := "127.0.0.1:" + freePort(t)
+	listen := systemtest.FreeAddress(t)
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": listen, "managementListenAddress": "", "certificate": own.Cert, "privateKey": own.Key,
 		"httpPort": httpPort, "tlsPort": tlsPort, "retryAfter": map[string]int{"authz": 1, "order": 1}, "keyAlgorithm": "ecdsa",
@@ -72,7 +74,7 @@ func startPebble(t *testing.T, httpPort, tlsPort int) pebble {
 	p := pebble{directory: "https://localhost:" + port + "/dir", root: a.file}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.pool()}}}
 	defer client.CloseIdleConnections()
-	until(t, "pebble answers", func() bool {
+	systemtest.Eventually(t, "pebble answers", func() bool {
 		res, err := client.Get(p.directory)
 		if err == nil {
 			_ = res.Body.Close()
@@ -80,17 +82,6 @@ func startPebble(t *testing.T, httpPort, tlsPort int) pebble {
 		return err == nil
 	})
 	return p
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
 }
 
 // startDNS says of every name that it is here.
@@ -114,18 +105,6 @@ func startDNS(t *testing.T) string {
 	<-ready
 	t.Cleanup(func() { _ = s.Shutdown(); <-done })
 	return c.Addr().String()
-}
-
-// until waits, in real time, for what another process does.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	limit := time.Now().Add(time.Minute)
-	for !ok() {
-		if time.Now().After(limit) {
-			t.Fatal("in vain: " + what)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }
 
 // front is a listener in the clear and one with TLS, both of one Issuer.
@@ -192,7 +171,7 @@ func TestACMEGetsACertificate(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, host := range c.Hosts {
-					until(t, host+" is served", func() bool { return f.shown(strings.ToUpper(host)) != nil })
+					systemtest.Eventually(t, host+" is served", func() bool { return f.shown(strings.ToUpper(host)) != nil })
 					got := f.shown(host)
 					if err := got.VerifyHostname(host); err != nil {
 						t.Error(err)

@@ -7,6 +7,3 @@ func StartPebble(t *testing.T, httpPort, tlsPort int) (directory, root string) {
 	p := startPebble(t, httpPort, tlsPort)
 	return p.directory, p.root
 }
-
-// Until is until for the same.
-var Until = until

@@ -10,6 +10,7 @@ import (
 
 	"github.com/longpole/longpole/internal/certs"
 	"github.com/longpole/longpole/internal/gateway"
+	"github.com/longpole/longpole/internal/systemtest"
 )
 
 func TestAGatewayGetsItsCertificates(t *testing.T) {
@@ -53,7 +54,7 @@ routes: [{name: all, upstream: a}]
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- g.Run(ctx) }()
-		certs.Until(t, challenge+" ends in a certificate", func() bool {
+		systemtest.Eventually(t, challenge+" ends in a certificate", func() bool {
 			c, err := tls.Dial("tcp", address, &tls.Config{ServerName: "shop.example.com", InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 			if err != nil {
 				return false

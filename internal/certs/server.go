@@ -98,9 +98,6 @@ func (s *Server) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 // Changed reports whether a file of s is not what it was when s was made. It asks the file system.
 func (s *Server) Changed() bool { return s.files.changed() }
 
-// Verifies reports whether clients are asked for certificates.
-func (s *Server) Verifies() bool { return s.cfg.ClientCA != "" }
-
 // Status lists what s can show, those of its Issuer included, in no order of meaning.
 func (s *Server) Status() []Status {
 	var all []Status

@@ -66,40 +66,6 @@ func (p *Plan) runs() map[*Node]float64 {
 	return runs
 }
 
-// Misestimate is a node of an executed plan that gave other numbers of rows than the planner thought.
-type Misestimate struct {
-	Type      string  `json:"type"`
-	Relation  string  `json:"relation,omitempty"`
-	Condition string  `json:"condition,omitempty"`
-	Estimated float64 `json:"estimated"`
-	Actual    float64 `json:"actual"`
-	Factor    float64 `json:"factor"` // the larger divided by the smaller, both at least 1
-}
-
-// Misestimates lists the nodes of an executed plan whose rows are off by factor or more, the worst first. A plan that was not
-// executed has none: its rows are estimates only.
-func (p *Plan) Misestimates(factor float64) []Misestimate {
-	var out []Misestimate
-	for n, parent := range p.All() {
-		if !n.Executed || n.Loops == 0 || parent != nil && parent.Type == "Limit" { // what a limit cuts short is no error
-			continue
-		}
-		f := Factor(n.Rows, n.ActualRows)
-		if f < factor {
-			continue
-		}
-		condition := n.Filter
-		for _, c := range []string{n.IndexCond, n.HashCond, n.MergeCond, n.JoinFilter, n.RecheckCond} {
-			if condition == "" {
-				condition = c
-			}
-		}
-		out = append(out, Misestimate{n.Type, n.Relation, condition, n.Rows, n.ActualRows, f})
-	}
-	slices.SortStableFunc(out, func(a, b Misestimate) int { return compare(b.Factor, a.Factor) })
-	return out
-}
-
 // Factor is how far two numbers of rows are apart: the larger by the smaller, each taken as at least 1.
 func Factor(a, b float64) float64 {
 	a, b = max(a, 1), max(b, 1)

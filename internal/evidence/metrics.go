@@ -314,38 +314,16 @@ func (d difference) ratio(part, whole string) *float64 {
 	return &p
 }
 
-// quantile of a classic histogram: the upper bound of the bucket in which it lies, so that nothing is made up within it; that below
-// +Inf for the last.
+// quantile of a classic histogram: an upper bound.
 func (d difference) quantile(bucket string, q float64) *float64 {
 	if _, ok := d.a.first(bucket); !ok {
 		return nil
 	}
-	counts := map[float64]float64{}
-	for _, side := range []struct {
-		m    metrics
-		sign float64
-	}{{d.b, 1}, {d.a, -1}} {
-		for _, s := range side.m.all {
-			if le, err := strconv.ParseFloat(s.Labels["le"], 64); s.Name == bucket && err == nil && le == le {
-				counts[le] += side.sign * s.Value
-			}
-		}
-	}
+	counts := bucketGrowth(d.a.all, d.b.all, func(s Sample) bool { return s.Name == bucket })
 	total := counts[math.Inf(1)]
 	if total <= 0 {
 		return nil
 	}
-	best, below := math.Inf(1), 0.0
-	for le, n := range counts {
-		if n >= q*total && le < best {
-			best = le
-		}
-		if !math.IsInf(le, 1) {
-			below = max(below, le)
-		}
-	}
-	if math.IsInf(best, 1) {
-		best = below
-	}
-	return &best
+	upper, _ := bucketQuantile(counts, q, total)
+	return &upper
 }

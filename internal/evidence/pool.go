@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -155,32 +154,13 @@ func (f poolFamily) waits(p *PoolStats, pool string, looks []RuntimeLook) {
 	}
 }
 
-// p99 of the waits between two looks: the upper bound of its bucket, or the last bound that is finite.
+// p99 of the waits between two looks: an upper bound.
 func (f poolFamily) p99(pool string, first, last RuntimeLook) (time.Duration, bool) {
-	counts := map[float64]float64{}
-	for _, side := range []struct {
-		look RuntimeLook
-		sign float64
-	}{{last, 1}, {first, -1}} {
-		for _, s := range side.look.Samples {
-			if le, err := strconv.ParseFloat(s.Labels["le"], 64); f.waitBucket != "" && s.Name == f.waitBucket && f.name(s) == pool && err == nil && le == le {
-				counts[le] += side.sign * s.Value
-			}
-		}
-	}
+	counts := bucketGrowth(first.Samples, last.Samples, func(s Sample) bool { return f.waitBucket != "" && s.Name == f.waitBucket && f.name(s) == pool })
 	total := counts[math.Inf(1)]
 	if total <= 0 {
 		return 0, false
 	}
-	best := 0.0
-	for _, le := range slices.Sorted(maps.Keys(counts)) {
-		if math.IsInf(le, 1) {
-			break
-		}
-		best = le
-		if counts[le] >= 0.99*total {
-			break
-		}
-	}
-	return atMost(best * f.unit), true
+	upper, _ := bucketQuantile(counts, 0.99, total)
+	return atMost(upper * f.unit), true
 }

@@ -164,19 +164,8 @@ func (x *served) quantile(q, unit float64) (upper time.Duration, beyond bool) {
 			cumulative[upper] = sum
 		}
 	}
-	best := 0.0
-	beyond = true
-	for _, upper := range slices.Sorted(maps.Keys(cumulative)) {
-		if math.IsInf(upper, 1) {
-			break
-		}
-		best = upper
-		if cumulative[upper] >= q*x.calls*(1-1e-9) {
-			beyond = false
-			break
-		}
-	}
-	return atMost(max(best, 0) * unit), beyond
+	bound, beyond := bucketQuantile(cumulative, q, x.calls)
+	return atMost(max(bound, 0) * unit), beyond
 }
 
 // Route finds what the servers of a service told of the calls that its spans name operation; nil = they told nothing of it.

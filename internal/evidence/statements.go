@@ -34,14 +34,6 @@ func (s StatementStat) MeanMS() float64 {
 	return s.TotalMS / s.Calls
 }
 
-// RowsPerCall is what a call gives or changes, 0 without calls.
-func (s StatementStat) RowsPerCall() float64 {
-	if s.Calls == 0 {
-		return 0
-	}
-	return s.Rows / s.Calls
-}
-
 // Statements is one look at pg_stat_statements.
 type Statements struct {
 	At    time.Time       // of the server
@@ -95,19 +87,9 @@ func StatementsBetween(before, after Statements) (list []StatementStat, span tim
 
 // TopByTotal are the n statements that took most time together.
 func TopByTotal(list []StatementStat, n int) []StatementStat {
-	return top(list, n, func(s StatementStat) float64 { return s.TotalMS })
-}
-
-// TopByMean are the n statements whose single call took most, of those with at least calls calls.
-func TopByMean(list []StatementStat, n int, calls float64) []StatementStat {
-	many := slices.DeleteFunc(slices.Clone(list), func(s StatementStat) bool { return s.Calls < calls })
-	return top(many, n, StatementStat.MeanMS)
-}
-
-func top(list []StatementStat, n int, by func(StatementStat) float64) []StatementStat {
 	list = slices.Clone(list)
 	slices.SortFunc(list, func(a, b StatementStat) int {
-		return cmp.Or(compare(by(b), by(a)), cmp.Compare(a.QueryID, b.QueryID), cmp.Compare(a.User, b.User), cmp.Compare(a.Database, b.Database))
+		return cmp.Or(compare(b.TotalMS, a.TotalMS), cmp.Compare(a.QueryID, b.QueryID), cmp.Compare(a.User, b.User), cmp.Compare(a.Database, b.Database))
 	})
 	return list[:min(n, len(list))]
 }

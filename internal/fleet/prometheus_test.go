@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -24,23 +23,9 @@ import (
 	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/slo"
 	"github.com/longpole/longpole/internal/slo/interop"
+	"github.com/longpole/longpole/internal/systemtest"
 	"github.com/longpole/longpole/internal/web"
 )
-
-// program is the path of one of Debian's package prometheus. Without it the test is skipped, or fails where CI=true says that
-// everything is installed.
-func program(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing; scripts/setup-tests.sh installs it", name)
-	}
-	t.Skipf("no %s here; scripts/setup-tests.sh installs it", name)
-	return ""
-}
 
 // objectives are one of each kind, each on a route of its own.
 func objectives() []slo.Objective {
@@ -140,17 +125,12 @@ scrape_configs:
 	if err := os.WriteFile(filepath.Join(dir, "rules.yaml"), rules, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := systemtest.FreeAddress(t)
 	args := []string{"--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", address, "--log.level", "warn"}
 	if h == interop.Native {
 		args = append(args, "--enable-feature=native-histograms")
 	}
-	cmd := exec.Command(program(t, "prometheus"), args...)
+	cmd := exec.Command(systemtest.Program(t, "prometheus"), args...)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {

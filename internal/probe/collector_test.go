@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/longpole/longpole/internal/evidence"
+	"github.com/longpole/longpole/internal/systemtest"
 	"github.com/longpole/longpole/internal/trace"
 	"github.com/longpole/longpole/setting"
 )
@@ -67,7 +68,7 @@ func TestACollectorReadsEverySystemItCan(t *testing.T) {
 
 	brisk := Budget{MinInterval: 100 * time.Millisecond}
 	c, err := NewCollector(Config{
-		Redis:    []RedisConfig{{Address: cache, Timeout: time.Minute, Budget: brisk}, {Name: "gone", Address: free(t), Budget: brisk}},
+		Redis:    []RedisConfig{{Address: cache, Timeout: time.Minute, Budget: brisk}, {Name: "gone", Address: systemtest.FreeAddress(t), Budget: brisk}},
 		Queues:   []QueueConfig{{URL: url, Timeout: time.Minute, Budget: brisk}},
 		Profiles: []ProfilesConfig{{Service: "shop", Instance: "shop-1", URL: process.URL + "/debug/pprof", Kinds: []string{"heap", "goroutine"}}},
 		Metrics:  []MetricsConfig{{Service: "shop", Instance: "shop-1", URLs: []string{process.URL + "/metrics"}, Timeout: time.Minute, Budget: brisk}},

@@ -99,8 +99,8 @@ func (m *Metrics) Look(ctx context.Context) (out evidence.RuntimeLook, err error
 		for _, u := range m.cfg.URLs {
 			samples, err := m.page(ctx, u)
 			if err != nil {
-				last = fmt.Errorf("probe: metrics of %s: %w", u, err)
-				out.Gaps = append(out.Gaps, evidence.Gap{What: u, Why: err.Error()})
+				last = fmt.Errorf("probe: metrics of %s: %w", plainURL(u), err)
+				out.Gaps = append(out.Gaps, evidence.Gap{What: plainURL(u), Why: err.Error()})
 				continue
 			}
 			read++

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,6 +40,19 @@ func TestTheRuntimeOfARealProcess(t *testing.T) {
 			out.Procs == nil || *out.Procs != float64(runtime.GOMAXPROCS(0)) || out.Goroutines == nil || out.Heap == nil || out.Restarted {
 			t.Errorf("%+v", out)
 		}
+	}
+}
+
+func TestAPageThatFailsDoesNotTellItsPassword(t *testing.T) {
+	s := httptest.NewServer(http.NotFoundHandler())
+	defer s.Close()
+	m, err := NewMetrics(MetricsConfig{URLs: []string{strings.Replace(s.URL, "//", "//ann:secret@", 1)}, Timeout: time.Minute}, s.Client())
+	if err != nil {
+		t.Fatal(err)
+	}
+	look, err := m.Look(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "404") || strings.Contains(err.Error(), "secret") || len(look.Gaps) != 1 || strings.Contains(look.Gaps[0].What, "secret") {
+		t.Errorf("%+v, %v", look.Gaps, err)
 	}
 }
 

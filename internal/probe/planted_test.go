@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -143,7 +142,7 @@ func (s *service) look(window time.Duration, work func()) evidence.Facts {
 // sessionsRead is how often the probe has read who waits for whom: the server logs what it asks right after that.
 func (s *service) sessionsRead() (n int) {
 	s.t.Helper()
-	data, err := os.ReadFile(filepath.Join(cluster.dir, "log"))
+	data, err := os.ReadFile(cluster.server.Log())
 	if err != nil {
 		s.t.Error(err)
 	}
@@ -159,7 +158,7 @@ func (s *service) sessionsRead() (n int) {
 func (s *service) seen() {
 	s.t.Helper()
 	for end := time.Now().Add(time.Minute); s.sessionsRead() <= s.looks; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
+		if time.Now().After(end) { // an error, since it is not the test's own goroutine that waits
 			s.t.Error("the probe did not look at the sessions")
 			return
 		}
@@ -191,7 +190,7 @@ func plant(t *testing.T, name string, setup ...string) {
 // onlyRead looks at what the server logged of the probe: it read, planned, and rolled back.
 func onlyRead(t *testing.T, database string) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(cluster.dir, "log"))
+	data, err := os.ReadFile(cluster.server.Log())
 	if err != nil {
 		t.Error(err)
 		return
@@ -273,7 +272,7 @@ func TestAPlantedMissingIndexIsDiagnosed(t *testing.T) {
 		}
 	})
 	f := s.named(facts, "database")
-	if f.Detail.Variant != "missing_index" || !says(f.Evidence, "whole table users") || !says(f.Evidence, "with the index", "of the cost to go") || f.Verdict != diagnose.Confirmed || f.Detail.QueryID == 0 {
+	if f.Detail.Variant != "missing_index" || !says(f.Evidence, "whole table users") || !says(f.Evidence, "an index ON public.users", "of the cost") || f.Verdict != diagnose.Confirmed || f.Detail.QueryID == 0 {
 		t.Errorf("%+v", f)
 	}
 	if len(f.Actions) == 0 || f.Actions[0].Kind != "index" || !strings.HasPrefix(f.Actions[0].Text, "CREATE INDEX CONCURRENTLY ON public.users ((md5(lower(email))))") {
@@ -304,7 +303,7 @@ func TestAPlantedLockChainIsDiagnosed(t *testing.T) {
 	}
 	blocked(t, admin, 8)
 	facts := s.look(time.Second, func() {
-		time.Sleep(700 * time.Millisecond) // which is long beside an update
+		time.Sleep(700 * time.Millisecond) // time is the subject: a wait that is long beside an update
 		s.seen()
 		run(t, batch, "commit")
 		all.Wait()

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/longpole/longpole/internal/evidence"
+	"github.com/longpole/longpole/internal/systemtest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -32,11 +33,7 @@ scrape_configs:
 // recording is a real Prometheus that scrapes target, as service orders of the namespace shop, and itself.
 func recording(t *testing.T, target string) string {
 	t.Helper()
-	path, err := exec.LookPath("prometheus")
-	if err != nil {
-		missing(t, "prometheus")
-	}
-	dir, addr := t.TempDir(), free(t)
+	path, dir, addr := systemtest.Program(t, "prometheus"), t.TempDir(), systemtest.FreeAddress(t)
 	conf := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(conf, fmt.Appendf(nil, prometheusConf, target, addr), 0o600); err != nil {
 		t.Fatal(err)
@@ -55,20 +52,21 @@ func recording(t *testing.T, target string) string {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
+	t.Cleanup(func() {
+		if text, err := os.ReadFile(log.Name()); t.Failed() {
+			t.Logf("%s %v", text, err)
+		}
+	})
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	systemtest.Eventually(t, "Prometheus is ready", func() bool {
 		resp, err := client.Get("http://" + addr + "/-/ready")
-		if err == nil {
-			resp.Body.Close()
+		if err != nil {
+			return false
 		}
-		if err == nil && resp.StatusCode == http.StatusOK {
-			return "http://" + addr
-		}
-		if time.Now().After(end) {
-			text, _ := os.ReadFile(log.Name())
-			t.Fatalf("Prometheus did not start: %s", text)
-		}
-	}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	return "http://" + addr
 }
 
 // shopMetrics is the page of a process that works: its runtime, a pool, and calls of a classic and of a native histogram.

@@ -6,26 +6,15 @@ import (
 	"time"
 
 	"github.com/longpole/longpole/internal/evidence"
-	"github.com/nats-io/nats-server/v2/server"
+	"github.com/longpole/longpole/internal/systemtest"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// embedded is a client of a real JetStream.
 func embedded(t *testing.T) jetstream.JetStream {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{ServerName: "probe", DontListen: true, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	if !s.ReadyForConnections(time.Minute) {
-		t.Fatal("the server did not start")
-	}
-	nc, err := nats.Connect("", nats.InProcessServer(s))
+	nc, err := nats.Connect(listening(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,16 +43,13 @@ func TestAQueueTellsItsBacklogAndItsRates(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for { // a stream tells its consumers of what is new after it has told the publisher
+		systemtest.Eventually(t, "the stream tells its consumers of what is new, after it has told the publisher", func() bool {
 			info, err := c.Info(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if info.NumPending == pending {
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
+			return info.NumPending == pending
+		})
 	}
 	fetch := func(n int, each func(i int, m jetstream.Msg) error) {
 		batch, err := c.Fetch(n, jetstream.FetchMaxWait(time.Minute))

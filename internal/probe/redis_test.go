@@ -1,45 +1,26 @@
 package probe
 
 import (
-	"bufio"
-	"net"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/longpole/longpole/internal/evidence"
+	"github.com/longpole/longpole/internal/servers"
 	"github.com/redis/rueidis"
 )
 
-// redis is a real server that ends with the test.
-func redis(t *testing.T, extra ...string) string {
+// redis is the address of a real server that ends with the test.
+func redis(t *testing.T, settings ...string) string {
 	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		missing(t, "redis-server")
-	}
-	addr := free(t)
-	_, port, _ := net.SplitHostPort(addr)
-	cmd := exec.Command(path, append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir()}, extra...)...)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	s, err := servers.Redis(t.Context(), settings...)
+	started(t, err)
 	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if strings.Contains(strings.ToLower(lines.Text()), "ready to accept connections") {
-			return addr
+		if err := s.Stop(); err != nil {
+			t.Error(err)
 		}
-	}
-	t.Fatal("redis-server did not start")
-	return ""
+	})
+	return s.Address()
 }
 
 func client(t *testing.T, addr, user, password string) rueidis.Client {

@@ -1,8 +1,6 @@
 package interop_test
 
 import (
-	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -12,21 +10,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// program is the path of one of Debian's package prometheus. Without it the test is skipped, or fails where CI=true says that
-// everything is installed.
-func program(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing; scripts/setup-tests.sh installs it", name)
-	}
-	t.Skipf("no %s here; scripts/setup-tests.sh installs it", name)
-	return ""
-}
 
 // objectives are one of each kind, each on a route of its own.
 func objectives() []slo.Objective {

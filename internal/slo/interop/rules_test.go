@@ -13,6 +13,7 @@ import (
 
 	"github.com/longpole/longpole/internal/slo"
 	"github.com/longpole/longpole/internal/slo/interop"
+	"github.com/longpole/longpole/internal/systemtest"
 )
 
 // ruleFile writes the rules, checked by promtool, and gives their path.
@@ -26,7 +27,7 @@ func ruleFile(t *testing.T, all []slo.Objective, o interop.RuleOptions) string {
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), program(t, "promtool"), "check", "rules", file).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), systemtest.Program(t, "promtool"), "check", "rules", file).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s\n%s", err, out, data)
 	}
 	return file
@@ -125,7 +126,7 @@ tests:
 	if err := os.WriteFile(file, []byte(test), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), program(t, "promtool"), "test", "rules", file).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), systemtest.Program(t, "promtool"), "test", "rules", file).CombinedOutput(); err != nil {
 		t.Errorf("%d bad: %v: %s", bad, err, out)
 	}
 }
