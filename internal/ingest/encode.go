@@ -159,7 +159,7 @@ func (w *writer) attribute(field int, key, value string) {
 // hostKey is the attribute that the host of s came from.
 func hostKey(s *trace.Span) string {
 	for _, k := range hostKeys {
-		if s.Host != "" && find(s.Attributes, k) == s.Host {
+		if s.Host != "" && s.Attr(k) == s.Host {
 			return k
 		}
 	}
@@ -177,7 +177,7 @@ func (w *writer) span(s *trace.Span, hostKey string) {
 	w.number(6, uint64(s.Kind))
 	w.fixed(7, uint64(s.Start))
 	w.fixed(8, uint64(s.End))
-	for _, a := range s.Attributes {
+	for a := range s.All() {
 		if a.Key == "service.name" && a.Value == s.Service || a.Key == hostKey && a.Value == s.Host {
 			continue // the resource has it
 		}

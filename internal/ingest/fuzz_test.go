@@ -22,17 +22,15 @@ func checkSpans(t *testing.T, s trace.Span) {
 	if s.TraceID == "" || s.ID == "" || s.Service == "" || len(s.TraceID) > maxID || len(s.ID) > maxID || len(s.Parent) > maxID {
 		t.Fatalf("invalid span %+v", s)
 	}
-	if len(s.Name) > maxText || len(s.Service) > maxText || len(s.Attributes) > 2*maxAttributes {
-		t.Fatalf("a span of %d attributes", len(s.Attributes))
+	if len(s.Name) > maxText || len(s.Service) > maxText || s.Len() > 2*maxAttributes {
+		t.Fatalf("a span of %d attributes", s.Len())
 	}
-	for _, a := range s.Attributes {
+	for a := range s.All() {
 		if len(a.Key) > maxText || len(a.Value) > maxText {
 			t.Fatalf("an attribute of %d bytes", len(a.Value))
 		}
 	}
-	if s.Keys != nil && !s.Keys.Fits(s.Attributes) {
-		t.Fatalf("keys %q of the attributes %v", s.Keys.List, s.Attributes)
-	}
+	checkKeys(t, &s)
 	n := 0
 	for l := s.Link; l != nil; l = l.Next {
 		n++

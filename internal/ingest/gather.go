@@ -45,28 +45,34 @@ func newGatherer(l Limits) *gatherer {
 	return &gatherer{limits: l, index: make(map[string]int32), last: -1, gone: remembered{limit: 1 << 20}, logs: newLogShelf(l.Bytes / 8)}
 }
 
-// add takes a chunk of spans, which takes bytes of memory.
-func (g *gatherer) add(spans []trace.Span, bytes int64) {
-	if len(spans) == 0 {
-		return
+// add takes chunks of spans, which take bytes of memory together, and returns how many spans they are.
+func (g *gatherer) add(bytes int64, chunks ...[]trace.Span) (count int) {
+	for _, spans := range chunks {
+		count += len(spans)
 	}
-	c := chunk{spans, make([]int32, len(spans))}
-	share := bytes / int64(len(spans))
-	for i := range spans {
-		n := g.number(spans[i].TraceID)
-		c.traces[i] = n
-		t := &g.traces[n]
-		t.spans++
-		t.bytes += share
-		t.latest = g.arrived + int64(i)
+	if count == 0 {
+		return 0
 	}
-	g.arrived += int64(len(spans))
-	g.chunks = append(g.chunks, c)
-	g.spans += len(spans)
+	share := bytes / int64(count)
+	for _, spans := range chunks {
+		c := chunk{spans, make([]int32, len(spans))}
+		for i := range spans {
+			n := g.number(spans[i].TraceID)
+			c.traces[i] = n
+			t := &g.traces[n]
+			t.spans++
+			t.bytes += share
+			t.latest = g.arrived + int64(i)
+		}
+		g.arrived += int64(len(spans))
+		g.chunks = append(g.chunks, c)
+	}
+	g.spans += count
 	g.bytes += bytes
 	if held, room := g.held(), g.room(); held.spans > room.spans || held.bytes > room.bytes {
 		g.spill(false)
 	}
+	return count
 }
 
 func (g *gatherer) number(id string) int32 {
@@ -132,15 +138,15 @@ func (g *gatherer) spill(end bool) {
 		for i := range late.Spans {
 			bytes += spanBytes(&late.Spans[i])
 		}
-		g.addQuietly(late.Spans, bytes)
+		g.addQuietly(bytes, late.Spans)
 	}
 }
 
 // addQuietly is add without a spill: it takes back what waits on.
-func (g *gatherer) addQuietly(spans []trace.Span, bytes int64) {
+func (g *gatherer) addQuietly(bytes int64, spans []trace.Span) {
 	room := g.limits
 	g.limits.Spans, g.limits.Bytes = 1<<62, 1<<62
-	g.add(spans, bytes)
+	g.add(bytes, spans)
 	g.limits = room
 }
 

@@ -76,15 +76,61 @@ func (n *interner) find(hash uint64, b []byte) string {
 // places, and comparing with them is cheaper than hashing.
 type shape struct {
 	attributes [shapeSize]trace.Attribute
-	own        int         // how many the last span had
-	common     *trace.Keys // of its resource
-	keys       *trace.Keys // of both together; nil = not known, or there are more than shapeSize
+	raw        [shapeSize]string // on the wire, of those that were the same twice; "" = not known
+	own        int               // how many of its own the last span had
+	of         uint64            // the number of its resource; 0 = no span can be compared with the last one
+	shared     *trace.Shared     // with the next ones; nil = there was only one span since own or of changed
+	keys       *trace.Keys       // of shared; nil = not known
+	differ     uint64            // the attributes that shared leaves to each span, a bit each
+	changed    uint64            // the same, and those whose value changed since
+	rounds     int               // resources since differ was empty
 }
 
 const (
 	shapeSize = 16
 	maxShapes = 128
+	maxRounds = 16
+	maxRaw    = 256 // bytes of an attribute on the wire that is remembered so
+	maxBrief  = 24  // of a value that changes again and again: to look for an equal one costs more than it takes
 )
+
+// see takes the attribute of a span at a place, which is not known by its bytes on the wire.
+func (x *shape) see(d *decoder, at int, key, value, raw []byte) *trace.Attribute {
+	last := &x.attributes[at]
+	if last.Key == string(key) && last.Value == string(value) {
+		if len(raw) <= maxRaw {
+			x.raw[at] = string(raw)
+		}
+		return last
+	}
+	x.raw[at] = ""
+	if last.Key != string(key) {
+		last.Key = d.text(key)
+		x.forget()
+	}
+	if last.Value != string(value) {
+		if x.changed>>at&1 != 0 && len(value) <= maxBrief {
+			last.Value = d.texts.once.keep(value)
+		} else {
+			last.Value = d.text(value)
+		}
+		x.changed |= 1 << at
+	}
+	return last
+}
+
+// forget makes that the next span shares nothing with those before it.
+func (x *shape) forget() { x.of, x.shared, x.keys = 0, nil, nil }
+
+// begin is called with the first span of a resource, and of so many attributes. What changed among the spans of the resource
+// before is likely to change again.
+func (x *shape) begin(own int, of uint64) {
+	x.forget()
+	if x.rounds++; x.own != own || x.rounds > maxRounds {
+		x.differ, x.rounds = 0, 0
+	}
+	x.own, x.of, x.changed = own, of, x.differ
+}
 
 // The bounds of the lists of keys: how many a decoder knows, and makes. Beyond them spans have none.
 const (
@@ -114,19 +160,6 @@ func (d *decoder) keysFor(list []trace.Attribute) *trace.Keys {
 		(*slot).List[i] = strings.Clone(list[i].Key) // else it would hold a slab
 	}
 	return *slot
-}
-
-// keysOf is the keys of list, the attributes of s, which has own of its own: known if the last span of its name had the same.
-func (d *decoder) keysOf(s *wireSpan, own int, r *resource, list []trace.Attribute) *trace.Keys {
-	x := d.shape
-	if s.strange || own > shapeSize || x.own != own || x.common != r.list || r.list == nil {
-		x.own, x.common, x.keys = own, r.list, nil
-		return nil
-	}
-	if x.keys == nil {
-		x.keys = d.keysFor(list)
-	}
-	return x.keys
 }
 
 // keyBit is a bit that stands for a key, so that two lists without a key in common are mostly known as such at once.

@@ -36,7 +36,7 @@ const (
 )
 
 func newLogShelf(limit int64) *logShelf {
-	return &logShelf{limit: limit, traces: make(map[string]*shelved), rank: newSampler(0).rank, pack: compactor{shared: make(map[string]string)}}
+	return &logShelf{limit: limit, traces: make(map[string]*shelved), rank: newSampler(0).rank, pack: compactor{texts: make(map[string]string)}}
 }
 
 // add takes a record. Its texts are copied: they stand in slabs with those of records that are not kept.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math"
+	"math/bits"
 	"slices"
 	"strconv"
 
@@ -53,10 +54,13 @@ func (d *decoder) resourceOf(message []byte) (*resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &resource{attributes: d.takeAttributes(m.pool)}
+	d.number++
+	r := &resource{attributes: d.takeAttributes(m.pool), number: d.number}
 	r.describe()
-	r.keys, r.list = keyBits(r.attributes), d.keysFor(r.attributes)
-	r.bytes = attributeBytes(r.attributes)
+	r.keys = keyBits(r.attributes)
+	for i := range r.attributes {
+		r.bytes += int64(attributeBytes(&r.attributes[i]))
+	}
 	return r, nil
 }
 
@@ -102,10 +106,9 @@ func (d *decoder) attributesOf(message []byte, number int32) error {
 type wireSpan struct {
 	trace.Span
 	from int // of its attributes in the arena
-	keys uint64
 	bad  bool
 
-	strange bool // it has other keys than its shape, or came by them before its name
+	strange bool // it came by attributes before its name: they are not compared with its shape
 	links   links
 	bytes   int // of its own attributes
 }
@@ -145,26 +148,67 @@ func (d *decoder) span(message []byte, r *resource) error {
 	return nil
 }
 
-// complete gives s its attributes: to its own those of the resource are appended where it has none of that key.
+// complete gives s its attributes. From the second span of a name and a resource on, those that did not change since the first
+// are kept once for all of them.
 func (d *decoder) complete(s *wireSpan, r *resource) {
-	if len(d.arena) == s.from {
-		s.Attributes, s.Keys = slices.Clip(r.attributes), r.list
+	x, own := d.shape, len(d.arena)-s.from
+	switch {
+	case s.strange || own > shapeSize:
+		x.forget()
+		s.Attributes = d.whole(s, r)
 		return
+	case x.own != own || x.of != r.number:
+		x.begin(own, r.number)
+		s.Attributes = d.whole(s, r)
+		return
+	case x.shared == nil || x.differ != x.changed&(1<<own-1):
+		x.differ = x.changed & (1<<own - 1)
+		x.shared = d.share(s, own, r)
+	}
+	s.Shared = x.shared
+	to := s.from
+	for differ := x.differ; differ != 0; differ &= differ - 1 {
+		d.arena[to] = d.arena[s.from+bits.TrailingZeros64(differ)]
+		to++
+	}
+	d.arena = d.arena[:to]
+	if to > s.from {
+		s.Attributes = d.arena[s.from:to:to]
+	}
+}
+
+// share is what spans of the shape of s have in common with it, which has own attributes of its own.
+func (d *decoder) share(s *wireSpan, own int, r *resource) *trace.Shared {
+	all := d.whole(s, r)
+	if d.shape.keys == nil {
+		d.shape.keys = d.keysFor(all)
+	}
+	shared := trace.Share(all, d.shape.differ, d.shape.keys)
+	if own > 0 { // else it is the list of the resource itself
+		d.arena = d.arena[:s.from+own]
+	}
+	return shared
+}
+
+// whole is all attributes of s: behind its own those of the resource, where it has none of that key.
+func (d *decoder) whole(s *wireSpan, r *resource) []trace.Attribute {
+	if len(d.arena) == s.from {
+		return slices.Clip(r.attributes)
 	}
 	d.reserve(s, len(r.attributes))
 	own := d.arena[s.from:]
-	if s.keys&r.keys == 0 {
+	keys := keyBits(own)
+	if keys&r.keys == 0 {
 		d.arena = append(d.arena, r.attributes...)
 	} else {
 		for i := range r.attributes {
 			a := &r.attributes[i]
-			if s.keys&keyBit(a.Key) == 0 || !has(own, a.Key) {
+			if keys&keyBit(a.Key) == 0 || !has(own, a.Key) {
 				d.arena = append(d.arena, *a)
 			}
 		}
 	}
-	s.Attributes = d.arena[s.from:len(d.arena):len(d.arena)]
-	s.Keys = d.keysOf(s, len(own), r, s.Attributes)
+	return d.arena[s.from:len(d.arena):len(d.arena)]
 }
 
 func has(list []trace.Attribute, key string) bool {
@@ -329,28 +373,23 @@ func (d *decoder) attribute(data []byte, s *wireSpan) error {
 		d.counts.CutText++
 		return nil
 	}
-	key, value, err := d.pair(data)
-	if err != nil || len(key) == 0 {
-		return err
-	}
 	d.reserve(s, 1)
-	var a trace.Attribute
-	if at < shapeSize {
-		last := &d.shape.attributes[at]
-		if last.Key != string(key) {
-			last.Key = d.text(key)
-			d.shape.keys, s.strange = nil, true
-		}
-		if last.Value != string(value) {
-			last.Value = d.text(value)
-		}
-		a = *last
+	var a *trace.Attribute
+	if at < shapeSize && d.shape.raw[at] == string(data) && len(data) > 0 {
+		a = &d.shape.attributes[at]
 	} else {
-		a = trace.Attribute{Key: d.text(key), Value: d.text(value)}
+		key, value, err := d.pair(data)
+		switch {
+		case err != nil || len(key) == 0:
+			return err
+		case at < shapeSize:
+			a = d.shape.see(d, at, key, value, data)
+		default:
+			a = &trace.Attribute{Key: d.text(key), Value: d.text(value)}
+		}
 	}
-	s.keys |= keyBit(a.Key)
-	s.bytes += attributeFixed + len(a.Value) + max(len(a.Key)-usualKey, 0)
-	d.arena = append(d.arena, a)
+	s.bytes += attributeBytes(a)
+	d.arena = append(d.arena, *a)
 	return nil
 }
 

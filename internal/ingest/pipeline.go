@@ -12,7 +12,7 @@ import (
 type batch struct {
 	data   bytes.Buffer
 	parts  []part
-	spans  []trace.Span
+	spans  [][]trace.Span // in pieces
 	logs   []trace.Log
 	sink   logSink
 	bytes  int64
@@ -38,7 +38,6 @@ type pipeline struct {
 	take    func(*batch)
 	current *batch
 	spare   []*batch
-	usual   int // spans of a batch
 }
 
 // newPipeline starts so many goroutines; the caller calls close. take gets the batches, from the goroutine that calls
@@ -47,9 +46,9 @@ func newPipeline(workers int, take func(*batch)) *pipeline {
 	p := &pipeline{work: make(chan *batch, 2*workers), take: take}
 	for range workers {
 		p.wg.Go(func() {
-			d := newDecoder(nil)
+			d, r := newDecoder(nil), &room{}
 			for b := range p.work {
-				d.batch(b)
+				d.batch(b, r)
 				close(b.done)
 			}
 		})
@@ -57,10 +56,33 @@ func newPipeline(workers int, take func(*batch)) *pipeline {
 	return p
 }
 
+// A room is memory for spans, which batches take by the piece, as how many spans they have shows only in the end.
+type room struct {
+	spans []trace.Span
+	from  int // what stands before belongs to earlier batches
+}
+
+// add takes a span of b.
+func (r *room) add(b *batch, s *trace.Span) {
+	if len(r.spans) == cap(r.spans) {
+		r.give(b)
+		r.spans, r.from = make([]trace.Span, 0, chunkSpans), 0
+	}
+	r.spans = append(r.spans, *s)
+}
+
+// give gives b the spans that were added.
+func (r *room) give(b *batch) {
+	if to := len(r.spans); to > r.from {
+		b.spans = append(b.spans, r.spans[r.from:to:to])
+		r.from = to
+	}
+}
+
 // batch decodes what is in b. At the first fault it stops.
-func (d *decoder) batch(b *batch) {
+func (d *decoder) batch(b *batch, r *room) {
 	d.counts, d.size = counts{}, 0
-	d.emit = func(s trace.Span) { b.spans = append(b.spans, s) }
+	d.emit = func(s trace.Span) { r.add(b, &s) }
 	b.sink = logSink{least: trace.SeverityWarn, emit: func(l trace.Log) { b.logs = append(b.logs, l) }}
 	d.logs = &b.sink
 	from := 0
@@ -81,6 +103,7 @@ func (d *decoder) batch(b *batch) {
 			break
 		}
 	}
+	r.give(b)
 	d.drop(mark{})
 	b.counts, b.bytes = d.counts, d.size
 }
@@ -114,7 +137,6 @@ func (p *pipeline) send() {
 	}
 	p.current = nil
 	b.done = make(chan struct{})
-	b.spans = make([]trace.Span, 0, p.usual)
 	p.waiting = append(p.waiting, b)
 	p.work <- b
 	for len(p.waiting) >= cap(p.work) {
@@ -126,7 +148,6 @@ func (p *pipeline) receive() {
 	b := p.waiting[0]
 	p.waiting = p.waiting[1:]
 	<-b.done
-	p.usual = max(len(b.spans)+len(b.spans)/16, p.usual*15/16)
 	p.take(b)
 	if b.data.Cap() <= 4*batchBytes {
 		b.data.Reset()

@@ -47,8 +47,7 @@ func (l Limits) withDefaults() Limits {
 // Input is what was read: the traces in the order in which they first appear, and what has to
 // be said about them.
 //
-// Spans of a trace that have no attributes of their own share one list of attributes:
-// it must not be changed in place.
+// Spans share attributes with each other, which must not be changed in place; see trace.Span.Unshare.
 type Input struct {
 	Traces   []trace.Trace // a span that was exported twice is there twice: the diagnosis keeps one
 	Stats    Stats
@@ -244,7 +243,7 @@ func (r *reader) add(s trace.Span) {
 }
 
 func (r *reader) gather() {
-	r.gathered.add(r.chunk, r.decoder.size)
+	r.gathered.add(r.decoder.size, r.chunk)
 	r.chunk, r.decoder.size = nil, 0
 }
 
@@ -254,8 +253,7 @@ func (r *reader) take(b *batch) {
 		return
 	}
 	r.gather()
-	r.gathered.add(b.spans, b.bytes)
-	r.spans += len(b.spans)
+	r.spans += r.gathered.add(b.bytes, b.spans...)
 	for i := range b.logs {
 		r.gathered.logs.add(b.logs[i])
 	}

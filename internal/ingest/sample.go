@@ -301,10 +301,17 @@ func (l *lengths) slow(d time.Duration) bool {
 
 // A compactor gives a trace memory of its own. Decoded texts and lists stand in slabs beside those of other traces,
 // and one trace that is kept would hold them all.
-type compactor struct{ shared map[string]string }
+type compactor struct {
+	texts  map[string]string
+	shared map[*trace.Shared]*trace.Shared // by what they were, which they hold: only few
+}
 
-// maxPacked bounds the texts that a compactor shares between traces.
-const maxPacked = 1 << 14
+// maxPacked bounds the texts that a compactor shares between traces, and maxRepacked the attributes that their spans have in
+// common.
+const (
+	maxPacked   = 1 << 14
+	maxRepacked = 1 << 8
+)
 
 // own gives t memory of its own, unless it has it.
 func (c *compactor) own(t *assembly) {
@@ -315,8 +322,8 @@ func (c *compactor) own(t *assembly) {
 }
 
 func (c *compactor) trace(t *trace.Trace) {
-	if c.shared == nil || len(c.shared) > maxPacked {
-		c.shared = make(map[string]string)
+	if c.texts == nil || len(c.texts) > maxPacked {
+		c.texts = make(map[string]string)
 	}
 	n := 0
 	for i := range t.Spans {
@@ -345,20 +352,36 @@ func (c *compactor) trace(t *trace.Trace) {
 			list = append(list, trace.Attribute{Key: c.text(a.Key), Value: c.text(a.Value)})
 		}
 		s.Attributes = list[from:len(list):len(list)]
+		if s.Shared != nil {
+			s.Shared = c.repack(s.Shared)
+		}
 	}
 	t.Spans = spans
+}
+
+// repack is x in memory of its own.
+func (c *compactor) repack(x *trace.Shared) *trace.Shared {
+	own, ok := c.shared[x]
+	if !ok {
+		if c.shared == nil || len(c.shared) >= maxRepacked {
+			c.shared = make(map[*trace.Shared]*trace.Shared)
+		}
+		own = x.With(c.text)
+		c.shared[x] = own
+	}
+	return own
 }
 
 func (c *compactor) text(s string) string {
 	if len(s) > maxShared {
 		return strings.Clone(s)
 	}
-	if own, ok := c.shared[s]; ok {
+	if own, ok := c.texts[s]; ok {
 		return own
 	}
 	s = strings.Clone(s)
-	if len(c.shared) < maxPacked {
-		c.shared[s] = s
+	if len(c.texts) < maxPacked {
+		c.texts[s] = s
 	}
 	return s
 }

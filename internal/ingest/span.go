@@ -30,9 +30,9 @@ type resource struct {
 	service    string
 	host       string
 	attributes []trace.Attribute
-	keys       uint64      // see keyBits
-	list       *trace.Keys // of the attributes; nil where spans are not decoded from OTLP protobuf
-	bytes      int64       // of the attributes, as spanBytes has it
+	number     uint64 // tells it from the others of a decoder; 0 where spans are not decoded from OTLP protobuf
+	keys       uint64 // see keyBits
+	bytes      int64  // of the attributes, as spanBytes has it
 }
 
 // describe takes service and host from the attributes.
@@ -86,6 +86,7 @@ type decoder struct {
 	shape   *shape // of the span being decoded
 	keys    [maxKeys]*trace.Keys
 	made    int    // lists of keys
+	number  uint64 // of the last resource
 	scratch []byte // for attribute values
 }
 
@@ -118,6 +119,9 @@ func (d *decoder) another() bool {
 func giveBack(d *decoder) {
 	d.drop(mark{})
 	d.emit = nil
+	for i := range d.shapes {
+		d.shapes[i].forget()
+	}
 	if cap(d.pool) > 1<<14 || cap(d.held) > 1<<12 {
 		d.pool, d.held = nil, nil
 	}
@@ -214,17 +218,17 @@ const (
 	usualKey       = 40
 )
 
-// spanBytes estimates the memory of a span.
+// spanBytes estimates the memory of a span, at most: what it shares with others is counted as if it did not, since they may go.
 func spanBytes(s *trace.Span) int64 {
-	return spanFixed + int64(len(s.Name)) + attributeBytes(s.Attributes) + linkBytes(s)
+	n := spanFixed + len(s.Name)
+	for i := range s.Len() {
+		n += attributeBytes(s.At(i))
+	}
+	return int64(n) + linkBytes(s)
 }
 
-func attributeBytes(list []trace.Attribute) int64 {
-	n := 0
-	for i := range list {
-		n += attributeFixed + len(list[i].Value) + max(len(list[i].Key)-usualKey, 0)
-	}
-	return int64(n)
+func attributeBytes(a *trace.Attribute) int {
+	return attributeFixed + len(a.Value) + max(len(a.Key)-usualKey, 0)
 }
 
 // takeAttributes removes and returns the attributes added since from.

@@ -57,11 +57,12 @@ type Span struct {
 	End         int64  // ns since the Unix epoch; before Start = malformed
 	// Host identifies the clock that stamped the span: the first present of host.id, host.name, k8s.pod.uid,
 	// k8s.pod.name, service.instance.id, hostname, ip. "" = unknown, which never equals another host.
-	Host       string
-	Attributes []Attribute // of the span; then of its resource, where the span has none of that key
-	// Keys is those of Attributes, if they are known to be the same as those of other spans. nil = they were not compared;
-	// who changes the keys of a span makes it nil.
-	Keys *Keys
+	Host string
+	// Attributes is those of the span; then of its resource, where the span has none of that key. Those that it has in common
+	// with other spans may be in Shared instead: read them by [Span.Attr], [Span.At] or [Span.All], and call [Span.Unshare]
+	// before you change them.
+	Attributes []Attribute
+	Shared     *Shared // nil = all are in Attributes
 }
 
 // Keys is the keys of the attributes of spans, in their order. Spans that share one need to be understood only once. It is not
@@ -104,8 +105,8 @@ func (s *Span) Attr(keys ...string) string {
 		lengths |= 1 << (len(k) & 63)
 	}
 	best, value := len(keys), ""
-	for i := range s.Attributes {
-		a := &s.Attributes[i]
+	for i := range s.Len() {
+		a := s.At(i)
 		if lengths>>(len(a.Key)&63)&1 == 0 {
 			continue
 		}
