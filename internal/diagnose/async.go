@@ -154,19 +154,19 @@ func (t *Tree) dropLosers(siblings []int32) []int32 {
 
 // canceled says whether span i tells that its caller called it off, in any of the ways that are in use.
 func (t *Tree) canceled(i int) bool {
-	attributes := t.Spans[i].Attributes
+	s := &t.Spans[i]
 	for _, k := range t.all(i, kindCanceled) {
-		if v := attributes[k].Value; v == "true" || v == "True" || v == "1" {
+		if v := s.At(int(k)).Value; v == "true" || v == "True" || v == "1" {
 			return true
 		}
 	}
 	for _, k := range t.all(i, kindReason) {
-		if v := attributes[k].Value; v == "1" || len(v) < 256 && strings.Contains(strings.ToLower(v), "cancel") {
+		if v := s.At(int(k)).Value; v == "1" || len(v) < 256 && strings.Contains(strings.ToLower(v), "cancel") {
 			return true
 		}
 	}
 	for _, k := range t.all(i, kindGRPC) {
-		if v := attributes[k].Value; v == "1" || strings.EqualFold(v, "canceled") || strings.EqualFold(v, "cancelled") {
+		if v := s.At(int(k)).Value; v == "1" || strings.EqualFold(v, "canceled") || strings.EqualFold(v, "cancelled") {
 			return true
 		}
 	}

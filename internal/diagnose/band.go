@@ -12,6 +12,8 @@ import (
 type sample struct {
 	tree      *Tree
 	root      int
+	operation int32     // the number of the root's
+	failed    bool      // the root did
 	duration  int64     // ns
 	weight    float64   // traces it stands for; 0 = 1
 	sections  []Section // the critical path of root
@@ -79,7 +81,7 @@ func (p *taker) take(t *Tree, root int) sample {
 	p.walk.run(root)
 	s := sample{tree: t, root: root, weight: t.Weight, sections: cutFrom(&p.sections, p.walk.path)}
 	span := &t.Spans[root]
-	s.duration = span.End - span.Start
+	s.operation, s.failed, s.duration = t.spots[root], span.Failed, span.End-span.Start
 	p.pieces = p.pieces[:0]
 	for _, section := range s.sections {
 		number, ns := p.places.of(t, section.Span), section.End-section.Start

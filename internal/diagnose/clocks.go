@@ -41,6 +41,7 @@ type clocks struct {
 	order   [][2]int32              // the keys of pairs, as they came
 	mixed   bool                    // clocks that are known have different steps
 	step    int64                   // the finest of the known ones, ns; 0 = none is known
+	apart   bool                    // two hosts' clocks differ
 	lost    int                     // spans and calls that found no room
 }
 
@@ -218,6 +219,7 @@ func (c *clocks) joinPairs(d *clocks) {
 func (c *clocks) concludePairs() {
 	for key, p := range c.pairs {
 		p.conclude(c.coarser(key))
+		c.apart = c.apart || p.differs()
 	}
 }
 

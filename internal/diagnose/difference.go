@@ -146,10 +146,13 @@ type value struct {
 	traces []int32 // that have it, in order
 }
 
-func (v *value) add(trace int) {
-	if n := len(v.traces); n == 0 || v.traces[n-1] != int32(trace) {
-		v.traces = append(v.traces, int32(trace))
+// add notes that trace has it, and reports whether that is new.
+func (v *value) add(trace int) bool {
+	if n := len(v.traces); n > 0 && v.traces[n-1] == int32(trace) {
+		return false
 	}
+	v.traces = append(v.traces, int32(trace))
+	return true
 }
 
 // newSurvey chooses the traces: all slow ones, as far as they are not too many, and others evenly by their duration.
@@ -197,8 +200,8 @@ func (s *survey) read(i int) {
 			s.see(i, span.Service, "failed", "true")
 		}
 		columns := s.columnsOf(t, section.Span)
-		for k := range span.Attributes {
-			s.note(i, columns[k], span.Attributes[k].Value)
+		for k, c := range columns {
+			s.note(i, c, span.At(k).Value)
 		}
 	}
 }
@@ -241,9 +244,9 @@ func (s *survey) columnsOf(t *Tree, i int) []*column {
 	if list, known := s.known[key]; known && key.layout != nil {
 		return list
 	}
-	list := make([]*column, len(span.Attributes))
+	list := make([]*column, span.Len())
 	for k := range list {
-		list[k] = s.column(span.Service, span.Attributes[k].Key)
+		list[k] = s.column(span.Service, span.At(k).Key)
 	}
 	s.known[key] = list
 	return list
@@ -270,6 +273,10 @@ func (s *survey) note(i int, c *column, text string) {
 		s.cut++
 		return
 	}
+	if c.wide && c.number { // only the largest number counts
+		c.measure(i, text)
+		return
+	}
 	if len(c.values) == 0 || c.values[c.last].text != text {
 		at, known := c.index[text]
 		if !known {
@@ -284,8 +291,7 @@ func (s *survey) note(i int, c *column, text string) {
 		}
 		c.last = at
 	}
-	c.values[c.last].add(i)
-	if c.number {
+	if c.values[c.last].add(i) && c.number {
 		c.measure(i, text)
 	}
 }

@@ -113,10 +113,10 @@ var kindLengths = func() (lengths [kinds]uint64) {
 	return lengths
 }()
 
-// find appends which of the attributes are of kind k.
-func (k kind) find(list []int16, attributes []trace.Attribute) []int16 {
-	for i := range attributes {
-		if key := attributes[i].Key; kindLengths[k]>>(len(key)&63)&1 != 0 && slices.Contains(kindKeys[k], key) {
+// find is which of the attributes of s are of kind k.
+func (k kind) find(s *trace.Span) (list []int16) {
+	for i := range min(s.Len(), math.MaxInt16) {
+		if key := s.At(i).Key; kindLengths[k]>>(len(key)&63)&1 != 0 && slices.Contains(kindKeys[k], key) {
 			list = append(list, int16(i))
 		}
 	}
@@ -131,17 +131,26 @@ type layout struct {
 	at    [questions]int16 // the attribute that answers; -1 = none
 	kinds [kinds][]int16   // the attributes of each kind, in order
 
-	query string // the one that was seen last
-	reads bool   // it is a read
+	query  string // the one that was seen last
+	reads  bool   // it is a read
+	writes bool   // it changes rows
 }
 
-func newLayout(attributes []trace.Attribute) *layout {
-	l := &layout{keys: make([]string, len(attributes))}
-	for i := range attributes {
-		l.keys[i] = attributes[i].Key
+// of is l with what a query tells. Most spans of an operation have the same one.
+func (l *layout) of(query string) *layout {
+	if l.query != query {
+		l.query, l.reads, l.writes = query, isRead(query), changesRows(query)
+	}
+	return l
+}
+
+func newLayout(s *trace.Span) *layout {
+	l := &layout{keys: make([]string, s.Len())}
+	for i := range l.keys {
+		l.keys[i] = s.At(i).Key
 	}
 	for k := range kinds {
-		l.kinds[k] = kind(k).find(nil, attributes)
+		l.kinds[k] = kind(k).find(s)
 	}
 	for a, keys := range answers {
 		l.at[a] = -1
@@ -163,13 +172,13 @@ var (
 	kindsOfPlace = []kind{kindMessage, kindBrowser}
 )
 
-// fits reports whether l is the layout of these attributes. Keys mostly share their memory, and then are equal at a glance.
-func (l *layout) fits(attributes []trace.Attribute) bool {
-	if len(l.keys) != len(attributes) {
+// fits reports whether l is the layout of the attributes of s. Keys mostly share their memory, and then are equal at a glance.
+func (l *layout) fits(s *trace.Span) bool {
+	if len(l.keys) != s.Len() {
 		return false
 	}
 	for i, k := range l.keys {
-		if attributes[i].Key != k {
+		if s.At(i).Key != k {
 			return false
 		}
 	}
@@ -200,47 +209,49 @@ func newLayouts() *layouts { return &layouts{all: make(map[uint64][]*layout)} }
 
 // of is the layout of the attributes of s; nil = there is no room for it.
 func (o *layouts) of(s *trace.Span) *layout {
-	if s.Keys == nil || len(s.Keys.List) != len(s.Attributes) {
-		return o.search(s.Attributes)
+	keys := s.Keys()
+	if keys == nil {
+		return o.search(s)
 	}
-	slot := &o.shared[s.Keys.Hash%uint64(len(o.shared))]
-	if slot.keys != s.Keys {
-		*slot = sharedLayout{s.Keys, o.search(s.Attributes)}
+	slot := &o.shared[keys.Hash%uint64(len(o.shared))]
+	if slot.keys != keys {
+		*slot = sharedLayout{keys, o.search(s)}
 	}
 	return slot.layout
 }
 
 // search looks at all keys.
-func (o *layouts) search(attributes []trace.Attribute) *layout {
-	n := len(attributes)
+func (o *layouts) search(s *trace.Span) *layout {
+	n := s.Len()
 	h := uint32(n) * 0x9E3779B1
 	if n > 0 {
-		h ^= quickHash(attributes[0].Key, attributes[n-1].Key) ^ quickHash(attributes[n/2].Key, attributes[n/3].Key)<<3
+		h ^= quickHash(s.At(0).Key, s.At(n-1).Key) ^ quickHash(s.At(n/2).Key, s.At(n/3).Key)<<3
 	}
 	slot := &o.recent[h>>3%uint32(len(o.recent))]
-	if l := *slot; l != nil && l.fits(attributes) {
+	if l := *slot; l != nil && l.fits(s) {
 		return l
 	}
-	l := o.find(attributes)
+	l := o.find(s)
 	if l != nil {
 		*slot = l
 	}
 	return l
 }
 
-func (o *layouts) find(attributes []trace.Attribute) *layout {
-	if len(attributes) > maxLayoutKeys {
+func (o *layouts) find(s *trace.Span) *layout {
+	if s.Len() > maxLayoutKeys {
 		return nil
 	}
 	h := uint64(14695981039346656037) // FNV-1a
-	for i := range attributes {
-		for k := range len(attributes[i].Key) {
-			h = (h ^ uint64(attributes[i].Key[k])) * 1099511628211
+	for i := range s.Len() {
+		key := s.At(i).Key
+		for k := range len(key) {
+			h = (h ^ uint64(key[k])) * 1099511628211
 		}
 		h = (h ^ 0xFF) * 1099511628211
 	}
 	for _, l := range o.all[h] {
-		if l.fits(attributes) {
+		if l.fits(s) {
 			return l
 		}
 	}
@@ -248,7 +259,7 @@ func (o *layouts) find(attributes []trace.Attribute) *layout {
 		return nil
 	}
 	o.n++
-	l := newLayout(attributes)
+	l := newLayout(s)
 	o.all[h] = append(o.all[h], l)
 	return l
 }
@@ -261,6 +272,7 @@ const (
 	markFailed                   // see Tree.failed
 	markResent                   // see Tree.resent
 	markRead                     // see Tree.reads
+	markWrite                    // see Tree.writes
 	markSized                    // see Tree.size
 )
 
@@ -275,6 +287,9 @@ func (t *Tree) mark(i int) {
 	}
 	if t.reads(i) {
 		m |= markRead
+	}
+	if t.writes(i) {
+		m |= markWrite
 	}
 	if len(t.all(i, kindSize)) > 0 {
 		m |= markSized
@@ -300,7 +315,7 @@ func (t *Tree) attr(i int, a ask) string {
 	if t.layouts != nil {
 		if l := t.layouts[i]; l != nil {
 			if n := l.at[a]; n >= 0 {
-				return s.Attributes[n].Value
+				return s.At(int(n)).Value
 			}
 			return ""
 		}
@@ -315,14 +330,13 @@ func (t *Tree) all(i int, k kind) []int16 {
 			return l.kinds[k]
 		}
 	}
-	s := &t.Spans[i]
-	return k.find(nil, s.Attributes[:min(len(s.Attributes), math.MaxInt16)])
+	return k.find(&t.Spans[i])
 }
 
 // last is the value of the last attribute of span i of that kind; "" = it has none.
 func (t *Tree) last(i int, k kind) string {
 	if list := t.all(i, k); len(list) > 0 {
-		return t.Spans[i].Attributes[list[len(list)-1]].Value
+		return t.Spans[i].At(int(list[len(list)-1])).Value
 	}
 	return ""
 }

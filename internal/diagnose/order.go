@@ -46,16 +46,31 @@ type pair struct {
 	dropped          bool
 }
 
+// orderParts is how many goroutines at once may learn orders, each those of other operations.
+const orderParts = 2
+
 // learnOrders reads the orders that siblings have in all trees, whose spans must be marked.
 func learnOrders(trees []*Tree, operations int, clock ClockOptions) *orders {
 	o := &orders{at: make([]*siblings, operations)}
-	for _, t := range trees {
-		clock.rest()
-		for i := range t.Spans {
-			if n := t.blockFrom[i+1] - t.blockFrom[i]; n >= 2 {
-				o.learn(t, i)
+	parts := make([]orders, orderParts)
+	if clock.Each == nil || operations > maxOrdered { // which ones find room depends on who comes first
+		parts = parts[:1]
+	}
+	clock.each(len(parts), func(n int) {
+		p := &parts[n]
+		p.at = o.at
+		for _, t := range trees {
+			clock.rest()
+			for i := range t.Spans {
+				if t.blockFrom[i+1]-t.blockFrom[i] >= 2 && int(t.spots[i])%len(parts) == n {
+					p.learn(t, i)
+				}
 			}
 		}
+	})
+	for i := range parts {
+		o.kept += parts[i].kept
+		o.lost += parts[i].lost
 	}
 	for _, s := range o.at {
 		if s != nil {

@@ -51,3 +51,24 @@ func TestEachFindingHasItsPage(t *testing.T) {
 		}
 	}
 }
+
+func TestCausesAreCalledAsTheirPages(t *testing.T) {
+	known := map[string]bool{"LP105": true} // which names no cause
+	for _, c := range Causes() {
+		known[c.Code] = true
+		pages, _ := filepath.Glob("../../docs/findings/" + c.Code + "-*.md")
+		if len(pages) != 1 {
+			t.Fatalf("%s: %d pages", c.Code, len(pages))
+		}
+		text, err := os.ReadFile(pages[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(string(text), "# "+c.Code+" "+c.Name+": ") || !strings.Contains(string(text), c.Class) {
+			t.Errorf("%s does not begin with %s %s, or does not name the class %s", pages[0], c.Code, c.Name, c.Class)
+		}
+	}
+	if pages, _ := filepath.Glob("../../docs/findings/LP*.md"); len(pages) != len(known) {
+		t.Errorf("%d pages for %d findings", len(pages), len(known))
+	}
+}

@@ -286,7 +286,7 @@ func waitInQueue(sent, got *trace.Span) (ns int64, stamped, ok bool) {
 		}
 		return ns, false, true
 	}
-	for _, a := range got.Attributes {
+	for a := range got.All() {
 		if strings.HasSuffix(a.Key, "enqueued_time") {
 			if at, ok := instant(a.Value); ok {
 				return minus(got.Start, at), true, true

@@ -43,6 +43,9 @@ func (v *view) causes(f, g *Finding) bool {
 	if f.Verdict == Suspected || f.weight() < leastShare || f.weight() < causePart*g.weight() {
 		return false
 	}
+	if g.Code == "LP105" { // says where the time is; f says why some of it is
+		return f.Verdict == Confirmed && f.weight() >= explained*g.weight()
+	}
 	switch f.Code {
 	case "LP102": // a loop of queries holds its connection for all of them
 		if among(g, "LP115") { // and misses once for each: a cache that has all of it would still be asked as often
@@ -54,13 +57,16 @@ func (v *view) causes(f, g *Finding) bool {
 	case "LP119": // what is given up too early is tried again
 		return among(g, "LP112") && g.Service == f.Service
 	case "LP103": // an endpoint that does not answer: waiting for it, and giving up, follow
+		if among(g, "LP106", "LP107", "LP108") { // that one endpoint of several computes, or queues, is what it is slow by
+			return g.Service == f.Service && f.weight() >= explained*g.weight()
+		}
 		return among(g, "LP118", "LP119", "LP120") && v.calledBy(g, f.Service)
 	case "LP112": // a storm breaks whom it hits
 		return f.Detail.storm && among(g, "LP122", "LP123") && (g.Service == f.Service || v.calledBy(f, g.Service))
 	case "LP122": // what one endpoint fails is tried again, and was not tried too often to begin with
 		return f.Detail.Endpoint != "" && among(g, "LP112") && !g.Detail.storm && v.calledBy(g, f.Service)
-	case "LP115": // one key on one shard: that it is asked for again and again is not what is slow
-		return f.Detail.Variant == "hot_key" && among(g, "LP104") && (g.Service == f.Service || v.calledBy(g, f.Service))
+	case "LP115": // one key on one shard, or one that all fetch when it ends: that it is asked for again and again is not what is slow
+		return (f.Detail.Variant == "hot_key" || f.Detail.Variant == "stampede") && among(g, "LP104") && (g.Service == f.Service || v.calledBy(g, f.Service))
 	case "LP116": // a process that has just begun computes, queues its requests, and is the slow one of its siblings
 		return among(g, "LP103", "LP106", "LP107", "LP108", "LP117") && g.Service == f.Service
 	case "LP123": // too much comes in: what is refused is tried again, and what is not refused queues

@@ -55,6 +55,7 @@ type keyTime struct {
 
 // filling is the reads of one target that follow lookups at once.
 type filling struct {
+	who      string  // is read, behind a gateway
 	families float64 // spans that make such a read right after a lookup, weighted
 	present  float64 // spans that make it after a lookup at all
 	seen     int     // number of the last of these
@@ -77,11 +78,7 @@ func cacheMiss(v *view) []Finding {
 	for n, f := range v.look().families {
 		v.lookup(at, split, n+1, f, inclusive)
 	}
-	for i := range v.look().suspects {
-		s := &v.look().suspects[i]
-		if s.segment != trace.SegCache {
-			continue
-		}
+	for _, s := range v.look().asked(trace.SegCache) {
 		for _, w := range s.works {
 			t, span := v.span(w)
 			if t.Parent[w.span] < 0 {
@@ -270,7 +267,10 @@ func (x *lookups) notePresent(v *view, number int, f family, rest []attempt) {
 		to := v.target(b)
 		z := x.fills[to]
 		if z == nil {
-			z = &filling{}
+			z = &filling{who: to.service}
+			if b.served >= 0 {
+				z.who = behind(s.tree, int(b.served))
+			}
 			x.fills[to] = z
 		}
 		if z.seen != number {
@@ -323,7 +323,7 @@ func (v *view) cacheFinding(key spot, x *lookups) (Finding, bool) {
 		return Finding{}, false
 	}
 	to, fills := x.source()
-	if f, ok := v.stampede(key, x, to); ok {
+	if f, ok := v.stampede(key, x, to, fills.who); ok {
 		return f, true
 	}
 	if f, ok := v.hotKey(key, x); ok {
@@ -374,12 +374,12 @@ func (v *view) misses(key spot, x *lookups, to place, fills *filling) (Finding, 
 	f := v.cacheOf(key, x, to, missesVariant, 0.6, fills.slow)
 	f.Detail.HitRatio = 1 - ratio
 	f.Summary = fmt.Sprintf("%s of the lookups of %s %s in its cache miss; the reads of %s that follow take %s of the slow traces",
-		percent(ratio), key.service, key.operation, to.service, percent(f.ShareP99))
-	f.Evidence = append(f.Evidence, fmt.Sprintf("%d lookups, %.0f hits for every 100", x.n, 100*(1-ratio)))
+		percent(ratio), key.service, key.operation, fills.who, percent(f.ShareP99))
+	f.Evidence = append(f.Evidence, fmt.Sprintf("%d lookups, %s of them hits", x.n, percent(1-ratio)))
 	if x.told*2 >= x.n {
 		f.Confidence = 0.8
 		f.Evidence = append(f.Evidence, "the spans tell hits and misses themselves")
-	} else {
+	} else if !cold {
 		f.doubt(0, "a read that follows a lookup is taken for a miss")
 	}
 	switch {
@@ -397,7 +397,7 @@ func (v *view) misses(key spot, x *lookups, to place, fills *filling) (Finding, 
 }
 
 // stampede looks for one thing that many fetch at once.
-func (v *view) stampede(key spot, x *lookups, to place) (Finding, bool) {
+func (v *view) stampede(key spot, x *lookups, to place, who string) (Finding, bool) {
 	slow, worst, thing := int64(0), 0, ""
 	for _, name := range ordered(x.fillsByThing) {
 		most, ns := crush(x.fillsByThing[name])
@@ -412,7 +412,7 @@ func (v *view) stampede(key spot, x *lookups, to place) (Finding, bool) {
 	f := v.cacheOf(key, x, to, "stampede", 0.85, slow)
 	f.Detail.Concurrency = float64(worst)
 	f.Detail.Statement = withoutLiterals(thing)
-	f.Summary = fmt.Sprintf("when a key is gone %s %s fetches it up to %d times at once from %s: %s of the slow traces", key.service, key.operation, worst, to.service, percent(f.ShareP99))
+	f.Summary = fmt.Sprintf("when a key is gone %s %s fetches it up to %d times at once from %s: %s of the slow traces", key.service, key.operation, worst, who, percent(f.ShareP99))
 	f.Evidence = append(f.Evidence, fmt.Sprintf("%d reads of %s ran at the same time after misses", worst, shorten(thing, "one key")))
 	f.doubt(0, "the traces that were kept may be few of many: the crowd is at least that large")
 	return f, true

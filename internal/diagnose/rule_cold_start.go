@@ -262,7 +262,7 @@ func (v *view) ages(s *suspect, lives *processes) (list []aged) {
 func (v *view) coldly(s *suspect, hosts map[string]bool, evidence string, said int) Finding {
 	f := v.finding("LP116", "cold_start", s, 0.65)
 	f.Detail.Instances = ordered(hosts)
-	f.Summary = fmt.Sprintf("%s %s is slow when a process of %s has just begun or has slept: %s of the slow traces", s.service, s.operation, s.service, percent(f.ShareP99))
+	f.Summary = fmt.Sprintf("%s %s is slow when a process of %s has just begun or has slept: %s", s.service, s.operation, s.service, s.part())
 	f.Evidence = append(f.Evidence, evidence)
 	if said > 0 {
 		f.Confidence += 0.2

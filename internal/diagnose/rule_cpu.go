@@ -11,13 +11,17 @@ import (
 )
 
 const (
-	cpuBusy      = 0.8 // of the processors, from where there is none left
-	cpuIdle      = 0.4 // below which there were some left, so that nobody waited for one
-	cpuThrottled = 0.1 // of the container's periods
-	cpuGrowth    = 1.2 // times the healthy rate of a profile
-	cpuDoubled   = 2.0 // the same, where nothing but the profile says that it takes too long: a little more traffic is no fault
-	cpuSigma     = 3.0 // standard errors of the healthy rate
-	topFunctions = 5   // named in a finding
+	cpuBusy       = 0.8  // of the processors, from where there is none left
+	cpuIdle       = 0.4  // below which there were some left, so that nobody waited for one
+	cpuThrottled  = 0.1  // of the container's periods
+	cpuGrowth     = 1.2  // times the healthy rate of a profile
+	cpuDoubled    = 2.0  // the same, where nothing but the profile says that it takes too long: a little more traffic is no fault
+	cpuSigma      = 3.0  // standard errors of the healthy rate
+	topFunctions  = 5    // named in a finding
+	leastFunction = 0.01 // of the profile, the same
+	cpuSpent      = 0.5  // of the time that spans take for themselves, which their processes must have computed
+	cpuSurplus    = 1.5  // times that time, from where the processes compute what no span tells of
+	cpuCommon     = 0.05 // of all spans, that must be long: a machine that stands still for a moment makes fewer
 )
 
 // cpu finds LP106: work inside a service that takes too long, with nothing that shows it to be waiting.
@@ -26,7 +30,7 @@ func cpu(v *view) []Finding {
 	for _, s := range v.look().asked(trace.SegService, trace.SegGateway) {
 		once := v.once(s)
 		f := v.finding("LP106", "cpu", s, 0.45)
-		f.Summary = fmt.Sprintf("%s %s takes %s of the slow traces in its own code, in none of its calls", s.service, s.operation, percent(f.ShareP99))
+		f.Summary = fmt.Sprintf("%s %s takes %s in its own code, not in its calls", s.service, s.operation, s.part())
 		if v.sameInstant(s) {
 			f.doubt(0.1, "some of the long ones were in work at the same time: they may have waited for each other")
 		}
@@ -76,11 +80,48 @@ func (v *view) processors(f *Finding, s *suspect) bool {
 	if f.Verdict == Confirmed {
 		return true
 	}
+	spent := v.accounts(f, s, processes)
+	if spent && !s.constant && s.ratio >= cpuCommon {
+		f.Verdict, f.Confidence = Likely, 0.75
+		for _, p := range processes {
+			f.functions(p.Profile("cpu"))
+		}
+		return true
+	}
 	if idle > 0 && idle == len(processes) {
-		v.look().refute(s.place, fmt.Sprintf("it is not computing: %s had most of its processors idle", process(processes[0])))
+		why := "it is not computing: %s had most of its processors idle"
+		if spent {
+			why = "%s had most of its processors idle: it computes, and waits for none"
+		}
+		v.look().refute(s.place, fmt.Sprintf(why, process(processes[0])))
 		return false
 	}
 	f.doubt(0, "computing, waiting for a lock and waiting for a thread look the same without a profile")
+	return true
+}
+
+// accounts reports whether the processes of a service used so much CPU that the works of s must have computed for a good part of their
+// time, even if all other spans of the service did so for all of theirs; then that is put down.
+func (v *view) accounts(f *Finding, s *suspect, processes []*evidence.ServiceFacts) bool {
+	used, mine := 0.0, 0.0 // seconds of each second
+	for _, p := range processes {
+		if p.Runtime == nil || p.Runtime.CPU == nil {
+			return false
+		}
+		used += *p.Runtime.CPU
+	}
+	for _, w := range s.works {
+		mine += v.samples[w.sample].stands() * float64(w.self) / 1e9
+	}
+	all, span := v.world.own(s.service), float64(v.world.service(s.service).span())/1e9
+	if span == 0 || all == 0 || used > cpuSurplus*all {
+		return false
+	}
+	mine /= span
+	if used-max(all-mine, 0) < cpuSpent*mine {
+		return false
+	}
+	f.Evidence = append(f.Evidence, fmt.Sprintf("%s used %.2f s of CPU each second, and its spans took %.2f s for themselves: they compute", s.service, used, all))
 	return true
 }
 
@@ -126,7 +167,7 @@ func (v *view) grownElsewhere(service string) float64 {
 
 // functions names those that take more than in health, or else those that take most.
 func (f *Finding) functions(p *evidence.ProfileFacts) {
-	if p == nil {
+	if p == nil || len(f.Detail.Functions) > 0 { // those of one process will do
 		return
 	}
 	var names, told []string
@@ -142,6 +183,9 @@ func (f *Finding) functions(p *evidence.ProfileFacts) {
 	if len(names) == 0 {
 		verb = "takes most of the " + p.Kind + " profile"
 		for _, x := range p.Top[:min(len(p.Top), topFunctions)] {
+			if x.FlatShare < leastFunction {
+				break
+			}
 			names = append(names, x.Name)
 			told = append(told, fmt.Sprintf("%s (%s)", x.Name, percent(x.FlatShare)))
 		}

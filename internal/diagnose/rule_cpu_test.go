@@ -59,8 +59,16 @@ func TestCPU(t *testing.T) {
 			facts: ofService("pricing", evidence.RuntimeStats{}, diff),
 		},
 		{
+			name: "the processors were idle, and yet used for as long as its spans took", text: slowNow(300), service: "pricing", verdict: Likely, says: "they compute",
+			facts: ofService("pricing", evidence.RuntimeStats{CPU: new(0.034), Procs: new(4.0)}, hot),
+		},
+		{
 			name: "refuted: the processors were idle", text: slowNow(300), says: "LP105 unknown pricing",
-			facts: ofService("pricing", evidence.RuntimeStats{CPU: new(0.2), Procs: new(4.0)}),
+			facts: ofService("pricing", evidence.RuntimeStats{CPU: new(0.2), Procs: new(4.0)}), // with more than spans tell of, which may be anybody's
+		},
+		{
+			name: "refuted: the processors were used for less than its spans took", text: slowNow(300), says: "it is not computing",
+			facts: ofService("pricing", evidence.RuntimeStats{CPU: new(0.008), Procs: new(4.0)}),
 		},
 		{
 			name: "confirmed: long for nobody, but the profile has tripled", text: func(d dice, _ int) string { return page(d.near(60), "") }, service: "pricing", verdict: Confirmed,

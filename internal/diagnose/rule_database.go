@@ -25,12 +25,18 @@ func slowDatabase(v *view) []Finding {
 	var found []Finding
 	for _, s := range v.look().asked(trace.SegDatabase) {
 		f, slow := v.slowQuery(s)
+		if f.Detail.Variant == slowQueryVariant && (v.once(s) || !s.constant && s.more() < queryLeast) {
+			continue
+		}
 		if slow && (!s.faint || f.Verdict == Confirmed && f.Detail.Variant != slowQueryVariant) {
 			found = append(found, f)
 		}
 	}
 	return found
 }
+
+// queryLeast is the least median of what the long ones take more than is usual, where nothing tells why: less is a busy machine's own.
+const queryLeast = int64(10 * time.Millisecond)
 
 // slowQueryVariant is a slow query of which nothing more is known.
 const slowQueryVariant = "slow_query"
@@ -39,7 +45,7 @@ func (v *view) slowQuery(s *suspect) (f Finding, slow bool) {
 	text := v.statementOf(s)
 	f = v.finding("LP109", "database", s, 0.6)
 	f.Detail.Variant, f.Detail.Statement = slowQueryVariant, withoutLiterals(text)
-	f.Summary = fmt.Sprintf("%s waits for its database for %s of the slow traces: %s", s.service, percent(f.ShareP99), shorten(f.Detail.Statement, s.operation))
+	f.Summary = fmt.Sprintf("%s waits for its database for %s: %s", s.service, s.part(), shorten(f.Detail.Statement, s.operation))
 	slow = v.askDatabase(&f, s, text)
 	return f, slow
 }
@@ -100,7 +106,7 @@ func (v *view) askDatabase(f *Finding, s *suspect, text string) bool {
 	took := fmt.Sprintf("%s takes %.1f ms for it on average, its spans %.1f ms", name, mean, ms(spans))
 	switch {
 	case told && mean < elsewhere*ms(spans) && !planned:
-		v.look().refute(s.place, took+": the time goes by before the statement gets there, or after")
+		v.look().refute(s.place, took+": the rest goes by before the statement gets there, or after")
 		return false
 	case told && mean < elsewhere*ms(spans):
 		f.doubt(0.2, took)
@@ -134,9 +140,9 @@ func planEvidence(f *Finding, st *evidence.PostgresStatement) (reason bool) {
 	if best, ok := st.Index(); ok && len(f.Detail.Tables) > 0 && (best.Tested && best.Gain() >= indexGain || !best.Tested) {
 		f.Detail.Index, f.Detail.IndexGain, f.Detail.Variant = best.SQL(), best.Gain(), "missing_index"
 		if best.Tested {
-			f.confirm(0.9, fmt.Sprintf("with the index %s the planner expects %s of the cost to go", best.Definition(), percent(best.Gain())))
+			f.confirm(0.9, fmt.Sprintf("an index %s would save %s of the cost, by the planner's reckoning", best.Definition(), percent(best.Gain())))
 		} else {
-			f.Evidence = append(f.Evidence, "an index "+best.Definition()+" would fit its conditions; nobody asked the planner")
+			f.Evidence = append(f.Evidence, "an index "+best.Definition()+" would fit its conditions; the planner was not asked")
 			f.Confidence = max(f.Confidence, 0.7)
 		}
 		return true
@@ -149,12 +155,23 @@ func planEvidence(f *Finding, st *evidence.PostgresStatement) (reason bool) {
 	for _, table := range st.Tables {
 		if table.Stale() >= staleStats {
 			f.Evidence = append(f.Evidence, fmt.Sprintf("%s of the rows of %s have changed since it was analysed", percent(table.Stale()), table.Name))
+			if !reason && slices.Contains(f.Detail.Tables, table.Name) && distrusted(st, table.Name) {
+				f.Detail.Variant, reason = "bad_plan", true
+				f.confirm(0.8, "by these statistics the planner reads all of "+table.Name+" even where an index fits the condition")
+			}
 			if reason && !slices.Contains(f.Detail.Tables, table.Name) {
 				f.Detail.Tables = append(f.Detail.Tables, table.Name)
 			}
 		}
 	}
 	return reason
+}
+
+// distrusted reports whether the planner was asked about an index on a table that fits a condition of st, and would not use it.
+func distrusted(st *evidence.PostgresStatement, table string) bool {
+	return slices.ContainsFunc(st.Indexes, func(c evidence.IndexCandidate) bool {
+		return c.Table == table && c.Tested && (!c.Used || c.Gain() < indexGain)
+	})
 }
 
 // waitedFor is how long a call was waited for, as a text.

@@ -3,7 +3,9 @@ package diagnose
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/longpole/longpole/internal/evidence"
 )
@@ -42,6 +44,18 @@ func TestDatabase(t *testing.T) {
 	index := []evidence.IndexCandidate{{Schema: "public", Table: "orders", Columns: []string{"customer_id"}, Tested: true, Used: true, CostBefore: 9000, CostAfter: 12}}
 	checkClass(t, "LP109", "database", []classCase{
 		{name: "now and then", text: slowQuery(250), service: "shop", variant: "slow_query", verdict: Likely, says: "SELECT * FROM orders"},
+		{name: "near miss: a little longer at times, as on a busy machine", text: func(d dice, i int) string {
+			if i%10 == 7 {
+				return query(d.near(6), ordersQuery, "")
+			}
+			return query(d.near(1), ordersQuery, "")
+		}},
+		{name: "near miss: the machine stood still once", text: slowQuery(250), at: func(_ dice, i int) time.Duration {
+			if i%20 == 7 {
+				return time.Duration(i) * time.Millisecond
+			}
+			return time.Duration(i) * time.Second
+		}},
 		{name: "always", text: alwaysSlow, service: "shop", variant: "slow_query"},
 		{name: "old names of attributes, no kind", text: func(d dice, _ int) string {
 			return fmt.Sprintf("list 0ms 200ms service=shop\n  query 2ms %.3fms db.type=sql db.statement=%q", d.near(120), "SELECT * FROM a WHERE id = ?")
@@ -81,6 +95,32 @@ func TestDatabase(t *testing.T) {
 	})
 }
 
+// A machine that stands still at times fills the slow traces, and hides what all others spend most of their time with.
+func TestAMissingIndexIsSeenThroughPausesOfOthers(t *testing.T) {
+	c := classCase{text: func(d dice, i int) string {
+		pause := 0.0
+		if i%12 == 7 {
+			pause = d.near(120)
+		}
+		took := d.near(20)
+		return fmt.Sprintf("list 0ms %.3fms service=shop kind=server\n  orders 2ms %.3fms kind=client db.system.name=postgresql db.query.text=%q", took+5+pause, took+2, ordersQuery)
+	}}
+	scan := []evidence.SeqScan{{Relation: "orders", Share: 0.98}}
+	index := []evidence.IndexCandidate{{Schema: "public", Table: "orders", Columns: []string{"customer_id"}, Tested: true, Used: true, CostBefore: 100, CostAfter: 5}}
+	for mean, want := range map[float64]bool{18: true, 1: false} {
+		facts := asked(mean, evidence.PostgresStatement{})
+		if want {
+			facts = asked(mean, evidence.PostgresStatement{SeqScans: scan, Indexes: index})
+		}
+		found := Run(c.traces(t), Options{Facts: facts}).Routes[0].Findings
+		if got := slices.ContainsFunc(found, func(f Finding) bool {
+			return f.Code == "LP109" && strings.Contains(f.Summary, "of the time of all traces")
+		}); got != want {
+			t.Errorf("a plan that reads all: %v, found: %v in %+v", want, got, found)
+		}
+	}
+}
+
 func TestMissingIndexIsInTheDetail(t *testing.T) {
 	c := classCase{text: alwaysSlow, n: 50}
 	scan := []evidence.SeqScan{{Relation: "orders", Share: 0.98}}
@@ -100,5 +140,28 @@ func TestATableOfABadPlanIsNamedOnce(t *testing.T) {
 	})
 	if f.Detail.Variant != "bad_plan" || !slices.Equal(f.Detail.Tables, []string{"zones", "cells"}) {
 		t.Errorf("%s of %v", f.Detail.Variant, f.Detail.Tables)
+	}
+}
+
+func TestAnIndexThatIsNotTrustedMeansABadPlanWhereStatisticsAreOld(t *testing.T) {
+	for name, x := range map[string]struct {
+		index   evidence.IndexCandidate
+		changed float64
+		want    string
+	}{
+		"old statistics, and the planner would not use it": {evidence.IndexCandidate{Table: "zones", Tested: true}, 162_000, "bad_plan"},
+		"old statistics, and it would gain nothing":        {evidence.IndexCandidate{Table: "zones", Tested: true, Used: true, CostBefore: 9, CostAfter: 9}, 162_000, "bad_plan"},
+		"new statistics":      {evidence.IndexCandidate{Table: "zones", Tested: true}, 100, ""},
+		"an index of another": {evidence.IndexCandidate{Table: "cells", Tested: true}, 162_000, ""},
+		"nobody was asked":    {evidence.IndexCandidate{Table: "zones", Refused: "no hypopg"}, 162_000, ""},
+	} {
+		var f Finding
+		reason := planEvidence(&f, &evidence.PostgresStatement{
+			SeqScans: []evidence.SeqScan{{Relation: "zones", Share: 1}}, Indexes: []evidence.IndexCandidate{x.index},
+			Tables: []evidence.Table{{Name: "zones", Rows: 180_000, Live: 180_000, Changed: x.changed, Analyzed: time.Unix(1, 0)}},
+		})
+		if f.Detail.Variant != x.want || reason != (x.want != "") {
+			t.Errorf("%s: %q, %t; want %q", name, f.Detail.Variant, reason, x.want)
+		}
 	}
 }

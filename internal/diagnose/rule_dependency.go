@@ -17,13 +17,16 @@ const (
 func dependency(v *view) []Finding {
 	var found []Finding
 	for _, s := range v.look().of(trace.SegDownstream) {
+		if v.world.service(s.service) != nil && v.torn(s) {
+			continue
+		}
 		f := v.finding("LP120", "dependency", s, 0.65)
 		f.Detail.Callees = []string{s.service}
 		who := s.service
 		if _, span := v.span(s.works[0]); span.Service == who {
 			who = "something that " + who + " calls" // the span does not name it
 		}
-		f.Summary = fmt.Sprintf("%s, which is not recorded here, takes %s of the slow traces (%s)", who, percent(f.ShareP99), s.operation)
+		f.Summary = fmt.Sprintf("%s, which is not recorded here, takes %s (%s)", who, s.part(), s.operation)
 		all, from, to := v.window(s, func(work) bool { return true })
 		long, first, last := v.window(s, s.long)
 		if !s.constant && all > 2*long && float64(last-first) <= brownWindow*float64(to-from) {
@@ -49,9 +52,23 @@ func dependency(v *view) []Finding {
 	return found
 }
 
+// torn reports whether most of the long works of s are in traces with gaps: what has no callee there has lost its span.
+func (v *view) torn(s *suspect) bool {
+	long, torn := 0, 0
+	for _, w := range s.works {
+		if s.long(w) {
+			long++
+			if t, _ := v.span(w); t.Incomplete {
+				torn++
+			}
+		}
+	}
+	return 2*torn > long
+}
+
 // unanswered is about calls that leave no span of their callee, which records others: they never got there, or were given up.
 func (v *view) unanswered(f *Finding, s *suspect) {
-	f.Summary = fmt.Sprintf("%d calls of %s were not answered: waiting for them takes %s of the slow traces", s.n, s.service, percent(f.ShareP99))
+	f.Summary = fmt.Sprintf("%d calls of %s were not answered: waiting for them takes %s", s.n, s.service, s.part())
 	var fine []int64
 	for _, targets := range v.patience() {
 		for to, g := range targets {

@@ -43,6 +43,13 @@ func TestDependency(t *testing.T) {
 			took := d.near(20)
 			return fmt.Sprintf("buy 0ms %.3fms service=shop kind=server\n  POST 2ms %.3fms kind=client service.peer.name=bank\n    pay 3ms %.3fms service=bank kind=server", took+5, took+3, took+2)
 		}, n: 400, service: "bank", says: "calls of bank were not answered"},
+		{name: "near miss: calls whose callee has lost its span", text: func(d dice, i int) string {
+			if i%12 == 0 {
+				return "buy 0ms 905ms service=shop kind=server\n  POST 2ms 902ms kind=client service.peer.name=bank\n  look 10ms 20ms service=stock kind=server parent=gone"
+			}
+			took := d.near(20)
+			return fmt.Sprintf("buy 0ms %.3fms service=shop kind=server\n  POST 2ms %.3fms kind=client service.peer.name=bank\n    pay 3ms %.3fms service=bank kind=server", took+5, took+3, took+2)
+		}, n: 400},
 		{name: "near miss: as fast as ever", text: func(d dice, _ int) string { return pay(d.near(60), "") }},
 		{name: "near miss: the far side is recorded", text: slowNow(300)},
 	})

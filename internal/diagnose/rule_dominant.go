@@ -81,7 +81,7 @@ func (f *Finding) classify(v *view) {
 	default:
 		if f.Service != v.service {
 			f.Class, f.Verdict, f.Confidence = "dependency", Likely, 0.5
-			f.Evidence = append(f.Evidence, fmt.Sprintf("the time is spent inside %s, on which %s depends", f.Service, v.service))
+			f.Evidence = append(f.Evidence, "the time is spent inside "+f.Service+" itself, in none of its calls")
 		}
 		f.CounterEvidence = append(f.CounterEvidence, "computing, waiting for a lock and waiting for a thread look the same without a profile")
 	}

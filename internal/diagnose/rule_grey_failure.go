@@ -137,13 +137,14 @@ func inherits(t *Tree, i int) bool {
 		at := open[len(open)-1]
 		open = open[:len(open)-1]
 		for _, c := range t.Children(int(at)) {
-			if !t.failed(int(c)) {
-				continue
-			}
-			if _, ok := calls(t, int(c)); ok || t.Spans[c].Service != t.Spans[i].Service {
+			served, ok := calls(t, int(c))
+			failed := t.failed(int(c))
+			switch {
+			case ok && (failed || served >= 0 && t.failed(served)), failed && t.Spans[c].Service != t.Spans[i].Service:
 				return true
+			case failed:
+				open = append(open, c)
 			}
-			open = append(open, c)
 		}
 	}
 	return false
@@ -237,7 +238,7 @@ func (v *view) greyFinding(key spot, x *fates) (Finding, bool) {
 	f := Finding{
 		Code: "LP122", Class: "grey_failure", Segment: x.segment, Service: key.service, Operation: key.operation, Verdict: Likely, Confidence: 0.75, ShareP99: v.share(x.slow),
 		Evidence: []string{
-			fmt.Sprintf("%s of %d calls fail, after %s (p50); answers take %s: watched by latency alone it looks better than health",
+			fmt.Sprintf("%s of %d calls fail, after %s (p50); answers take %s: by its latency alone it looks well",
 				percent(worst.bad/worst.all), worst.calls, duration(time.Duration(failure)), duration(time.Duration(answer))),
 		},
 		Detail: Detail{Failed: worst.bad / worst.all, Latency: time.Duration(answer), Callees: []string{key.service}, Endpoint: name, Calls: float64(x.whole.calls) / float64(len(v.samples))},

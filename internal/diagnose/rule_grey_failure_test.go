@@ -32,6 +32,14 @@ func TestGreyFailure(t *testing.T) {
 			return fmt.Sprintf("page 0ms %.3fms service=shop kind=server\n  GET 1ms %.3fms kind=client %s\n    cart 1.1ms %.3fms service=cart kind=server %s\n      work 1.2ms %.3fms %s\n"+
 				"        GET 1.3ms %.3fms kind=client peer.service=rates %s", took+5, took+4, mark, took+3, mark, took+2.5, mark, took+2, mark)
 		}, service: "rates"},
+		{name: "nor is a gateway whose attempt is told as fine, and its callee as failed", text: func(d dice, i int) string {
+			took, mark := d.near(30), ""
+			if i%4 == 0 {
+				took, mark = 2, "failed rpc.grpc.status_code=13"
+			}
+			return fmt.Sprintf("page 0ms %.3fms service=shop kind=server\n  call 1ms %.3fms kind=client %s\n    route 1.1ms %.3fms service=longpole-gateway kind=server longpole.segment=gateway %s\n"+
+				"      try 1.2ms %.3fms kind=client\n        rate 1.3ms %.3fms service=tax kind=server %s", took+5, took+4, mark, took+3, mark, took+2.5, took+2, mark)
+		}, service: "tax"},
 		{name: "one of three says that it is not available, with no more to do than the others", text: func(d dice, i int) string {
 			if i%3 == 1 && i%2 == 0 {
 				return on(1, 2, "failed http.response.status_code=503")

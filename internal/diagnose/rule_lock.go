@@ -29,12 +29,12 @@ func (v *view) databaseLocks() (found []Finding) {
 	for _, s := range v.look().asked(trace.SegDatabase) {
 		text := v.statementOf(s)
 		chain := v.facts.Blocked(text)
-		if s.faint && (chain == nil || 2*int64(chain.Longest) < s.p99) {
-			continue // a wait that was seen must be about as long as what it is to explain
+		if s.faint && (chain == nil || 2*int64(chain.Longest) < meanOf(s.works)) {
+			continue // a wait that was seen, mostly before its end, must be about as long as what it is to explain
 		}
 		f := v.finding("LP110", "lock", s, 0.55)
 		f.Detail.Variant, f.Detail.Statement, f.Detail.Wait = "database", withoutLiterals(text), time.Duration(s.excess/int64(max(len(s.works), 1)))
-		f.Summary = fmt.Sprintf("%s waits for a lock of its database for %s of the slow traces: %s", s.service, percent(f.ShareP99), shorten(f.Detail.Statement, s.operation))
+		f.Summary = fmt.Sprintf("%s waits for a lock of its database for %s: %s", s.service, s.part(), shorten(f.Detail.Statement, s.operation))
 		suspected := v.lockComplaints(&f, s)
 		suspected = v.convoy(&f, s, text) || suspected
 		if chain != nil {
@@ -129,7 +129,7 @@ func (v *view) processLocks() (found []Finding) {
 	for _, s := range v.look().asked(trace.SegService, trace.SegGateway) {
 		f := v.finding("LP110", "lock", s, 0.75)
 		f.Detail.Variant = "process"
-		f.Summary = fmt.Sprintf("%s %s waits for a lock within its process for %s of the slow traces", s.service, s.operation, percent(f.ShareP99))
+		f.Summary = fmt.Sprintf("%s %s waits for a lock within its process for %s", s.service, s.operation, s.part())
 		named := anyWord(s.operation, lockWords)
 		if named {
 			f.Evidence = append(f.Evidence, "the span is named after the lock that it waits for")

@@ -73,7 +73,7 @@ func TestLock(t *testing.T) {
 			facts: ofService("shop", evidence.RuntimeStats{MutexWait: new(0.0)}),
 		},
 		{
-			name: "confirmed: long for nobody, but the runtime counts about as much waiting", text: contended, service: "shop", variant: "process", verdict: Confirmed, says: "honest work",
+			name: "confirmed: long for nobody, but the runtime counts about as much waiting", text: contended, service: "shop", variant: "process", verdict: Confirmed, says: "over 200 spans",
 			facts: ofService("shop", evidence.RuntimeStats{MutexWait: new(1.0)}), at: often,
 		},
 		{

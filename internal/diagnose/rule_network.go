@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/longpole/longpole/internal/trace"
@@ -14,17 +15,20 @@ var resends = []time.Duration{200 * time.Millisecond, time.Second, 3 * time.Seco
 const (
 	resendSlack = 0.15 // of the wait, that a gap may be longer
 	resendRatio = 0.5  // of the long gaps
+
+	// networkLeast is the least median of what the long ones take more than is usual: a busy machine at either end makes less by itself.
+	networkLeast = int64(20 * time.Millisecond)
 )
 
 // slowNetwork finds LP108: calls that take much longer for the caller than for the callee.
 func slowNetwork(v *view) []Finding {
 	var found []Finding
 	for _, s := range v.look().of(trace.SegNetwork) {
-		if v.once(s) {
+		if v.once(s) || !s.constant && s.more() < networkLeast {
 			continue
 		}
 		f := v.finding("LP108", "network", s, 0.6)
-		f.Summary = fmt.Sprintf("on the way to %s %s and back goes %s of the slow traces", s.service, s.operation, percent(f.ShareP99))
+		f.Summary = fmt.Sprintf("the way to %s %s and back takes %s", s.service, s.operation, s.part())
 		lost := 0
 		long := 0
 		for _, w := range s.works {
@@ -46,6 +50,18 @@ func slowNetwork(v *view) []Finding {
 		found = append(found, f)
 	}
 	return found
+}
+
+// more is the median of what the long works take more than is usual, ns.
+func (s *suspect) more() int64 {
+	var more []int64
+	for _, w := range s.works {
+		if s.long(w) {
+			more = append(more, w.self-s.p50)
+		}
+	}
+	slices.Sort(more)
+	return quantile(more, 0.5)
 }
 
 // calleeBusy doubts that the network is slow where the callee had no time to answer.

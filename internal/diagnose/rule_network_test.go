@@ -32,6 +32,12 @@ func TestNetwork(t *testing.T) {
 			name: "doubted: the callee was busy", text: delay, service: "pricing", verdict: Suspected, says: "late to take the call",
 			facts: ofService("pricing", evidence.RuntimeStats{CPU: new(3.9), Procs: new(4.0)}),
 		},
+		{name: "near miss: a little longer at times, as between busy machines", text: func(d dice, i int) string {
+			if i%20 == 7 {
+				return wire(d, d.near(12))
+			}
+			return wire(d, d.near(1))
+		}},
 		{name: "near miss: a short way", text: func(d dice, _ int) string { return wire(d, d.near(2)) }},
 		{name: "near miss: the callee works", text: slowNow(300)},
 	})

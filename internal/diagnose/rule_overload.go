@@ -104,7 +104,7 @@ func (v *view) rootOverload() (Finding, bool) {
 func (v *view) shedFinding(key spot, ratio float64, segment trace.Segment, share float64) Finding {
 	return Finding{
 		Code: "LP123", Class: "overload", Segment: segment, Service: key.service, Operation: key.operation, Verdict: Likely, Confidence: 0.65, ShareP99: share,
-		Summary:  fmt.Sprintf("%s refuses %s of the requests for %s: it has more to do than it can", key.service, percent(ratio), key.operation),
+		Summary:  fmt.Sprintf("%s refuses %s of the requests for %s: it gets more than it can serve", key.service, percent(ratio), key.operation),
 		Evidence: []string{fmt.Sprintf("%s are answered with 503, 429 or the like", percent(ratio))},
 		Detail:   Detail{Failed: ratio},
 	}

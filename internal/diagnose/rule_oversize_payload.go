@@ -72,7 +72,7 @@ func (t *Tree) size(i int) (most int64) {
 		return 0
 	}
 	for _, k := range t.all(i, kindSize) {
-		if n, err := number(t.Spans[i].Attributes[k].Value); err == nil && n > 0 && n < math.MaxInt64/2 {
+		if n, err := number(t.Spans[i].At(int(k)).Value); err == nil && n > 0 && n < math.MaxInt64/2 {
 			most = max(most, int64(n))
 		}
 	}

@@ -36,7 +36,7 @@ func poolExhaustion(v *view) []Finding {
 
 func (v *view) poolFinding(s *suspect) (Finding, bool) {
 	f := v.finding("LP111", "pool_exhaustion", s, 0.5)
-	f.Summary = fmt.Sprintf("%s %s waits for a connection for %s of the slow traces", s.service, s.operation, percent(f.ShareP99))
+	f.Summary = fmt.Sprintf("%s %s waits for a connection for %s", s.service, s.operation, s.part())
 	f.Detail.Wait = time.Duration(s.excess / int64(max(s.beyond, 1)))
 	named := namesPool(s.operation)
 	failed := v.poolComplaints(&f, s)

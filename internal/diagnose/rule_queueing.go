@@ -49,7 +49,7 @@ func (v *view) arrivals() (found []Finding) {
 func (v *view) arrivalFinding(s *suspect) (Finding, bool) {
 	l := v.before(s)
 	f := v.finding("LP107", "queueing", s, 0.65)
-	f.Summary = fmt.Sprintf("requests wait in front of %s %s for %s of the slow traces", s.service, s.operation, percent(f.ShareP99))
+	f.Summary = fmt.Sprintf("requests wait in front of %s %s for %s", s.service, s.operation, s.part())
 	f.Detail.Variant, f.Detail.Workers, f.Detail.Arrival = "arrival", float64(l.most()), l.rate()
 	f.Detail.Wait = time.Duration(s.excess / int64(max(s.beyond, 1)))
 	if s.constant {
@@ -163,10 +163,13 @@ func (v *view) turns(f *Finding, service string) {
 			calm = true
 		}
 	}
-	if calm && f.Verdict != Confirmed {
+	switch {
+	case f.Verdict == Confirmed:
+	case calm:
 		f.doubt(0.1, "its processors were idle most of the time: what the requests wait for is a worker, a lock or a connection")
+	default:
+		f.doubt(0, "what they wait for (a processor, a worker, a lock) is not in the traces")
 	}
-	f.doubt(0, "what they wait for (a processor, a worker, a lock) is not in the traces")
 }
 
 // backlog is the messages of one destination.

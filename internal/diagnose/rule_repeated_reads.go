@@ -76,17 +76,19 @@ type readReader struct {
 	order   []int    // spans, parents first
 	within  []int64  // longest read below the span, ns
 	foreign []string // the one other service that works below the span, or none or several
+	changes []bool   // the span, or one below it, writes to a database
 	list    []keyed
 }
 
 // plain is the reads among the spans of order that are worth keeping themselves, until the next call. A read that
 // mostly waits for another read is not, and neither is a page that several services contribute to: its parts have
-// lifetimes of their own. A call counts on the server's side where both are recorded, so that all callers of an
+// lifetimes of their own; nor is one that changes something on its way. A call counts on the server's side where both are recorded, so that all callers of an
 // operation are one.
 func (r *readReader) plain(t *Tree) []keyed {
 	const none, several = "", "\x00"
 	r.within, r.foreign = again(r.within, len(t.Spans)), again(r.foreign, len(t.Spans))
-	within, foreign, list := r.within, r.foreign, r.list[:0]
+	r.changes = again(r.changes, len(t.Spans))
+	within, foreign, changes, list := r.within, r.foreign, r.changes, r.list[:0]
 	for at, i := range slices.Backward(r.order) {
 		s := &t.Spans[i]
 		key := ""
@@ -94,13 +96,15 @@ func (r *readReader) plain(t *Tree) []keyed {
 			key = t.readKey(i)
 		}
 		took := s.End - s.Start
-		if key != "" && foreign[i] != several && float64(within[i]) < innerRatio*float64(took) {
+		changes[i] = changes[i] || t.writes(i)
+		if key != "" && !changes[i] && foreign[i] != several && float64(within[i]) < innerRatio*float64(took) {
 			list = append(list, keyed{i, key})
 		}
 		p := int(t.Parent[i])
 		if at == 0 || p < 0 {
 			continue
 		}
+		changes[p] = changes[p] || changes[i]
 		if within[p] = max(within[p], within[i]); key != "" {
 			within[p] = max(within[p], took)
 		}
@@ -165,11 +169,19 @@ func (t *Tree) reads(i int) bool {
 	if t.layouts == nil || t.layouts[i] == nil {
 		return isRead(text)
 	}
-	l := t.layouts[i]
-	if l.query != text { // most spans of an operation have the same
-		l.query, l.reads = text, isRead(text)
+	return t.layouts[i].of(text).reads
+}
+
+// writes reports whether span i is a statement that changes rows.
+func (t *Tree) writes(i int) bool {
+	if has, known := t.knows(i, markWrite); known {
+		return has
 	}
-	return l.reads
+	text := t.attr(i, askQuery)
+	if text == "" || t.layouts == nil || t.layouts[i] == nil {
+		return changesRows(text)
+	}
+	return t.layouts[i].of(text).writes
 }
 
 // readKey is what span i asks for, as an idempotent read; "" = it is none, or does not tell.
@@ -205,6 +217,18 @@ func isRead(sql string) bool {
 		}
 	}
 	return true
+}
+
+// writers begin statements that change rows.
+var writers = []string{"insert", "update", "delete", "merge", "replace", "upsert"}
+
+// changesRows reports whether a statement writes.
+func changesRows(sql string) bool {
+	word := strings.TrimLeftFunc(sql, separator)
+	if end := strings.IndexFunc(word, separator); end >= 0 {
+		word = word[:end]
+	}
+	return word != "" && slices.ContainsFunc(writers, func(x string) bool { return strings.EqualFold(x, word) })
 }
 
 // hitRatio is the part of the reads that a cache of this lifetime would have answered, and what the slow band spends with them, ns.

@@ -37,6 +37,9 @@ func TestRepeatedReads(t *testing.T) {
 			return "page 0ms 100ms service=shop kind=server\n  call 10ms 90ms kind=client http.method=POST http.url=http://files/1"
 		}},
 		{name: "near miss: a write", n: 60, text: query("UPDATE a SET b = %d")},
+		{name: "near miss: a GET that writes on its way", n: 60, text: func(i int) string {
+			return get(few, "")(i) + "\n      save 20ms 21ms kind=client db.system.name=postgresql db.query.text=\"UPDATE seen SET n = n + 1\""
+		}},
 		{name: "near miss: a locking read", n: 60, text: query("SELECT * FROM a WHERE b = %d FOR UPDATE")},
 		{name: "near miss: placeholders hide the key", n: 60, text: query("SELECT * FROM a WHERE b = ? /* %d */")},
 		{name: "near miss: meant for one user", n: 60, text: get(few, "enduser.id=7")},

@@ -16,6 +16,7 @@ const (
 // retried is the calls of one target by one operation, and how often each was tried.
 type retried struct {
 	to                  place
+	who                 string  // is called, behind a gateway
 	calls, tries, again float64 // weighted; again = calls tried more than once
 	seen                int     // calls tried more than once, as they are
 	most                int
@@ -60,7 +61,7 @@ func (t *Tree) resent(i int) bool {
 		return has
 	}
 	if list := t.all(i, kindResent); len(list) > 0 {
-		n, _ := strconv.Atoi(t.Spans[i].Attributes[list[0]].Value)
+		n, _ := strconv.Atoi(t.Spans[i].At(int(list[0])).Value)
 		return n >= 1
 	}
 	return false
@@ -78,7 +79,10 @@ func (v *view) countTries(at map[spot]map[place]*retried, f family) {
 		}
 		r := at[where][to]
 		if r == nil {
-			r = &retried{to: to}
+			r = &retried{to: to, who: to.service}
+			if a := answering(chain); a.served >= 0 {
+				r.who = behind(s.tree, int(a.served))
+			}
 			at[where][to] = r
 		}
 		r.calls += weight
@@ -146,18 +150,20 @@ func (v *view) stormFinding(key spot, targets map[place]*retried) (Finding, bool
 	f := Finding{
 		Code: "LP112", Class: "retry_storm", Segment: r.to.segment, Service: key.service, Operation: key.operation, Verdict: Likely, Confidence: 0.75,
 		ShareP99: v.share(r.wasted),
-		Summary: fmt.Sprintf("%s %s tries calls of %s %s again and again: %.2f tries a call; failed tries and pauses take %s of the slow traces",
-			key.service, key.operation, r.to.service, r.to.operation, r.tries/r.calls, percent(v.share(r.wasted))),
+		Summary:  fmt.Sprintf("%s %s tries calls of %s %s again and again: %.2f tries a call", key.service, key.operation, r.who, r.to.operation, r.tries/r.calls),
 		Evidence: []string{
-			fmt.Sprintf("%s of the calls are tried more than once, the most %d times: %s more load for %s", percent(r.again/r.calls), r.most, percent(extra), r.to.service),
+			fmt.Sprintf("%s of the calls are tried more than once, the most %d times: %s more load for %s", percent(r.again/r.calls), r.most, percent(extra), r.who),
 		},
 		Detail: Detail{
-			Callees: []string{r.to.service}, Attempts: (r.again + r.tries - r.calls) / r.again, Calls: r.tries / v.weight(),
+			Callees: []string{r.who}, Attempts: (r.again + r.tries - r.calls) / r.again, Calls: r.tries / v.weight(),
 			Failed: r.lost / r.calls, Saved: v.perSlow(r.wasted),
 		},
 	}
 	f.harm = (r.tries - r.calls) / r.tries
 	f.Detail.storm = r.tries >= stormLarge*r.calls || r.nested >= stormCalls && r.tries >= stormNested*r.calls
+	if f.ShareP99 >= leastShare {
+		f.Summary += "; failed tries and pauses take " + percent(f.ShareP99) + " of the slow traces"
+	}
 	if r.nested > 0 {
 		f.Confidence += 0.1
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%d of them lie within a try of another call: the tries of both multiply", r.nested))
@@ -165,7 +171,7 @@ func (v *view) stormFinding(key spot, targets map[place]*retried) (Finding, bool
 	if r.lost > 0.5*r.again {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%s of the calls fail in the end: the tries did not help", percent(r.lost/r.calls)))
 	}
-	f.doubt(0, "the tries are a symptom, too: "+r.to.service+" fails, and why is another question")
+	f.doubt(0, "the tries are a symptom, too: "+r.who+" fails, and why is another question")
 	return f, true
 }
 

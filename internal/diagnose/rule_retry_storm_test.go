@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -30,6 +31,10 @@ func TestRetryStorm(t *testing.T) {
 	}
 	checkClass(t, "LP112", "retry_storm", []classCase{
 		{name: "a third of the calls is tried three times", text: storm, service: "shop", says: "1.67 tries a call"},
+		{name: "behind a gateway, which only passes them on", text: func(d dice, i int) string {
+			return regexp.MustCompile(`(?m)^    order (\S+) (\S+) service=orders kind=server(.*)$`).ReplaceAllString(storm(d, i),
+				"    route $1 $2 service=longpole-gateway kind=server longpole.segment=gateway$3\n      try $1 $2 kind=client service.peer.name=orders$3")
+		}, service: "shop", says: "tries calls of orders route"},
 		{name: "told by the count of resends, without errors", text: func(d dice, i int) string {
 			if i%3 > 0 {
 				return triedAgain(0, d.near(20), "x=%d")

@@ -13,6 +13,7 @@ const (
 	serialGapRatio = 0.25 // of the two calls around it, up to which a pause between them is no work of its own
 	serialGap      = int64(time.Millisecond)
 	serialTraces   = 0.5  // of the traces in which the span waits for anything
+	serialOptional = 0.2  // of the traces with the first call, that lack the others, from where what it answers may decide about these
 	serialUnproven = 0.15 // of the slow band, that must be saved where nothing proves that the calls do not need each other
 )
 
@@ -25,6 +26,7 @@ type serial struct {
 	order           string // of last
 	overlapped      int    // traces in which calls of this span did run at once
 	gaps, gapCount  int64
+	alone           map[call]int // traces with calls of one kind only, by that, bounded
 }
 
 // chain is calls that follow each other.
@@ -44,22 +46,20 @@ func serialCalls(v *view) []Finding {
 		v.rest()
 		t := v.samples[i].tree
 		for parent, list := range v.remotes(i) {
-			if len(list) < 2 {
+			// Handing over a message is no call: it tells nobody anything. And what comes before or after a write mostly does so on purpose.
+			apart := func(r remote) bool {
+				return t.Spans[r.leaf].Kind == trace.Producer || r.served >= 0 && t.Why(r.served) == Message || t.writes(r.leaf)
+			}
+			if slices.ContainsFunc(list, apart) {
+				list = slices.DeleteFunc(slices.Clone(list), apart)
+			}
+			if len(list) == 0 {
 				continue
-			}
-			// Handing over a message is no call: it tells nobody anything.
-			message := func(r remote) bool {
-				return t.Spans[r.leaf].Kind == trace.Producer || r.served >= 0 && t.Why(r.served) == Message
-			}
-			if slices.ContainsFunc(list, message) {
-				if list = slices.DeleteFunc(slices.Clone(list), message); len(list) < 2 {
-					continue
-				}
 			}
 			key := v.spot(&t.Spans[parent])
 			s := at[key]
 			if s == nil {
-				s = &serial{orders: make(map[string]int)}
+				s = &serial{orders: make(map[string]int), alone: make(map[call]int)}
 				at[key] = s
 			}
 			s.add(list, v.isSlow(i))
@@ -69,6 +69,12 @@ func serialCalls(v *view) []Finding {
 }
 
 func (s *serial) add(list []remote, slow bool) {
+	if k, ok := only(list); ok && (s.alone[k] > 0 || len(s.alone) < maxOrders) {
+		s.alone[k]++
+	}
+	if len(list) == 1 {
+		return
+	}
 	s.traces++
 	c, overlapped := chainOf(list)
 	if overlapped {
@@ -97,6 +103,23 @@ func (s *serial) add(list []remote, slow bool) {
 	}
 }
 
+// only is what all calls of list are of that chains are made of; false = they are of several kinds, or there is none.
+func only(list []remote) (k call, ok bool) {
+	for _, r := range list {
+		switch {
+		case !chainable(r):
+		case ok && r.key != k:
+			return call{}, false
+		default:
+			k, ok = r.key, true
+		}
+	}
+	return k, ok
+}
+
+// chainable reports whether a call can be one of a chain. What a cache answers decides what is asked next.
+func chainable(r remote) bool { return r.critical > 0 && r.key.segment != trace.SegCache }
+
 // chainOf is the longest chain of different calls in list, which is in time order. Calls of one kind count once,
 // as a single call: their number is another finding's matter.
 func chainOf(list []remote) (best chain, overlapped bool) {
@@ -108,7 +131,7 @@ func chainOf(list []remote) (best chain, overlapped bool) {
 		current = nil
 	}
 	for _, r := range list {
-		if r.critical == 0 || r.key.segment == trace.SegCache { // what a cache answers decides what is asked next
+		if !chainable(r) {
 			continue
 		}
 		if n := len(current); n > 0 {
@@ -160,6 +183,9 @@ func (v *view) serialFinding(key spot, s *serial) (Finding, bool) {
 	share := v.share(s.saved)
 	proven := s.overlapped > 0 || len(s.orders) > 1 && swapped(s.orders)
 	if float64(s.chained) < serialTraces*float64(s.traces) || share < leastShare || !proven && share < serialUnproven {
+		return Finding{}, false
+	}
+	if alone := s.alone[s.longest.calls[0].key]; !proven && float64(alone) > serialOptional*float64(alone+s.chained) {
 		return Finding{}, false
 	}
 	var names, callees []string

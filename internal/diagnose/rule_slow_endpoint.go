@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -11,16 +12,18 @@ import (
 )
 
 const (
-	endpointCalls = 20  // of every endpoint, fewer are no distribution
+	endpointCalls = 20  // of an endpoint, and of all its siblings together, fewer are no distribution
+	endpointKnown = 5   // of a sibling, fewer do not make it one
 	endpointWorse = 2.0 // times the siblings' tail, from where an endpoint is slow
 	endpointMore  = int64(time.Millisecond)
+	endpointFar   = 8   // calls beyond twice the siblings' tail, from where these alone may show it
 	endpointSigma = 4.0 // standard deviations by which its slow calls must outnumber chance
 	maxEndpoints  = 256 // of one operation; more are not told apart
 )
 
 // tries is the calls of one operation, by the endpoint that answered them.
 type tries struct {
-	took    map[string][]int64 // ns
+	took    map[string][]weighted
 	silent  map[string]int     // calls that were given up
 	slow    map[string][]int64 // critical ns of each call in the slow band
 	segment trace.Segment
@@ -41,7 +44,7 @@ func slowEndpoint(v *view) []Finding {
 			_, inclusive = s.critical()
 		}
 		for span := range s.tree.Spans {
-			if v.try(at, known, s.tree, span, inclusive) {
+			if v.try(at, known, s, span, inclusive) {
 				lost = append(lost, work{sample: int32(i), span: int32(span)})
 			}
 		}
@@ -54,7 +57,8 @@ func slowEndpoint(v *view) []Finding {
 // was given up and no span tells what was called.
 //
 // known is at by the number that the set has for the operation, which is found sooner.
-func (v *view) try(at map[spot]*tries, known map[int32]*tries, t *Tree, i int, inclusive []int64) (lost bool) {
+func (v *view) try(at map[spot]*tries, known map[int32]*tries, from *sample, i int, inclusive []int64) (lost bool) {
+	t := from.tree
 	s := &t.Spans[i]
 	served, ok := calls(t, i)
 	switch {
@@ -87,22 +91,23 @@ func (v *view) try(at map[spot]*tries, known map[int32]*tries, t *Tree, i int, i
 	if x == nil {
 		key := v.spot(&t.Spans[answers])
 		if x = at[key]; x == nil {
-			x = &tries{took: make(map[string][]int64), slow: make(map[string][]int64), silent: make(map[string]int), segment: segment}
+			x = &tries{took: make(map[string][]weighted), slow: make(map[string][]int64), silent: make(map[string]int), segment: segment}
 			at[key] = x
 		}
 		known[t.spots[answers]] = x
 	}
-	x.add(endpoint(t, i, served), t, i, inclusive, silent)
+	x.add(endpoint(t, i, served), from, i, inclusive, silent)
 	return false
 }
 
-func (x *tries) add(name string, t *Tree, i int, inclusive []int64, silent bool) {
+func (x *tries) add(name string, from *sample, i int, inclusive []int64, silent bool) {
 	took, seen := x.took[name]
 	if name == "" || !seen && len(x.took) >= maxEndpoints {
 		x.missed++
 		return
 	}
-	x.took[name] = append(took, t.Spans[i].End-t.Spans[i].Start)
+	s := &from.tree.Spans[i]
+	x.took[name] = append(took, weighted{s.End - s.Start, from.stands()})
 	if inclusive != nil && inclusive[i] > 0 {
 		x.slow[name] = append(x.slow[name], inclusive[i])
 	}
@@ -151,7 +156,7 @@ func (v *view) givenUp(at map[spot]*tries, lost []work) {
 		if v.isSlow(int(w.sample)) {
 			_, inclusive = s.critical()
 		}
-		x.add(endpoint(t, i, -1), t, i, inclusive, true)
+		x.add(endpoint(t, i, -1), s, i, inclusive, true)
 	}
 }
 
@@ -193,8 +198,8 @@ func tail(n int) float64 {
 func (v *view) endpointFinding(key spot, x *tries) (Finding, bool) {
 	var names []string
 	for _, name := range ordered(x.took) {
-		slices.Sort(x.took[name])
-		if len(x.took[name]) >= endpointCalls {
+		slices.SortFunc(x.took[name], byTime)
+		if len(x.took[name]) >= endpointKnown {
 			names = append(names, name)
 		}
 	}
@@ -214,31 +219,56 @@ func (v *view) endpointFinding(key spot, x *tries) (Finding, bool) {
 }
 
 // rest is the calls of all endpoints but one, sorted.
-func (x *tries) rest(but string, names []string) []int64 {
-	var pooled []int64
+func (x *tries) rest(but string, names []string) []weighted {
+	var pooled []weighted
 	for _, name := range names {
 		if name != but {
 			pooled = append(pooled, x.took[name]...)
 		}
 	}
-	slices.Sort(pooled)
+	slices.SortFunc(pooled, byTime)
 	return pooled
+}
+
+// standing is how many calls those of a sample stand for.
+func standing(calls []weighted) (n float64) {
+	for _, c := range calls {
+		n += c.weight
+	}
+	return n
 }
 
 // excess is how many times slower the tail of name is than its siblings', or 0 where chance could have done it.
 func (x *tries) excess(name string, names []string) float64 {
 	own, rest := x.took[name], x.rest(name, names)
-	q := tail(len(own))
-	mine, theirs := quantile(own, q), quantile(rest, q)
+	if len(own) < endpointCalls || len(rest) < endpointCalls {
+		return 0
+	}
+	q := tail(int(standing(own)))
+	mine, theirs := weighedQuantile(own, q), weighedQuantile(rest, q)
 	if float64(mine) < endpointWorse*float64(theirs) || mine-theirs < endpointMore {
 		return 0
 	}
-	// Of n calls, each lies above the siblings' quantile with probability 1-q if the endpoint is like them.
-	n := float64(len(own))
-	if float64(above(own, theirs)) < n*(1-q)+endpointSigma*math.Sqrt(n*q*(1-q)) {
-		return 0
+	if !outnumber(own, rest, theirs, byChance(rest, theirs, q)) {
+		far := int64(endpointWorse * float64(theirs)) // fewer calls may lie there, and their siblings' hardly ever do
+		if longer(own, far) < endpointFar || !outnumber(own, rest, far, float64(longer(rest, far)+1)/float64(len(rest)+1)) {
+			return 0
+		}
 	}
 	return float64(mine) / float64(max(theirs, 1))
+}
+
+// outnumber reports whether more of own are longer than limit than chance would have it, where each of the siblings' calls rest is with
+// probability p.
+func outnumber(own, rest []weighted, limit int64, p float64) bool {
+	n, m := float64(len(own)), float64(len(rest))
+	return float64(longer(own, limit)) >= n*p+endpointSigma*math.Sqrt(n*p*(1-p)*(1+n/m))
+}
+
+// byChance is the probability that a call of an endpoint that is like its siblings lies above their quantile q. It is 1-q, unless
+// the calls are a sample: that prefers slow traces, whichever endpoint made them slow.
+func byChance(rest []weighted, limit int64, q float64) float64 {
+	return max(1-q, float64(longer(rest, limit))/float64(len(rest)))
 }
 
 // above counts the sorted values greater than limit.
@@ -247,11 +277,17 @@ func above(sorted []int64, limit int64) int {
 	return len(sorted) - i
 }
 
+// longer counts the calls, sorted, that took longer than limit.
+func longer(sorted []weighted, limit int64) int {
+	i, _ := slices.BinarySearchFunc(sorted, limit+1, func(c weighted, ns int64) int { return cmp.Compare(c.ns, ns) })
+	return len(sorted) - i
+}
+
 func (v *view) slowFinding(key spot, x *tries, name string, names []string) (Finding, bool) {
 	own, rest := x.took[name], x.rest(name, names)
-	q := tail(len(own))
-	mine, theirs := time.Duration(quantile(own, q)), time.Duration(quantile(rest, q))
-	typical := quantile(rest, 0.5)
+	q := tail(int(standing(own)))
+	mine, theirs := time.Duration(weighedQuantile(own, q)), time.Duration(weighedQuantile(rest, q))
+	typical := weighedQuantile(rest, 0.5)
 	lost := int64(0)
 	for _, ns := range x.slow[name] {
 		lost += max(0, ns-typical)
@@ -269,26 +305,27 @@ func (v *view) slowFinding(key spot, x *tries, name string, names []string) (Fin
 			name, key.service, label, duration(mine), duration(theirs), len(others), percent(share)),
 		Evidence: []string{
 			fmt.Sprintf("%s of %s: %s over %d calls; pooled siblings: %s over %d calls", label, name, duration(mine), len(own), duration(theirs), len(rest)),
-			fmt.Sprintf("%d of its calls take longer than the siblings' %s; chance would give %.0f", above(own, int64(theirs)), label, (1-q)*float64(len(own))),
+			fmt.Sprintf("%d of its calls take longer than the siblings' %s; chance would give %.0f", longer(own, int64(theirs)), label, byChance(rest, int64(theirs), q)*float64(len(own))),
 		},
 		Detail: Detail{Endpoint: name, Others: others, Latency: theirs, Saved: v.perSlow(lost), Calls: float64(len(own)+len(rest)) / float64(len(v.samples))},
 	}
 	if n := x.silent[name]; n > 0 {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%d of its calls were given up without an answer", n))
 	}
-	if p50 := quantile(own, 0.5); p50 < 2*typical {
+	if p50 := weighedQuantile(own, 0.5); p50 < 2*typical {
 		f.Evidence = append(f.Evidence, fmt.Sprintf("its typical call is no slower (p50 %s against %s): the tail alone is ill", duration(time.Duration(p50)), duration(time.Duration(typical))))
 	}
 	if len(own) >= 200 && mine >= 4*theirs {
 		f.Confidence = 0.9
 	}
 	if len(others) == 1 {
-		f.CounterEvidence = append(f.CounterEvidence, "with one sibling only, which of the two is abnormal rests on the word slow")
+		f.CounterEvidence = append(f.CounterEvidence, "it has one sibling only: that the slow one of the two is the ill one is taken for granted")
 		f.Confidence -= 0.15
 	}
-	even := float64(len(own)+len(rest)) / float64(len(names))
-	if n := float64(len(own)); n > 1.5*even || n < even/1.5 {
-		f.CounterEvidence = append(f.CounterEvidence, fmt.Sprintf("calls are spread unevenly (%d of %d went there): it may get other work than its siblings", len(own), len(own)+len(rest)))
+	all := standing(own) + standing(rest)
+	even := all / float64(len(names))
+	if n := standing(own); n > 1.5*even || n < even/1.5 {
+		f.CounterEvidence = append(f.CounterEvidence, fmt.Sprintf("calls are spread unevenly (%.0f of %.0f went there): it may get other work than its siblings", n, all))
 		f.Confidence -= 0.1
 	}
 	if x.missed > 0 {

@@ -2,7 +2,11 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/longpole/longpole/internal/trace"
 )
 
 func TestSlowEndpoint(t *testing.T) {
@@ -59,4 +63,64 @@ func TestSlowEndpoint(t *testing.T) {
 			return "get 0ms 100ms service=gateway\n  try 1ms 99ms kind=client server.address=a0"
 		}},
 	})
+}
+
+// Few of an endpoint's calls are slow, and yet far slower than any of its siblings, whose own tail is near.
+func TestSlowEndpointByItsFarTail(t *testing.T) {
+	stuck := func(share int) []trace.Trace {
+		return many(t, 360, func(i int) string {
+			took := 10 + i%11
+			if i%3 == 1 && i%share == 4 {
+				took = 300
+			}
+			return fmt.Sprintf("get 0ms %dms service=gateway kind=server\n  try 1ms %dms kind=client longpole.endpoint=http://10.0.0.%d:80\n    order 2ms %dms service=orders kind=server", took+2, took+1, i%3, took)
+		})
+	}
+	for share, want := range map[int]bool{30: true, 60: false} { // 12 and 6 of its 120 calls
+		got := slices.ContainsFunc(Run(stuck(share), Options{}).Routes[0].Findings, func(f Finding) bool { return f.Code == "LP103" && f.Detail.Endpoint == "http://10.0.0.1:80" })
+		if got != want {
+			t.Errorf("one call in %d: found %v, want %v", share/3, got, want)
+		}
+	}
+}
+
+// A sample that prefers slow traces has most of its calls above the siblings' tail, and few of each endpoint below it.
+func TestSlowEndpointInASampleOfTraces(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		slow func(i int) bool
+		want int
+	}{
+		{"one endpoint has the tail", func(i int) bool { return i%3 == 0 && i%5 == 0 }, 1},
+		{"near miss: all endpoints have it", func(i int) bool { return i%15 < 3 && i%5 < 3 && i%15 == i%5 }, 0},
+	} {
+		var traces []trace.Trace
+		for i, x := range many(t, 1800, func(i int) string {
+			took := 20 + i%7
+			if c.slow(i) {
+				took = 300 + i%100
+			}
+			return fmt.Sprintf("get 0ms %dms service=gateway kind=server\n  try 1ms %dms kind=client longpole.endpoint=http://10.0.0.%d:80\n    order 2ms %dms service=orders kind=server", took+2, took+1, i%3, took)
+		}) {
+			if !c.slow(i) && i%40 != 7 {
+				continue
+			}
+			if x.Weight = 1; !c.slow(i) {
+				x.Weight = 40
+			}
+			traces = append(traces, x)
+		}
+		found := 0
+		for _, f := range Run(traces, Options{}).Routes[0].Findings {
+			if f.Code == "LP103" {
+				found++
+				if f.Detail.Endpoint != "http://10.0.0.0:80" || slices.ContainsFunc(f.CounterEvidence, func(x string) bool { return strings.Contains(x, "unevenly") }) {
+					t.Errorf("%s: %+v", c.name, f)
+				}
+			}
+		}
+		if found != c.want {
+			t.Errorf("%s: %d findings of %d traces, want %d", c.name, found, len(traces), c.want)
+		}
+	}
 }

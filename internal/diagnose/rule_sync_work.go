@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -13,7 +14,7 @@ const (
 	syncTraces = 0.8                         // of the traces with the call, in which it is the last thing before the answer
 	syncAfter  = 0.05                        // of the answering span's time, that may pass after the call: too little to use its result
 	syncLeast  = int64(2 * time.Millisecond) // the same, whatever the answer takes
-	syncWorth  = int64(5 * time.Millisecond) // mean of a call, below which moving it is not worth the trouble
+	syncWorth  = int64(5 * time.Millisecond) // median of a call, below which moving it is not worth the trouble
 )
 
 // sideStems and sideWords name work whose result no answer needs. Stems may stand anywhere in a name.
@@ -27,8 +28,9 @@ type sided struct {
 	to           string // service and operation
 	service      string
 	calls, last  int
-	ignored      int // it failed and the answer did not
-	slow, took   int64
+	ignored      int     // it failed and the answer did not
+	slow, high   int64   // ns of the slow band, and of the one below it
+	took         []int64 // ns of each call
 	segmentPlace place
 }
 
@@ -36,6 +38,7 @@ type sided struct {
 func syncWork(v *view) []Finding {
 	at := make(map[spot]map[string]*sided)
 	inclusive := make(map[int32][]int64)
+	b := v.totals()
 	for _, f := range v.look().families {
 		s := &v.samples[f.sample]
 		t := s.tree
@@ -58,22 +61,27 @@ func syncWork(v *view) []Finding {
 				at[where][name] = x
 			}
 			x.calls++
-			x.took += a.end - a.start
+			x.took = append(x.took, a.end-a.start)
 			if endsAnswer(t, int(f.parent), a) {
 				x.last++
 			}
 			if a.failed && !t.failed(int(f.parent)) {
 				x.ignored++
 			}
+			if int(f.sample) < b.from {
+				continue
+			}
+			if inclusive[f.sample] == nil {
+				_, inclusive[f.sample] = s.critical()
+			}
 			if v.isSlow(int(f.sample)) {
-				if inclusive[f.sample] == nil {
-					_, inclusive[f.sample] = s.critical()
-				}
 				x.slow += inclusive[f.sample][a.span]
+			} else {
+				x.high += inclusive[f.sample][a.span]
 			}
 		}
 	}
-	return findingsBySpot(at, v.sideFinding)
+	return findingsBySpot(at, func(key spot, calls map[string]*sided) (Finding, bool) { return v.sideFinding(key, calls, b.high) })
 }
 
 // front reports whether no other service serves a request above span i.
@@ -148,10 +156,12 @@ func camel(name string) string {
 	return b.String()
 }
 
-func (v *view) sideFinding(key spot, calls map[string]*sided) (Finding, bool) {
+func (v *view) sideFinding(key spot, calls map[string]*sided, high float64) (Finding, bool) {
 	var best *sided
 	for _, name := range ordered(calls) {
-		if x := calls[name]; float64(x.last) >= syncTraces*float64(x.calls) && x.took >= syncWorth*int64(x.calls) && (best == nil || x.slow > best.slow) {
+		x := calls[name]
+		slices.Sort(x.took)
+		if float64(x.last) >= syncTraces*float64(x.calls) && quantile(x.took, 0.5) >= syncWorth && (best == nil || x.slow > best.slow) {
 			best = x
 		}
 	}
@@ -159,20 +169,22 @@ func (v *view) sideFinding(key spot, calls map[string]*sided) (Finding, bool) {
 		return Finding{}, false
 	}
 	x := best
+	usual := time.Duration(quantile(x.took, 0.5))
 	f := Finding{
 		Code: "LP125", Class: "sync_work", Segment: x.segmentPlace.segment, Service: key.service, Operation: key.operation, Verdict: Likely, Confidence: 0.65, ShareP99: v.share(x.slow),
 		Summary: fmt.Sprintf("%s %s waits for %s before it answers, and does nothing with the result: %s of the slow traces", key.service, key.operation, x.to, percent(v.share(x.slow))),
 		Evidence: []string{
-			fmt.Sprintf("in %d of %d cases it is the last thing before the answer; it takes %s on average", x.last, x.calls, duration(time.Duration(x.took/int64(x.calls)))),
-			"its name tells of work that no answer needs",
+			fmt.Sprintf("in %d of %d cases it is the last thing before the answer; it takes %s (p50)", x.last, x.calls, duration(usual)),
+			"its name tells of work that an answer seldom needs",
 		},
-		Detail: Detail{Callees: []string{x.service}, Calls: float64(x.calls) / float64(len(v.samples)), Latency: time.Duration(x.took / int64(x.calls)), Saved: v.perSlow(x.slow)},
+		Detail: Detail{Callees: []string{x.service}, Calls: float64(x.calls) / float64(len(v.samples)), Latency: usual, Saved: v.perSlow(x.slow)},
 	}
+	f.harm = ratio(float64(x.high), high)
 	if x.ignored > 0 {
 		f.Confidence = 0.85
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%d times it failed and the answer did not", x.ignored))
 	} else {
-		f.doubt(0, "whether the answer must wait for it to be done, as a law may ask of an audit, is not in the traces")
+		f.doubt(0, "traces do not tell whether the answer must wait until it is done, as a law may ask of an audit")
 	}
 	return f, true
 }

@@ -23,6 +23,13 @@ func TestSyncWork(t *testing.T) {
 			took := d.near(30)
 			return fmt.Sprintf("buy 0ms %.3fms service=shop kind=server\n  save 1ms 20ms kind=client db.system.name=postgresql\n  \"orders publish\" 24ms %.3fms kind=producer messaging.system=kafka messaging.destination.name=order-events", 24.5+took, 24+took)
 		}, service: "shop"},
+		{name: "near miss: as a rule it takes no time", text: func(d dice, i int) string {
+			took := d.near(2)
+			if i%10 == 3 {
+				took = 80
+			}
+			return fmt.Sprintf("buy 0ms %.3fms service=shop kind=server\n  save 1ms 20ms kind=client db.system.name=postgresql\n  call 24ms %.3fms kind=client peer.service=email", 24.5+took, 24+took)
+		}},
 		{name: "near miss: the result is used", text: last("emailservice", "Validate", 20, "")},
 		{name: "near miss: work that the answer needs", text: last("pricing", "Quote", 0.5, "")},
 		{name: "near miss: a gateway in front of a service for mail", text: func(d dice, _ int) string {

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -75,13 +76,35 @@ func (v *view) callee(t *Tree, a attempt) place {
 		p.service = name
 	}
 	if a.served >= 0 {
-		p.service = t.Spans[a.served].Service
+		p.service = behind(t, int(a.served))
 	}
 	p.segment = trace.SegDownstream
 	if to := v.target(a).segment; isStore(to) {
 		p.segment = to
 	}
 	return p
+}
+
+// behind is the service that span i, which serves a call, is of; or the one that it passes the call on to, if it is a gateway's and calls
+// one service alone.
+func behind(t *Tree, i int) string {
+	name := t.Spans[i].Service
+	if locate(t, i).segment != trace.SegGateway {
+		return name
+	}
+	next := ""
+	for _, c := range t.Children(i) {
+		served, ok := calls(t, int(c))
+		if !ok {
+			continue
+		}
+		to := locate(t, int(c)).service // of a call that is answered, its callee's
+		if served < 0 && to == name || next != "" && next != to {
+			return name
+		}
+		next = to
+	}
+	return cmp.Or(next, name)
 }
 
 // count takes in a call and reports whether it was given up.

@@ -165,31 +165,15 @@ func (s *set) views(p *places, o Options) []*view {
 			o.Clock.rest()
 		}
 	})
-	by := make(map[[2]string]*view)
-	var list []*view
-	for i := range samples {
-		t := samples[i].tree
-		if t == nil {
-			continue
-		}
-		root := &t.Spans[samples[i].root]
-		key := [2]string{root.Service, names.name(root.Service, root.Name)}
-		v := by[key]
-		if v == nil {
-			v = &view{service: key[0], operation: key[1], names: names, passes: s.passes}
-			by[key] = v
-			list = append(list, v)
-		}
-		v.add(samples[i])
-	}
+	list := s.byRoute(samples, names)
 	slices.SortFunc(list, func(a, b *view) int {
 		return cmp.Or(cmp.Compare(b.total, a.total), cmp.Compare(a.service, b.service), cmp.Compare(a.operation, b.operation))
 	})
 	if most := o.MaxRoutes; len(list) > most {
 		rest := &view{service: other, operation: other, names: names, passes: s.passes}
 		for _, v := range list[most:] {
-			for _, s := range v.samples {
-				rest.add(s)
+			for i := range v.samples {
+				rest.add(&v.samples[i])
 			}
 		}
 		list = append(list[:most:most], rest)
@@ -202,10 +186,52 @@ func (s *set) views(p *places, o Options) []*view {
 	return list
 }
 
-func (v *view) add(s sample) {
-	v.samples = append(v.samples, s)
+// byRoute sorts the samples by route. Those without a tree belong to none.
+func (s *set) byRoute(samples []sample, names *namer) (list []*view) {
+	by := make(map[spot]*view)
+	known := make([]*view, len(s.spots.list)) // by the number of the root's operation
+	counts := make(map[*view]int)
+	for n, at := range s.rooted(samples) {
+		if at == 0 {
+			continue
+		}
+		key := s.spots.list[n]
+		key.operation = names.name(key.service, key.operation)
+		v := by[key]
+		if v == nil {
+			v = &view{service: key.service, operation: key.operation, names: names, passes: s.passes}
+			by[key] = v
+			list = append(list, v)
+		}
+		known[n] = v
+		counts[v] += at
+	}
+	for v, n := range counts {
+		v.samples = make([]sample, 0, n)
+	}
+	for i := range samples {
+		if samples[i].tree != nil {
+			known[samples[i].operation].add(&samples[i])
+		}
+	}
+	return list
+}
+
+// rooted is how many samples have each operation for their root.
+func (s *set) rooted(samples []sample) []int {
+	counts := make([]int, len(s.spots.list))
+	for i := range samples {
+		if samples[i].tree != nil {
+			counts[samples[i].operation]++
+		}
+	}
+	return counts
+}
+
+func (v *view) add(s *sample) {
+	v.samples = append(v.samples, *s)
 	v.total += s.stands() * float64(s.duration)
-	if s.tree.Spans[s.root].Failed {
+	if s.failed {
 		v.errors++
 	}
 }

@@ -279,7 +279,11 @@ func sameCall(t *Tree, a, b attempt) bool {
 
 // status is the HTTP status that span i tells; 0 = none.
 func (t *Tree) status(i int) int {
-	status, _ := strconv.Atoi(t.last(i, kindStatus))
+	text := t.last(i, kindStatus)
+	if text == "" {
+		return 0
+	}
+	status, _ := strconv.Atoi(text)
 	return status
 }
 
@@ -326,7 +330,7 @@ func (t *Tree) complaint(i int) string {
 	}
 	var b strings.Builder
 	for _, k := range list {
-		text := t.Spans[i].Attributes[k].Value
+		text := t.Spans[i].At(int(k)).Value
 		b.WriteString(strings.ToLower(text[:min(len(text), 400)]))
 		b.WriteByte(' ')
 	}

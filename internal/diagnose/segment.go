@@ -112,7 +112,7 @@ func findCall(t *Tree, i int) (served int, ok bool) {
 
 // located finds where the time of the spans of many trees belongs.
 type located struct {
-	last  []numbered // by spots number: the place that was found last of those called as the operation
+	known [][]numbered // by spots number: the places that are called as the operation
 	index map[place]int32
 	list  []place
 	names []naming // by spots number
@@ -155,18 +155,27 @@ func (l *located) number(t *Tree, i int) int32 {
 	if s := &t.Spans[owner]; at.service != s.Service || at.operation != s.Name {
 		return l.add(at)
 	}
-	last := l.lastOf(t.spots[owner])
-	if last.segment != at.segment {
-		*last = numbered{at.segment, l.add(at)}
+	known := l.knownOf(t.spots[owner])
+	for i := range *known {
+		if (*known)[i].segment == at.segment {
+			return (*known)[i].number
+		}
 	}
-	return last.number
+	n := l.add(at)
+	if len(*known) < maxKnown {
+		*known = append(*known, numbered{at.segment, n})
+	}
+	return n
 }
 
-func (l *located) lastOf(spot int32) *numbered {
-	if n := int(spot) + 1 - len(l.last); n > 0 {
-		l.last = append(l.last, make([]numbered, n+len(l.last)/4)...)
+// maxKnown is more than there are segments, but spans may name others.
+const maxKnown = 10
+
+func (l *located) knownOf(spot int32) *[]numbered {
+	if n := int(spot) + 1 - len(l.known); n > 0 {
+		l.known = append(l.known, make([][]numbered, n+len(l.known)/4)...)
 	}
-	return &l.last[spot]
+	return &l.known[spot]
 }
 
 func (l *located) add(at place) int32 {
@@ -242,12 +251,12 @@ func (t *Tree) tell(i int) (x told) {
 	}
 	x.segment, x.component, x.query = t.attr(i, askSegment), t.attr(i, askComponent), t.attr(i, askQuery) != ""
 	x.system = cmp.Or(t.attr(i, askSystem), t.attr(i, askOldSystem), t.attr(i, askStoreType))
-	attributes := t.Spans[i].Attributes
+	s := &t.Spans[i]
 	for _, k := range t.all(i, kindMessage) {
-		x.message = x.message || attributes[k].Value != ""
+		x.message = x.message || s.At(int(k)).Value != ""
 	}
 	for _, k := range t.all(i, kindBrowser) {
-		a := &attributes[k]
+		a := s.At(int(k))
 		x.browser = x.browser || a.Value == "webjs" || a.Value != "" && a.Key != "telemetry.sdk.language"
 	}
 	return x

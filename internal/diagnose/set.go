@@ -74,7 +74,7 @@ func newSet(traces []trace.Trace, o ClockOptions) *set {
 	s.each(o, func(x *shard) {
 		for i := x.from; i < x.to; i++ {
 			o.rest()
-			if x.clocks.improves(s.trees[i]) {
+			if t := s.trees[i]; (s.clocks.apart || t.skew != nil) && x.clocks.improves(t) {
 				s.trees[i] = x.build(traces[i], o)
 			}
 			x.processes.see(s.trees[i])

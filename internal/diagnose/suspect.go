@@ -2,7 +2,6 @@ package diagnose
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -85,7 +84,7 @@ const (
 	modeWork   = 50   // fewer show no modes
 	modesApart = 4.0  // times, that the slow ones take longer
 	modesMost  = 0.45 // of all, that are slow; more are the usual case
-	modesClear = 0.85 // of the variance of the logarithm, that lies between the two; of one log-normal kind it is 2/pi, of an even spread 0.75
+	modesClear = 0.8  // of the variance of the logarithm, that lies between the two; of one log-normal kind it is 2/pi, of an even spread 0.75
 )
 
 // modes is the time between the fast and the slow works of sorted ones, where these are clearly two groups; 0 = they are not.
@@ -155,7 +154,9 @@ type suspect struct {
 	faint    bool    // not long at all by its time, so that all its works count
 	slow     int64   // ns of the slow band that the long works take
 	excess   int64   // of it, what is more than the typical work
+	share    float64 // of the slow band, which that is, 0..1
 	high     float64 // of the band below the slow one, the share that the long works take, 0..1
+	common   float64 // of all traces, the same
 }
 
 // long reports whether a work is one of those that take too long.
@@ -178,6 +179,7 @@ func always(segment trace.Segment) int64 {
 const (
 	tailShare   = 0.15 // of the slow band, which the works of a tail must take
 	alwaysShare = 0.3  // the same for works that are always long
+	commonShare = 0.5  // of all traces, for a faint one: a machine that stands still at times may fill both bands
 	highShare   = 0.4  // of the band below it, for either: one pause of the whole machine may fill the slow band
 )
 
@@ -188,43 +190,22 @@ const faintest = 10
 // are neither, and yet a good part of the slow traces: whether 20 ms are a scan of the whole table, a wait for a lock or honest work
 // only the systems behind the traces can tell. Only what these confirm may come of a faint one.
 func (v *view) suspicious(c *scene) (list, faint []suspect) {
-	rest := v.samples[:len(v.samples)-len(v.slow)]
-	band := tailOf(rest, weigh(v.samples)/20-weigh(v.slow), min(slowFew, len(rest)))
-	from, high := len(rest)-len(band), 0.0
-	for i := range band {
-		high += float64(band[i].duration)
-	}
+	b := v.totals()
 	for at, works := range c.own {
 		s := suspect{sort: at, works: works}
 		s.spread = spreadOf(v.took(works))
-		s.constant = !s.tailed() && s.p50 >= always(at.segment)
-		if !s.constant && !s.tailed() {
-			if s.p90 < always(at.segment)/faintest || !v.answerable(at.place) {
+		if s.constant = !s.tailed(); !s.constant || s.p50 >= always(at.segment) {
+			if v.measure(&s, b); s.costs() {
+				list = append(list, s)
 				continue
 			}
-			s.constant, s.faint = true, true
 		}
-		below := int64(0)
-		for _, w := range works {
-			switch {
-			case !s.long(w):
-			case v.isSlow(int(w.sample)):
-				s.slow += w.self
-				s.excess += max(0, w.self-s.p50)
-			case int(w.sample) >= from:
-				below += w.self
-			}
+		if s.p90 < always(at.segment)/faintest || !v.answerable(at.place) {
+			continue
 		}
-		if s.constant {
-			s.excess = s.slow
-		}
-		s.high = ratio(float64(below), high)
-		switch share := v.share(s.slow); {
-		case s.high < highShare && (share < tailShare || s.constant && share < alwaysShare):
-		case s.faint:
+		s.constant, s.faint = true, true
+		if v.measure(&s, b); s.costs() || s.common >= commonShare {
 			faint = append(faint, s)
-		default:
-			list = append(list, s)
 		}
 	}
 	for _, list := range [][]suspect{list, faint} {
@@ -233,6 +214,54 @@ func (v *view) suspicious(c *scene) (list, faint []suspect) {
 		})
 	}
 	return list, faint
+}
+
+// totals is how long the traces take of which suspects take a part.
+type totals struct {
+	from int     // number of the first sample of the band below the slow one, between p95 and p99
+	high float64 // ns of that band
+	all  float64 // ns of all traces, weighted
+}
+
+func (v *view) totals() (b totals) {
+	rest := v.samples[:len(v.samples)-len(v.slow)]
+	band := tailOf(rest, weigh(v.samples)/20-weigh(v.slow), min(slowFew, len(rest)))
+	for i := range band {
+		b.high += float64(band[i].duration)
+	}
+	for i := range v.samples {
+		b.all += float64(v.samples[i].duration) * v.samples[i].stands()
+	}
+	b.from = len(rest) - len(band)
+	return b
+}
+
+// measure adds up what the long works of s take.
+func (v *view) measure(s *suspect, b totals) {
+	s.slow, s.excess = 0, 0
+	below, all := int64(0), 0.0
+	for _, w := range s.works {
+		if !s.long(w) {
+			continue
+		}
+		all += float64(w.self) * v.samples[w.sample].stands()
+		switch {
+		case v.isSlow(int(w.sample)):
+			s.slow += w.self
+			s.excess += max(0, w.self-s.p50)
+		case int(w.sample) >= b.from:
+			below += w.self
+		}
+	}
+	if s.constant {
+		s.excess = s.slow
+	}
+	s.share, s.high, s.common = v.share(s.slow), ratio(float64(below), b.high), ratio(all, b.all)
+}
+
+// costs reports whether the long works of s are a good part of the slow traces.
+func (s *suspect) costs() bool {
+	return s.high >= highShare || s.share >= alwaysShare || !s.constant && s.share >= tailShare
 }
 
 // took is how long works take, shortest first. What failed sooner than most works end is left out: how fast an error comes says
@@ -266,6 +295,8 @@ func (v *view) answerable(at place) bool {
 	switch at.segment {
 	case trace.SegDatabase:
 		return len(v.facts.Postgres) > 0
+	case trace.SegCache:
+		return true // its other keys answer
 	case trace.SegService, trace.SegGateway, trace.SegNetwork:
 		return slices.ContainsFunc(v.facts.Services, func(p evidence.ServiceFacts) bool { return p.Service == at.service })
 	}
@@ -339,22 +370,34 @@ func (v *view) finding(code, class string, s *suspect, confidence float64) Findi
 		f.Verdict = Likely
 	}
 	f.Evidence = append(f.Evidence, s.tells())
-	if s.high >= highShare && f.ShareP99 < explained*s.high {
-		f.Evidence = append(f.Evidence, fmt.Sprintf("of the traces between p95 and p99 it takes %s", percent(s.high)))
-	}
 	return f
+}
+
+// part is how much of the slow traces the long works of a suspect take, in words: or of other traces, where these suffer more.
+func (s *suspect) part() string {
+	switch {
+	case s.share >= explained*max(s.high, s.common), s.high < highShare && s.common < commonShare:
+		return percent(s.share) + " of the slow traces"
+	case s.high >= explained*s.common:
+		return percent(s.high) + " of the traces between p95 and p99"
+	}
+	return percent(s.common) + " of the time of all traces"
 }
 
 // tells puts the figures of a suspect in words.
 func (s *suspect) tells() string {
 	if s.faint {
-		return "p50 " + duration(time.Duration(s.p50)) + ", p99 " + duration(time.Duration(s.p99)) + " over " + strconv.Itoa(s.n) + " spans: by its time alone it may be honest work"
+		return "p50 " + duration(time.Duration(s.p50)) + ", p99 " + duration(time.Duration(s.p99)) + " over " + strconv.Itoa(s.n) + " spans"
 	}
 	if s.constant {
 		return "it is always long: p50 " + duration(time.Duration(s.p50)) + ", p99 " + duration(time.Duration(s.p99)) + " over " + strconv.Itoa(s.n) + " spans"
 	}
-	return strconv.Itoa(s.beyond) + " of " + strconv.Itoa(s.n) + " spans take more than " + duration(time.Duration(s.limit)) +
-		", which the others do not come near: p50 " + duration(time.Duration(s.p50)) + ", p90 " + duration(time.Duration(s.p90)) + ", longest " + duration(time.Duration(s.max))
+	who := strconv.Itoa(s.beyond) + " of " + strconv.Itoa(s.n) + " spans"
+	if math.Abs(s.ratio*float64(s.n)-float64(s.beyond)) >= 0.5 { // a sample, in which what is slow is kept first
+		who += ", which stand for " + percent(s.ratio) + " of all,"
+	}
+	return who + " take more than " + duration(time.Duration(s.limit)) + ", far more than the others: p50 " + duration(time.Duration(s.p50)) +
+		" and p90 " + duration(time.Duration(s.p90)) + " of all, longest " + duration(time.Duration(s.max))
 }
 
 // confirm makes a finding sure: what was read from the system behind it leaves no other reading.

@@ -15,7 +15,7 @@ type Tree struct {
 	ID     string
 	Weight float64 // how many traces this one stands for; more than 0
 	// Spans are the valid spans, each once, with corrected times, by start, then later end, then depth, then ID.
-	// They are copies; only Attributes is shared with the input.
+	// They are copies; only their attributes are shared with the input.
 	Spans     []trace.Span
 	Parent    []int32  // of each span; -1 = none, or it is missing
 	Roots     []int    // spans without a parent, in the order of Spans: the first is the trace's root. Empty only when Spans is
@@ -264,7 +264,7 @@ func (b *builder) better(old, new int32) int32 {
 func compareContent(a, b *trace.Span) int {
 	if c := cmp.Or(
 		cmp.Compare(b.End, a.End), cmp.Compare(a.Start, b.Start),
-		cmp.Compare(len(b.Attributes), len(a.Attributes)), cmp.Compare(b.Kind, a.Kind),
+		cmp.Compare(b.Len(), a.Len()), cmp.Compare(b.Kind, a.Kind),
 	); c != 0 {
 		return c
 	}
@@ -275,9 +275,13 @@ func compareContent(a, b *trace.Span) int {
 	); c != 0 {
 		return c
 	}
-	return cmp.Or(slices.CompareFunc(a.Attributes, b.Attributes, func(x, y trace.Attribute) int {
-		return cmp.Or(strings.Compare(x.Key, y.Key), strings.Compare(x.Value, y.Value))
-	}), compareLinks(a.Link, b.Link))
+	for i := range min(a.Len(), b.Len()) {
+		x, y := a.At(i), b.At(i)
+		if c := cmp.Or(strings.Compare(x.Key, y.Key), strings.Compare(x.Value, y.Value)); c != 0 {
+			return c
+		}
+	}
+	return compareLinks(a.Link, b.Link)
 }
 
 // compareLinks puts the longer list first.

@@ -107,6 +107,32 @@ func (w *world) service(name string) *load {
 	return w.services[name]
 }
 
+// own is how long the spans of a service work themselves in a second, in none of their calls, of all traces; 0 = they do not.
+func (w *world) own(service string) float64 {
+	total := 0.0
+	for _, t := range w.set.trees {
+		w.clock.rest()
+		for i := range t.Spans {
+			if t.Spans[i].Service == service && locate(t, i).segment == trace.SegService {
+				total += t.Weight * float64(t.own(i))
+			}
+		}
+	}
+	return ratio(total, float64(w.service(service).span()))
+}
+
+// own is how long none of the children of span i is at work, ns.
+func (t *Tree) own(i int) int64 {
+	s := &t.Spans[i]
+	at, own := s.Start, int64(0)
+	for _, c := range t.Children(i) { // by their start
+		child := &t.Spans[c]
+		own += max(min(child.Start, s.End)-at, 0)
+		at = max(at, child.End)
+	}
+	return own + max(s.End-at, 0)
+}
+
 func (w *world) sort(list []*load) {
 	w.clock.each(len(list), func(i int) {
 		w.clock.rest()
