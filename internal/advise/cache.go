@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	longpole "github.com/longpole/longpole"
@@ -210,9 +211,58 @@ func (s *situation) keep(r *reads, route string) (Action, string) {
 		a.Risk = "the caller must learn when what it keeps has changed, or bear its age, and every one of its users must be allowed to see it"
 	} else if change, ok := s.edit(route, func(c longpole.Config) longpole.Config { c.Cache = &config; return c }); ok {
 		a.Change = change
+		if a.Observe = s.behindCache(r, effects, route); a.Observe != "" {
+			a.Turns = true
+			return a, ""
+		}
 		a.Canary = s.seen(r, config, effects, route)
 	}
 	return a, r.doubt(plan)
+}
+
+// behindCache is the outermost of the gateway's routes above one whose answers fill a cache of its callers; "" = they fill none, or there is
+// none above. What one arm answers spares the other its calls, and the cache in front shows what became of both.
+func (s *situation) behindCache(r *reads, effects []Effect, route string) string {
+	behind := 0
+	for i := range r.list {
+		if s.corpus.lookedUp(r.list[i].ref) {
+			behind++
+		}
+	}
+	if 2*behind < len(r.list) {
+		return ""
+	}
+	for _, e := range slices.Backward(effects) {
+		if e.Route != "" && e.Route != route {
+			return e.Route
+		}
+	}
+	return ""
+}
+
+// sharedCaches are the systems, by the name that spans have for them, in which callers keep what they were answered.
+var sharedCaches = []string{"redis", "valkey", "memcached", "memcache", "dragonfly", "keydb", "hazelcast"}
+
+// lookedUp reports whether the caller of a read asked a cache just before, and so did not find it there.
+func (c *corpus) lookedUp(read ref) bool {
+	t := c.traces[read.trace]
+	own, caller := t.spans[read.span].Service, ""
+	for i := read.span; t.hasParent(i); i = t.parent[i] {
+		up := t.parent[i]
+		switch service := t.spans[up].Service; {
+		case caller == "" && (service == own || service == gatewayService):
+		case caller == "":
+			caller = service
+		case service != caller:
+			return false
+		}
+		for _, k := range t.blocking(up) {
+			if s := &t.spans[k]; s.End <= t.spans[i].Start && slices.Contains(sharedCaches, strings.ToLower(s.Attr("db.system.name", "db.system"))) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // seen is what the candidate arm of a canary sees where that differs from the effect on its route; else nil.

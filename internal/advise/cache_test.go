@@ -312,3 +312,24 @@ func TestMissesOfRareKeysAskForAFullerCache(t *testing.T) {
 		}
 	}
 }
+
+// Where callers keep the answers in a cache of their own, those of one arm spare the other its calls: what the callers' callers see tells both apart.
+func TestACacheBehindACacheIsObservedInFrontOfBoth(t *testing.T) {
+	for _, system := range []string{"redis", "postgresql"} {
+		traces := catalogue(arrivals(1, 40, 40*time.Second, 12))
+		for i := range traces {
+			b := &builder{traces[i]}
+			front, fetch := b.Spans[2], b.Spans[3] // frontend's, and the gateway's of its call
+			b.span(2, trace.Client, "frontend", "GET", time.Duration(front.Start), time.Duration(fetch.Start)-100*time.Microsecond, "db.system.name", system)
+			traces[i] = b.Trace
+		}
+		f := situationOf(traces, repeatedReads, "browse").corpus.advise(repeatedReads, routeKey{gatewayService, "browse"}, map[string]longpole.Config{"catalogue": {}})
+		if len(f.Actions) == 0 || f.Actions[0].Change == nil {
+			t.Fatalf("%s: %+v", system, f)
+		}
+		a := f.Actions[0]
+		if want := map[string]string{"redis": "browse"}[system]; a.Observe != want || a.Turns != (want != "") || a.Predicted == nil {
+			t.Errorf("%s: observed on %q, turns: %t, predicted %v", system, a.Observe, a.Turns, a.Predicted)
+		}
+	}
+}

@@ -182,14 +182,32 @@ func (p *pool) add(c *corpus, r ref, endpoint string) {
 	t := c.traces[r.trace]
 	s := &t.spans[r.span]
 	second := s.Attr("longpole.hedge") == "true"
+	failed := s.Failed || t.abandoned(r.span)
 	p.hedged = p.hedged || second
 	p.tries = append(p.tries, try{
-		ref: r, endpoint: endpoint, again: !second && !s.Failed && idempotent(t, r.span), failed: s.Failed,
+		ref: r, endpoint: endpoint, again: !second && !failed && idempotent(t, r.span), failed: failed,
 		took: t.recorded(r.span), weight: t.weight,
 	})
-	if !s.Failed {
+	if !failed {
 		p.put(endpoint, t.recorded(r.span), t.weight)
 	}
+}
+
+// abandoned reports whether nobody answered span i before the call that it was made for was given up: what was waited for it is no answer's
+// time. A gateway that is left by its client calls its own attempt off, which is no failure of it.
+func (t *timeline) abandoned(i int) bool {
+	const near = 0.02 // of its time
+	if t.servedBy(i) != i {
+		return false
+	}
+	s := &t.spans[i]
+	for k, up := i, 0; up < 2 && t.hasParent(k); up++ {
+		k = t.parent[k]
+		if above := &t.spans[k]; above.Failed && float64(above.End-s.End) <= near*float64(s.End-s.Start) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *pool) put(endpoint string, took int64, weight float64) {

@@ -138,7 +138,7 @@ func (c *corpus) hedged(p *pool, h hedgePlan) plan {
 }
 
 var hedgeEntry = entry{
-	kind: KindHedge, step: StepTune, answers: []string{"LP103", "LP113", "LP116", "LP117", "LP118"}, cure: hedge,
+	kind: KindHedge, step: StepTune, answers: []string{"LP103", "LP106", "LP113", "LP116", "LP117", "LP118"}, cure: hedge,
 	needs: []string{"calls that may be sent twice: idempotent", "a second endpoint with room for the copies"},
 	watch: []string{"longpole_hedges_total over longpole_calls_total: below the budget", "copies that win: above 2 %, or the delay is wrong", "CPU of the upstream"},
 }
@@ -150,6 +150,8 @@ func hedge(s *situation) (Action, string) {
 		return hedgeLater(s)
 	case "LP118":
 		return hedgeLost(s)
+	case "LP106":
+		return hedgeUnknown(s)
 	}
 	p, route := s.corpus.callsOf(s.finding)
 	if reason := hedgeable(p, s.current[route]); reason != "" {
@@ -157,6 +159,20 @@ func hedge(s *situation) (Action, string) {
 	}
 	plan, ok := p.planHedge(hedgeBudget(s.current[route]))
 	return s.hedgeBy(p, route, plan, ok)
+}
+
+// hedgeUnknown cures calls of which some take long for a reason that nobody knows: where nothing shows that the time is computed, and
+// there is another endpoint, a copy may be spared it. What is known to be computed would be computed twice.
+func hedgeUnknown(s *situation) (Action, string) {
+	if s.finding.Verdict != diagnose.Suspected {
+		return Action{}, ""
+	}
+	p, route := s.corpus.callsOf(s.finding)
+	plan, ok := p.planHedge(hedgeBudget(s.current[route]))
+	if !ok || hedgeable(p, s.current[route]) != "" {
+		return Action{}, ""
+	}
+	return s.hedgeBy(p, route, plan, true)
 }
 
 // lostHedge is the quantile of the answers after which a call is likely to be lost rather than slow.

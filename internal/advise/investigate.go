@@ -23,7 +23,7 @@ func investigate(s *situation) (Action, string) {
 	case trace.SegDownstream:
 		next = "spans of the callee itself: it sends none, or they do not reach this collector; then its timeouts, retries and saturation"
 	case trace.SegNetwork:
-		next = "connection reuse and set-up times, payload sizes, retransmissions, and the queue in front of the callee's first span"
+		next = "how far apart the two are (zone, region), connection reuse and set-up times, payload sizes, retransmissions, and the queue in front of the callee's first span"
 	case trace.SegQueue:
 		next = "the arrival rate, the number of workers and how busy they are: a wait is cured by more workers only while they are the bottleneck"
 	case trace.SegCache:

@@ -46,16 +46,20 @@ func TestEveryFindingHasItsActions(t *testing.T) {
 		{"LP105", atTarget, nil, slow, []string{KindInvestigate}, ""},
 		{"LP106", atTarget, func(d *diagnose.Detail) { d.Functions = []string{"main.hash"} }, slow, []string{KindOptimise}, "main.hash"},
 		{"LP107", atTarget, nil, queued, []string{KindReplicas, KindLimit}, "--replicas="},
+		{"LP107", atTarget, func(d *diagnose.Detail) { d.Pool, d.Workers = "workers", 3 }, queued, []string{KindReplicas, KindLimit}, "more than 3 workers in each process"},
+		{"LP107", diagnose.Finding{Service: "mailer", Operation: "process mail", Segment: trace.SegQueue}, func(d *diagnose.Detail) {
+			d.Variant, d.Workers, d.Arrival, d.ServiceRate = "message", 1, 30, 15
+		}, slow, []string{KindReplicas}, ""},
 		{"LP108", atTarget, nil, slow, []string{KindInvestigate}, ""},
 		{"LP109", ofEdge, func(d *diagnose.Detail) {
 			d.Index, d.IndexGain, d.Tables = "CREATE INDEX CONCURRENTLY ON orders (customer_id)", 0.95, []string{"orders"}
 		}, query, []string{KindIndex}, "CREATE INDEX CONCURRENTLY ON orders (customer_id);\n-- afterwards: ANALYZE orders;"},
-		{"LP109", ofEdge, func(d *diagnose.Detail) { d.Variant, d.Tables = "bad_plan", []string{"orders"} }, query, []string{KindIndex}, "ANALYZE orders;"},
+		{"LP109", ofEdge, func(d *diagnose.Detail) { d.Variant, d.Tables = "bad_plan", []string{"orders"} }, query, []string{KindAnalyze}, "ANALYZE orders;"},
 		{"LP110", ofEdge, func(d *diagnose.Detail) {
 			d.Holder, d.HolderPID, d.Wait, d.Latency = "UPDATE stock", 42, 400*time.Millisecond, 40*time.Millisecond
 		}, func(s *system, x *node) { query(s, x); slow(s, x) }, []string{KindUnlock}, "pg_terminate_backend(42)"},
 		{"LP111", ofEdge, func(d *diagnose.Detail) { d.Pool, d.Workers, d.Wait = "main", 10, time.Millisecond }, query, []string{KindPool}, "0.7"},
-		{"LP112", byEdge, nil, func(_ *system, x *node) { x.fails, x.tries = 0.4, 5 }, []string{KindRetries, KindLimit}, ""},
+		{"LP112", byEdge, nil, func(_ *system, x *node) { x.fails, x.tries = 0.4, 5 }, []string{KindRetries}, ""},
 		{"LP113", byEdge, func(d *diagnose.Detail) { d.Attempts = 1.4 }, slow, []string{KindHedge}, ""},
 		{"LP114", atTarget, func(d *diagnose.Detail) { d.Bytes, d.BytesUsual = 900_000, 200_000 }, func(_ *system, x *node) { x.bytes, x.perByte = 200_000, 3e-4 }, []string{KindPayload}, "compress"},
 		{"LP115", byEdge, func(d *diagnose.Detail) { d.Variant = "stampede" }, slow, []string{KindPrecompute}, "coalescing"},
@@ -97,6 +101,15 @@ func TestEveryFindingHasItsActions(t *testing.T) {
 				t.Errorf("%q does not hold %q", got.Actions[0].Text, c.text)
 			}
 		})
+	}
+}
+
+func TestCallsThatHoldEachOthersRowsAreToldSo(t *testing.T) {
+	for holder, want := range map[string]string{"update stock set n = 9 where id = 5": "wait for each other's rows", "UPDATE prices SET n = 9": "end the transaction"} {
+		f := diagnose.Finding{Code: "LP110", Service: "edge", Detail: diagnose.Detail{Variant: "database", Holder: holder, Statement: "UPDATE stock SET n = $2 WHERE id = $1"}}
+		if a, _ := unlock(&situation{finding: &f}); !strings.Contains(a.Summary, want) {
+			t.Errorf("%s: %q, want %q", holder, a.Summary, want)
+		}
 	}
 }
 

@@ -151,6 +151,11 @@ func rank(actions []Action, route routeKey) {
 	})
 }
 
+// tooLittle says that an action of that kind would not be worth it.
+func (e *Effect) tooLittle(kind string) string {
+	return fmt.Sprintf("no %s: it would leave the p99 of the route at %.1f ms, which is %.1f ms now", kind, e.Predicted.P99, e.Before.P99)
+}
+
 // judge completes an action with what it does to route, or says why it is not worth it.
 func (a *Action) judge(route routeKey, by entry) (reason string) {
 	plain := by.plain || a.plain
@@ -158,6 +163,9 @@ func (a *Action) judge(route routeKey, by entry) (reason string) {
 		return ""
 	}
 	e := a.on(route)
+	if a.Observe != "" {
+		e = a.Effect(a.Observe)
+	}
 	switch {
 	case e == nil:
 		return fmt.Sprintf("no %s: the calls that it would change are not on this route", a.Kind)
@@ -167,11 +175,15 @@ func (a *Action) judge(route routeKey, by entry) (reason string) {
 		a.Effects = nil // it guards all the same, and promises nothing
 		return ""
 	case e.gain() < minGain:
-		return fmt.Sprintf("no %s: the p99 of the route would go from %.1f ms to %.1f ms only", a.Kind, e.Before.P99, e.Predicted.P99)
+		return e.tooLittle(a.Kind)
 	}
 	forecast, interval := e.Predicted, e.Interval
 	a.Predicted, a.Interval = &forecast, &interval
-	tail := fmt.Sprintf("p99 from %.1f ms to %.1f ms, p50 from %.1f ms to %.1f ms", e.Before.P99, e.Predicted.P99, e.Before.P50, e.Predicted.P50)
+	at := ""
+	if a.Observe != "" {
+		at = "on " + a.Observe + " "
+	}
+	tail := at + fmt.Sprintf("p99 from %.1f ms to %.1f ms, p50 from %.1f ms to %.1f ms", e.Before.P99, e.Predicted.P99, e.Before.P50, e.Predicted.P50)
 	if a.Benefit != "" {
 		tail += "; " + a.Benefit
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/longpole/longpole/internal/diagnose"
+	"github.com/longpole/longpole/internal/trace"
 )
 
 // Step is a stage of the playbook. Earlier ones are tried first: work that is gone needs no tuning.
@@ -35,6 +36,7 @@ const (
 	KindAsync       = "async"       // work done after the answer
 	KindBatch       = "batch"       // one call in place of many
 	KindParallelise = "parallelise" // calls started together
+	KindAnalyze     = "analyze"     // statistics that are true again
 	KindIndex       = "index"       // fewer rows read
 	KindCache       = "cache"       // answers kept
 	KindPrecompute  = "precompute"  // answers made before they are asked for
@@ -71,7 +73,7 @@ type entry struct {
 // playbook is every entry in order of its step.
 func playbook() []entry {
 	return []entry{
-		reuseEntry, payloadEntry, asyncEntry, batchEntry, parallelEntry, indexEntry, cacheEntry, precomputeEntry,
+		reuseEntry, payloadEntry, asyncEntry, batchEntry, parallelEntry, analyzeEntry, indexEntry, cacheEntry, precomputeEntry,
 		retriesEntry, timeoutEntry, hedgeEntry, poolEntry, unlockEntry, optimiseEntry, collectorEntry, warmEntry,
 		replicasEntry, drainEntry, ejectEntry, breakerEntry, limitEntry, drillEntry, investigateEntry,
 	}
@@ -93,7 +95,7 @@ func answersTo(f *diagnose.Finding) []entry {
 	for _, name := range []string{f.Code, "unknown"} {
 		var found []entry
 		for _, e := range playbook() {
-			if slices.Contains(e.answers, name) {
+			if slices.Contains(e.answers, name) && (e.kind != KindLimit || f.Segment != trace.SegQueue) { // messages wait, and are not refused
 				found = append(found, e)
 			}
 		}

@@ -173,7 +173,7 @@ func readKey(s *trace.Span) (key string, personal bool) {
 // parameters joins the values that were bound to a statement, in order of their names.
 func parameters(s *trace.Span) string {
 	var list []string
-	for _, a := range s.Attributes {
+	for a := range s.All() {
 		if strings.HasPrefix(a.Key, "db.query.parameter.") || strings.HasPrefix(a.Key, "db.operation.parameter.") {
 			list = append(list, a.Key+"="+a.Value)
 		}

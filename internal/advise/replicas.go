@@ -3,6 +3,9 @@ package advise
 import (
 	"fmt"
 	"math"
+
+	"github.com/longpole/longpole/internal/diagnose"
+	"github.com/longpole/longpole/internal/trace"
 )
 
 var replicasEntry = entry{
@@ -25,7 +28,13 @@ func replicas(s *situation) (Action, string) {
 	if s.finding.Code == "LP108" && (st == nil || st.busy() < healthyBusy) {
 		return Action{}, "" // on the way, as it says
 	}
-	if st == nil {
+	switch {
+	case st != nil:
+	case s.finding.Code == "LP106":
+		return Action{}, "" // nothing tells that its calls queue
+	case s.finding.Segment == trace.SegQueue:
+		return s.scaleByHand(), "no forecast for more workers: no answer waits for these messages, so they shorten the queue and leave p99 as it is"
+	default:
 		_, reason := s.corpus.scaled(t, 0, 1)
 		return s.scaleByHand(), "no forecast for more replicas: " + reason
 	}
@@ -48,7 +57,7 @@ func replicas(s *situation) (Action, string) {
 			Benefit: fmt.Sprintf("workers %.0f%% busy in place of %.0f%%", 100*st.busy()*float64(st.endpoints)/float64(n), 100*st.busy()),
 			Cost:    fmt.Sprintf("%.0f%% more machines for this service", 100*(float64(n)/float64(st.endpoints)-1)),
 			Risk:    "more replicas only help while they are the bottleneck: " + p.notes[0],
-			Text:    scaleText(t.service, n),
+			Text:    scaleText(t.service, n, s.finding.Detail),
 		}, ""
 	}
 	return Action{}, "no more replicas: they would not shorten the wait: " + st.describe(t)
@@ -56,12 +65,9 @@ func replicas(s *situation) (Action, string) {
 
 // scaleByHand is the advice where the model has nothing to go by.
 func (s *situation) scaleByHand() Action {
-	if s.finding.Code == "LP106" {
-		return Action{}
-	}
 	d := s.finding.Detail
 	a := Action{
-		Kind: KindReplicas, Cost: "more machines", Risk: "they only help while workers are the bottleneck",
+		Kind: KindReplicas, Cost: "more machines, or more work for those there are", Risk: "they only help while workers are the bottleneck",
 		Summary: fmt.Sprintf("run more workers of %s: what comes waits for one", s.finding.Service),
 	}
 	if d.Arrival > 0 && d.ServiceRate > 0 && d.Workers > 0 {
@@ -71,10 +77,15 @@ func (s *situation) scaleByHand() Action {
 	return a
 }
 
-// scaleText is how to do it, and how to have it done.
-func scaleText(service string, n int) string {
-	return fmt.Sprintf(`kubectl scale deployment/%[1]s --replicas=%[2]d
-# or by itself, for as long as utilisation stays below 70%%:
+// scaleText is how to do it, and how to have it done. Where workers are all taken and processors are not, an autoscaler that looks at
+// processors would do nothing.
+func scaleText(service string, n int, d diagnose.Detail) string {
+	text := fmt.Sprintf("kubectl scale deployment/%s --replicas=%d\n", service, n)
+	if d.Pool != "" && d.Utilisation < healthyBusy {
+		return text + fmt.Sprintf(`# or more than %.0f workers in each process: its processors have room
+# an autoscaler by CPU would not see this; one that follows Longpole's own number does: docs/autoscaling.md`, d.Workers)
+	}
+	return text + fmt.Sprintf(`# or by itself, for as long as utilisation stays below 70%%:
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: %[1]s}

@@ -46,6 +46,14 @@ type Action struct {
 	Cost      string     `json:"cost"`
 	Risk      string     `json:"risk"`
 	ExtraLoad float64    `json:"extra_load"` // upstream calls added per call; negative = saved; 0 also when unknown
+	// Shed is the share of Change's calls that it may refuse, its price, with headroom over what is predicted; a rollout must
+	// be told (rollout.Spec.Shed). 0 = it refuses none, or nobody can tell.
+	Shed float64 `json:"shed,omitempty"`
+	// Turns says that both arms of a canary would feel the change, as that of a queue that they share: they must take turns.
+	Turns bool `json:"turns,omitempty"`
+	// Observe is the route whose calls show what the change does, where these are not its own; a rollout must be told
+	// (rollout.Spec.Observe). It takes Turns. "" = those of Change's route do.
+	Observe string `json:"observe,omitempty"`
 	// Prerequisites must hold before it is done; Watch is the metrics that say whether it does harm. Never nil after a run.
 	Prerequisites []string `json:"prerequisites"`
 	Watch         []string `json:"watch"`

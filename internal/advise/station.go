@@ -35,6 +35,7 @@ type job struct {
 	begin, end int64  // of its service, ns since the Unix epoch
 	wait       int64  // ns
 	rank       float64
+	beside     int // calls that were served at its endpoint when it began, itself included
 }
 
 // station is how the calls of a target queue; nil when the traces do not tell.
@@ -70,7 +71,7 @@ func (c *corpus) observe(t target) *station {
 	}
 	gaps.sort()
 	service.sort()
-	trip := gaps.quantile(0.02)
+	trip := gaps.quantile(0.001) // hardly any call finds a worker at once where a queue does not end
 	slices.SortFunc(st.jobs, func(a, b job) int {
 		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end), cmp.Compare(a.trace, b.trace))
 	})
@@ -89,9 +90,10 @@ func (c *corpus) observe(t target) *station {
 
 // watch counts endpoints, workers and arrivals.
 func (st *station) watch() {
-	hosts := make(map[string][]job)
-	for _, j := range st.jobs {
+	hosts, at := make(map[string][]job), make(map[ref]*job, len(st.jobs))
+	for i, j := range st.jobs {
 		hosts[j.host] = append(hosts[j.host], j)
+		at[j.ref] = &st.jobs[i]
 	}
 	st.endpoints = len(hosts)
 	first, last := st.jobs[0].begin, st.jobs[len(st.jobs)-1].begin
@@ -108,6 +110,7 @@ func (st *station) watch() {
 			for done < i && ends[done] <= j.begin {
 				done++
 			}
+			at[j.ref].beside = i + 1 - done
 			st.servers = max(st.servers, i+1-done)
 		}
 		for i := 1; i < len(came); i++ {
@@ -170,7 +173,16 @@ func (st *station) remap(rate, service float64, servers int) plan {
 	if rate*service > 1 || servers < st.servers {
 		least = 0.25 // nobody waits today, but more load will tell
 	}
-	mean *= min(max(share(st.waited, before), least), 4)
+	return st.waits(probability, mean*min(max(share(st.waited, before), least), 4))
+}
+
+// aside is the plan in which the calls have so many workers of each endpoint to themselves.
+func (st *station) aside(servers int) plan {
+	return st.waits(st.waiting(st.perSecond, st.mean, servers))
+}
+
+// waits is the plan in which calls wait with that probability, and all of them mean ns in the mean.
+func (st *station) waits(probability, mean float64) plan {
 	here := make(map[int][]*job)
 	for i := range st.jobs {
 		here[st.jobs[i].trace] = append(here[st.jobs[i].trace], &st.jobs[i])
@@ -191,7 +203,7 @@ func (st *station) remap(rate, service float64, servers int) plan {
 func (c *corpus) scaled(t target, from, to int) (p plan, reason string) {
 	st := c.station(t)
 	if st == nil {
-		return plan{}, fmt.Sprintf("the traces do not tell how calls of %s queue: they need %d calls, every call recorded, and spans of the caller and of the callee", t, leastJobs)
+		return plan{}, fmt.Sprintf("the traces do not tell how calls of %s queue: that takes %d calls, each recorded, with spans of both sides", t, leastJobs)
 	}
 	if from == 0 {
 		from = st.endpoints
@@ -203,8 +215,8 @@ func (c *corpus) scaled(t target, from, to int) (p plan, reason string) {
 
 // describe is the station in a sentence.
 func (st *station) describe(t target) string {
-	return fmt.Sprintf("%s: %.1f calls/s at each of %d endpoints, %d workers %.0f%% busy, service %.1f ms (squared variation %.2f), mean wait %.1f ms",
-		t, st.perSecond, st.endpoints, st.servers, 100*st.busy(), st.mean/1e6, st.service, st.waited/1e6)
+	return fmt.Sprintf("%s: %.1f calls/s at each of %d endpoints, each with %d workers that are %.0f%% busy; a call takes %.1f ms and waits %.1f ms before (means)",
+		t, st.perSecond, st.endpoints, st.servers, 100*st.busy(), st.mean/1e6, st.waited/1e6)
 }
 
 // relieved is the plan in which a share of the calls of a target is refused at once. The forecast is for the calls that

@@ -101,8 +101,8 @@ func (t *timeline) called(i int) string {
 	for isGateway(&t.spans[at]) && len(t.blocking(at)) > 0 { // a gateway in between is not meant
 		at = t.servedBy(t.blocking(at)[0])
 	}
-	if at == i && t.spans[i].Kind == trace.Client {
-		if name := peerOf(&t.spans[i]); name != "" {
+	if t.spans[at].Kind == trace.Client { // nobody answered
+		if name := peerOf(&t.spans[at]); name != "" {
 			return name
 		}
 	}

@@ -49,7 +49,7 @@ func (p *pool) patience(today time.Duration) (limit time.Duration, reason string
 	limit = roundUp(int64(answerRoom * float64(took.quantile(lastAnswer))))
 	if today > 0 && 2*limit > today {
 		return 0, fmt.Sprintf("no timeout: answers take up to %s, and two attempts of twice that do not fit into the %s after which callers give up today",
-			short(took.quantile(lastAnswer)), today)
+			short(took.quantile(lastAnswer)), short(int64(today)))
 	}
 	return limit, ""
 }
@@ -184,7 +184,7 @@ func timeouts(s *situation) (Action, string) {
 		a.Effects = nil
 		a.Benefit = fmt.Sprintf("%.0f%% fewer attempts, and answers in place of failures", -100*p.extra)
 	default:
-		return Action{}, fmt.Sprintf("no timeout: the p99 of the route would go from %.1f ms to %.1f ms only", e.Before.P99, e.Predicted.P99)
+		return Action{}, e.tooLittle(KindTimeout)
 	}
 	how := func(c longpole.Config) longpole.Config {
 		c.TryTimeout = limit

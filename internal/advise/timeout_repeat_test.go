@@ -2,9 +2,11 @@ package advise
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/longpole/longpole/internal/diagnose"
 	"github.com/longpole/longpole/internal/trace"
 )
 
@@ -42,5 +44,34 @@ func TestACallGivenUpSoonerIsNotMadeAgainTwice(t *testing.T) {
 	}
 	if e := f.Effects[len(f.Effects)-1]; e.Before.P99 < 3000 || e.Predicted.P99 != 140 {
 		t.Errorf("p99 from %.0f ms to %.0f ms, want 100 ms, a pause of 10 ms and 30 ms", e.Before.P99, e.Predicted.P99)
+	}
+}
+
+// A gateway whose client hangs up calls its own attempt off, which is no failure of it, and no answer either.
+func TestWhatACallerGaveUpIsNoAnswer(t *testing.T) {
+	text := `ask 0ms 905ms service=hall kind=server
+  get 1ms 901ms kind=client failed error.type=timeout
+    seats.pick 2ms 901ms service=longpole-gateway kind=server
+      GET 3ms 901ms kind=client service.peer.name=seats longpole.endpoint=a:1`
+	var traces []trace.Trace
+	for i := range 60 {
+		one := text
+		if i%20 > 0 {
+			one = strings.NewReplacer("905", "15", "901", "11", "failed error.type=timeout", "").Replace(text) + "\n        pick 4ms 10ms service=seats kind=server"
+		}
+		got := parse(t, one)
+		got.ID = fmt.Sprint(i)
+		for k := range got.Spans {
+			got.Spans[k].TraceID = got.ID
+		}
+		traces = append(traces, got)
+	}
+	c := load(traces, diagnose.ClockOptions{})
+	if p := c.attempts("seats.pick"); len(p.tries) != 60 || p.took["a:1"].quantile(1) > int64(10*time.Millisecond) {
+		t.Errorf("of %d attempts the slowest answer took %s; want 60, and 8ms", len(p.tries), short(p.took["a:1"].quantile(1)))
+	}
+	f := diagnose.Finding{Code: "LP118", Service: "hall", Operation: "ask", Detail: diagnose.Detail{Callees: []string{"seats"}}}
+	if calls := (&situation{corpus: c, finding: &f, route: routeKey{"hall", "ask"}}).calls(); len(calls) != 60 {
+		t.Errorf("%d of 60 calls of seats are found, answered or not", len(calls))
 	}
 }

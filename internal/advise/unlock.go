@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"github.com/longpole/longpole/internal/evidence"
 )
 
 var unlockEntry = entry{
@@ -26,6 +28,9 @@ func unlock(s *situation) (Action, string) {
 			"or:      shards = 64 locks, one for each hash(k) % 64"
 	} else {
 		a.Summary = fmt.Sprintf("end the transaction that holds the lock sooner: %s", shortStatement(d.Holder, "its holder is not known"))
+		if d.Holder != "" && sameStatement(d.Holder, d.Statement) {
+			a.Summary = fmt.Sprintf("calls wait for each other's rows: make %s the last thing in its transaction, and gather or split what all of them update", shortStatement(d.Statement, ""))
+		}
 		a.Text = `-- who blocks whom now:
 SELECT pid, pg_blocking_pids(pid) AS blocked_by, state, now() - xact_start AS age, query FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0;
 -- so that it cannot last:
@@ -56,6 +61,13 @@ ALTER ROLE <application> SET idle_in_transaction_session_timeout = '30s';
 	p.doubt = modelDoubt
 	a.Effects = s.forecast(p)
 	return a, ""
+}
+
+// sameStatement reports whether two texts are one statement, but for its values.
+func sameStatement(a, b string) bool {
+	x, _ := evidence.Fingerprint(a)
+	y, _ := evidence.Fingerprint(b)
+	return x == y
 }
 
 // unlocked is the plan in which the calls of a target that met others of its kind in their process take as long as those that met
