@@ -169,12 +169,19 @@ func (k *Calibration) Status() CalibrationStatus {
 	}
 }
 
+// Slice is the length that is judged as one where slices come in the given length.
+func (s CalibrationStatus) Slice(length time.Duration) time.Duration {
+	if s.Join > 1 {
+		return max(length, time.Duration(s.Join)*mainSlice)
+	}
+	return length
+}
+
 // Heed makes j judge as a calibration on the same traffic says: slices, which come in the given length, are joined into as long
 // ones, and noisy traffic gets nothing promoted. Call it before the first Add. The zero CalibrationStatus changes nothing.
 func (j *Judge) Heed(s CalibrationStatus, slice time.Duration) {
-	if s.Join > 1 && slice > 0 {
-		wanted := time.Duration(s.Join) * mainSlice
-		j.config.Join = max(j.config.Join, int((wanted+slice-1)/slice))
+	if slice > 0 {
+		j.config.Join = max(j.config.Join, int((s.Slice(slice)+slice-1)/slice))
 	}
 	j.config.Noisy = s.Noisy
 }

@@ -51,6 +51,7 @@ type Request struct {
 	AttemptsFactor float64 `json:"attempts_factor,omitempty"` // 1..10; default 1.25
 	CostFactor     float64 `json:"cost_factor,omitempty"`     // 1..10; default 1.10
 	Price          Price   `json:"price,omitzero"`
+	Shed           float64 `json:"shed,omitempty"`     // 0..0.95: share of calls that the candidate may refuse beyond the baseline; default 0, a shed call is an error
 	SliceMS        float64 `json:"slice_ms,omitempty"` // length of a slice, 100..600000; default 10000; shorter ones are joined to 10 s
 	Blocks         bool    `json:"blocks,omitempty"`   // the arms took turns
 	Reference      *Sample `json:"reference,omitempty"`
@@ -63,8 +64,8 @@ type Pair struct {
 	Candidate Sample `json:"candidate"`
 }
 
-// Sample is what one cohort did. Latencies are single durations, or buckets of any histogram, or both. What is left out
-// is 0 or, for calls, the number of latencies.
+// Sample is what one cohort did. Latencies are of the calls that were not shed: single durations, or buckets of any histogram,
+// or both. What is left out is 0 or, for calls, the number of latencies and of shed calls.
 type Sample struct {
 	Calls       uint64       `json:"calls,omitempty"`
 	Failed      uint64       `json:"failed,omitempty"` // timed_out is part of it
@@ -103,6 +104,7 @@ func (r *Request) Validate() error {
 	}
 	factor("attempts_factor", r.AttemptsFactor)
 	factor("cost_factor", r.CostFactor)
+	f.Check(r.Shed >= 0 && r.Shed <= mostShed, "shed", r.Shed, fmt.Sprintf("0..%v", mostShed))
 	p := r.Price
 	f.Check(sound(p.CPUSecond) && sound(p.GiB) && sound(p.Call), "price", p, "numbers that are not negative")
 	f.Check(r.SliceMS == 0 || r.SliceMS >= 100 && r.SliceMS <= 600_000, "slice_ms", r.SliceMS, "100..600000")
@@ -137,7 +139,8 @@ func (s *Sample) validate(left *int) error {
 	f.Check(s.Failed <= calls, "failed", s.Failed, "at most calls")
 	f.Check(s.TimedOut <= s.Failed, "timed_out", s.TimedOut, "at most failed")
 	f.Check(s.Shed <= calls-min(s.Failed, calls), "shed", s.Shed, "at most calls less failed")
-	f.Check(s.Calls == 0 || count(s.LatencyMS, s.Buckets) <= s.Calls, "calls", s.Calls, "at least the number of latencies")
+	timed := count(s.LatencyMS, s.Buckets)
+	f.Check(s.Calls == 0 || timed <= s.Calls && s.Shed <= s.Calls-timed, "calls", s.Calls, "at least the number of latencies, which shed calls have none of, and of shed calls")
 	f.Check(sound(s.CPUMS) && s.CPUMS < math.MaxInt64/2e6, "cpu_ms", s.CPUMS, "a number that is not negative")
 	f.Within("", latencies(s.LatencyMS, s.Buckets, left))
 	f.Check(len(s.Downstreams) <= mostDownstreams, "downstreams", len(s.Downstreams), fmt.Sprintf("0..%d of them", mostDownstreams))
@@ -181,7 +184,7 @@ func (r *Request) Judge() Judgement {
 		slice = mainSlice
 	}
 	c := Config{
-		Target: r.Target, AttemptsFactor: r.AttemptsFactor, CostFactor: r.CostFactor, Price: r.Price,
+		Target: r.Target, AttemptsFactor: r.AttemptsFactor, CostFactor: r.CostFactor, Price: r.Price, Shed: r.Shed,
 		Join: int((mainSlice + slice - 1) / slice), Blocks: r.Blocks,
 	}
 	var reference stats.Tally
@@ -199,7 +202,7 @@ func (s *Sample) calls() uint64 {
 	if s.Calls > 0 {
 		return s.Calls
 	}
-	return count(s.LatencyMS, s.Buckets)
+	return count(s.LatencyMS, s.Buckets) + s.Shed
 }
 
 func (d *DownSample) calls() uint64 {

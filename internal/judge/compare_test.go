@@ -112,7 +112,7 @@ func TestLatenciesInStepsAreJudged(t *testing.T) {
 
 func TestFaultsOfARequestHaveTheirPlace(t *testing.T) {
 	r := Request{
-		Target: "p98", AttemptsFactor: .5, CostFactor: 11, Price: Price{Call: -1}, SliceMS: 5,
+		Target: "p98", AttemptsFactor: .5, CostFactor: 11, Shed: 1, Price: Price{Call: -1}, SliceMS: 5,
 		Reference: &Sample{Calls: 1, LatencyMS: []float64{1, 2}},
 		Slices: []Pair{{}, {Candidate: Sample{
 			Calls: 5, Failed: 6, TimedOut: 7, Shed: 1, CPUMS: math.NaN(), LatencyMS: []float64{-1},
@@ -124,7 +124,7 @@ func TestFaultsOfARequestHaveTheirPlace(t *testing.T) {
 		got = append(got, strings.SplitN(err.Error(), ":", 2)[0])
 	}
 	want := []string{
-		"target", "attempts_factor", "cost_factor", "price", "slice_ms", "reference.calls",
+		"target", "attempts_factor", "cost_factor", "shed", "price", "slice_ms", "reference.calls",
 		"slices[1].candidate.failed", "slices[1].candidate.timed_out", "slices[1].candidate.shed", "slices[1].candidate.cpu_ms",
 		"slices[1].candidate.latency_ms[0]", "slices[1].candidate.buckets[0]", "slices[1].candidate.downstreams[0].failed",
 		"slices[1].candidate.downstreams[1].name",
@@ -144,6 +144,7 @@ func TestFaultsOfARequestHaveTheirPlace(t *testing.T) {
 func FuzzRequest(f *testing.F) {
 	f.Add([]byte(`{"slices":[{"baseline":{"calls":200,"failed":1,"latency_ms":[1,2]},"candidate":{"buckets":[{"up_to_ms":5,"count":300}],"downstreams":[{"name":"db","calls":3}]}}]}`))
 	f.Add([]byte(`{"target":"cost","blocks":true,"reference":{"buckets":[{"up_to_ms":5,"count":300}]},"slices":[{"baseline":{"cpu_ms":1e300}},{}]}`))
+	f.Add([]byte(`{"shed":0.5,"slice_ms":100000,"slices":[{"baseline":{"calls":900,"shed":880,"latency_ms":[1,2]},"candidate":{"calls":900,"shed":900}},{}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var r Request
 		if json.Unmarshal(data, &r) != nil || r.Validate() != nil {

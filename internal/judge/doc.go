@@ -15,6 +15,13 @@
 //	a downstream's calls      as attempts               the same
 //	a downstream's p95        1.10 times                1.26 times
 //	a downstream's errors     +0.1 % of its calls       +0.5 %
+//	shed                      the price of Config       2 % of calls more than that
+//
+// Latencies are of calls that were served. A call that a policy refused is an error unless Config.Shed states a price: then
+// the share of refused calls is a metric of its own and all others are judged per call that was served.
+//
+// Beside the slices' differences, NO WORSE and IMPROVED go by what each arm's calls say alone, see trials: where hardly a slice
+// has a slow call or an error, that tells a big improvement sooner.
 //
 // Everything is pure: told the time where it needs one, owning no goroutine and no clock.
 //
@@ -23,5 +30,6 @@
 // would feel, a Switchback.
 //
 // Sources: Lindon, Ham, Tingley, Bojinov 2022 (arXiv 2210.08589) for the main tier; Lindon, Malek 2022 (arXiv
-// 2011.03567) for the fast one; Newey, West 1987 for slices that resemble their neighbours.
+// 2011.03567) for the fast one; Newey, West 1987 for slices that resemble their neighbours; Wald 1945 for one arm's
+// calls alone.
 package judge

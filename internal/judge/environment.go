@@ -28,11 +28,11 @@ type surroundings struct {
 	beyond               [envRows]float64 // calls slower than 1.25 times the quantile before
 }
 
-func (e *environment) freeze(t *stats.Tally) {
+func (e *environment) freeze(t *stats.Tally, failed float64) {
 	for i, row := range [envRows]int{p50, p95, p99} {
 		e.before[i] = stats.Shift(t.Latency.Quantile(table[row].q), envShift)
 	}
-	e.errors = (float64(t.Failed) + float64(t.Shed)) / max(float64(t.Calls), 1)
+	e.errors = failed / max(float64(t.Calls), 1)
 }
 
 func (j *Judge) measureEnvironment(c *counts, t *stats.Tally) {

@@ -11,12 +11,14 @@ const (
 	fastErrors = iota
 	fastTimeouts
 	fastSlow
+	fastShed // with a Config.Shed only
 	fastRows
 )
 
 var (
-	fastWeights = [fastRows]float64{0.6, 0.2, 0.2}
-	fastNames   = [fastRows]string{"errors", "timeouts", "calls over four times p99"}
+	fastWeights = [fastRows]float64{0.6, 0.2, 0.2, 0}
+	fastPriced  = [fastRows]float64{0.4, 0.2, 0.2, 0.2} // with a price on shed calls
+	fastNames   = [fastRows]string{"errors", "timeouts", "calls over four times p99", "most calls shed"}
 )
 
 // fastLeans is the evidence of the fast tier that holds a ramp: three seconds or so that only the candidate failed in.
@@ -71,9 +73,37 @@ func (j *Judge) Watch(baseline, candidate stats.Tally) {
 		return j.referred > 0 && t.Latency.Above(stats.Shift(j.reference[p99], slowShift)) > 0
 	}
 	j.watch(
-		[fastRows]bool{baseline.Failed+baseline.Shed > 0, baseline.TimedOut > 0, slow(&baseline)},
-		[fastRows]bool{candidate.Failed+candidate.Shed > 0, candidate.TimedOut > 0, slow(&candidate)},
+		[fastRows]bool{j.failed(&baseline) > 0, baseline.TimedOut > 0, slow(&baseline), j.served(&baseline, &candidate)},
+		[fastRows]bool{j.failed(&candidate) > 0, candidate.TimedOut > 0, slow(&candidate), j.shunned(&baseline, &candidate)},
 	)
+}
+
+// shunned reports whether the candidate refused, beyond what the baseline did, more than half of the calls that the price leaves
+// it to serve, and served that it did not. Of two arms at the price the first happens in fewer than half of all seconds; seconds
+// with too few calls for that are left out.
+func (j *Judge) shunned(b, c *stats.Tally) bool {
+	return j.tellsShed(b, c) && shedRatio(c)-shedRatio(b) > (1+j.config.Shed)/2
+}
+
+func (j *Judge) served(b, c *stats.Tally) bool {
+	return j.tellsShed(b, c) && c.Calls > 0 && !j.shunned(b, c)
+}
+
+// tellsShed reports whether a second tells what is shed. At a high price most of a few calls are often refused all together: the
+// median of n calls lies within one call of n times the price, which is under the threshold from 2/(1-price) calls on. Up
+// to a third the threshold is more than twice the price, which is passed in fewer than half of all seconds however few the calls.
+func (j *Judge) tellsShed(b, c *stats.Tally) bool {
+	price := j.config.Shed
+	return price > 0 && (price <= 1.0/3 || float64(min(b.Calls, c.Calls)) >= 2/(1-price))
+}
+
+func shedRatio(t *stats.Tally) float64 { return float64(t.Shed) / max(float64(t.Calls), 1) }
+
+func (j *Judge) fastWeight(i int) float64 {
+	if j.config.Shed > 0 {
+		return fastPriced[i]
+	}
+	return fastWeights[i]
 }
 
 func (j *Judge) watch(baseline, candidate [fastRows]bool) {
@@ -92,17 +122,17 @@ func (j *Judge) watch(baseline, candidate [fastRows]bool) {
 func (j *Judge) fastWorse() float64 {
 	var parts [fastRows]float64
 	for i := range j.labels {
-		parts[i] = math.Log(fastWeights[i]) + j.labels[i].logE()
+		parts[i] = math.Log(j.fastWeight(i)) + j.labels[i].logE()
 	}
 	return logSum(parts[:])
 }
 
 // fastStrongest is the event with the most evidence.
 func (j *Judge) fastStrongest() int {
-	best := 0
+	best, most := 0, math.Inf(-1)
 	for i := range j.labels {
-		if math.Log(fastWeights[i])+j.labels[i].logE() > math.Log(fastWeights[best])+j.labels[best].logE() {
-			best = i
+		if e := math.Log(j.fastWeight(i)) + j.labels[i].logE(); e > most {
+			best, most = i, e
 		}
 	}
 	return best

@@ -43,9 +43,13 @@ type Config struct {
 	AttemptsFactor float64 // attempts and a downstream's calls, per call, that the candidate may make over the baseline's; default 1.25
 	CostFactor     float64 // cost per call that the candidate may make over the baseline's; default 1.10; no worse within 1.25 or this, if greater
 	Price          Price   // of cost
-	Join           int     // slices that are judged as one; default 1. See Calibration
-	Noisy          bool    // equal halves of the traffic differ too often: Worse holds, all else is Environment. See Calibration
-	Blocks         bool    // the arms took turns, as under a Switchback: how many calls each got says nothing
+	// Shed is the stated price of shed calls: the share of calls, 0 to 0.95, that the candidate may refuse beyond what the
+	// baseline refuses. 0 = a shed call is an error like another. Above 0 shed calls are a metric of their own, and all else is
+	// judged per call that was served.
+	Shed   float64
+	Join   int  // slices that are judged as one; default 1. See Calibration
+	Noisy  bool // equal halves of the traffic differ too often: Worse holds, all else is Environment. See Calibration
+	Blocks bool // the arms took turns, as under a Switchback: how many calls each got says nothing
 }
 
 // WithDefaults spells out the defaults.
@@ -60,6 +64,10 @@ func (c Config) WithDefaults() Config {
 		c.CostFactor = 1.10
 	}
 	c.Price = c.Price.withDefaults()
+	c.Shed = min(max(c.Shed, 0), mostShed)
+	if math.IsNaN(c.Shed) {
+		c.Shed = 0
+	}
 	c.Join = max(c.Join, 1)
 	return c
 }
@@ -72,7 +80,7 @@ func (c Config) WithDefaults() Config {
 // latencies grew by less than the margin, its share above threshold times margin cannot exceed the baseline's above the
 // threshold. Differences are weighted by the root of the slice's calls, so that steps of a ramp can be pooled.
 //
-// Make one with New, fix the thresholds with Freeze, then Watch seconds and Add slices. It is a value of fixed size (17
+// Make one with New, fix the thresholds with Freeze, then Watch seconds and Add slices. It is a value of fixed size (21
 // KiB): a copy is independent. Not for concurrent use; tells no time and allocates nothing but its Judgement.
 //
 // Source: exceedance differences after Kayenta's practice of an equal baseline cohort; the test is stats.Series.
@@ -80,8 +88,9 @@ type Judge struct {
 	config Config
 	target int // of table
 
-	reference [rows]time.Duration // of the latency rows
-	referred  uint64              // calls that they stand on; 0 = not frozen yet
+	reference [rows]time.Duration           // of the latency rows
+	middles   [MaxDownstreams]time.Duration // p50 of the downstreams
+	referred  uint64                        // calls that they stand on; 0 = not frozen yet
 	names     [MaxDownstreams]string
 	shares    [MaxDownstreams]float64 // weight of each row of the downstream
 	met       int                     // downstreams in names
@@ -93,7 +102,8 @@ type Judge struct {
 	slices  int
 	// plain has no margin and serves IMPROVED and the chart; fail and pass are less their margin.
 	plain, fail, pass [rows]stats.Series
-	weights           [rows]float64               // of all slices, summed up
+	weights           [rows]float64 // of all slices, summed up
+	alone             alone
 	recent            [rows][recentSlices]float64 // what was added to fail last
 	total             [2]counts                   // baseline and candidate since the first slice
 
@@ -122,7 +132,7 @@ func (j *Judge) Freeze(baseline stats.Tally) bool {
 	if j.referred == 0 {
 		known := float64(min(len(baseline.Downstreams), MaxDownstreams))
 		j.meet(&baseline, func() float64 { return poolKnown / known })
-		j.environment.freeze(&baseline)
+		j.environment.freeze(&baseline, j.failed(&baseline))
 	}
 	j.refer(&baseline)
 	j.referred = n
@@ -153,12 +163,13 @@ func (j *Judge) add(baseline, candidate *counts) bool {
 	b.merge(baseline)
 	c.merge(candidate)
 	j.joined++
-	if j.joined < j.config.Join || min(b.calls, b.timed, c.calls, c.timed) < minSliceCalls {
+	if j.joined < j.config.Join || !b.enough() || !c.enough() {
 		return false
 	}
 	for i := range b.rows {
 		j.addRow(i, &b.rows[i], &c.rows[i])
 	}
+	j.addAlone(b, c)
 	j.environment.add(b, c)
 	j.total[0].merge(b)
 	j.total[1].merge(c)
@@ -186,10 +197,8 @@ func (j *Judge) addRow(i int, b, c *event) {
 // judged reports whether row i has any evidence, for or against.
 func (j *Judge) judged(i int) bool { return j.plain[i].Len() > 0 }
 
-// evidence of row i, as natural logarithms.
-func (j *Judge) worse(i int) float64    { return j.fail[i].LogE(0) }
-func (j *Judge) noWorse(i int) float64  { return j.pass[i].LogEBelow(j.metric(i).floor) }
-func (j *Judge) improved(i int) float64 { return j.plain[i].LogEBelow(j.metric(i).floor) }
+// worse is the logarithm of the evidence that row i is beyond its margin.
+func (j *Judge) worse(i int) float64 { return j.fail[i].LogE(0) }
 
 // mainWorse is the weighted mean of the rows' evidence, which is evidence
 // again however the rows depend on each other. A row without any counts as 1.
@@ -253,8 +262,10 @@ func (j *Judge) Verdict() Verdict {
 		return Inconclusive
 	case j.mainWorse() >= math.Log(1/alphaMain):
 		return Worse
-	case j.config.Noisy, j.environment.worse():
+	case j.config.Noisy, !j.config.Blocks && j.environment.worse(): // arms that take turns are judged under the load that both have
 		return Environment
+	case min(j.total[0].timed, j.total[1].timed) < minCalls: // nearly all were shed
+		return Inconclusive
 	}
 	for i := range rows {
 		if !j.passed(i) {

@@ -21,7 +21,7 @@ func evidence(logE, alpha float64) Evidence {
 
 // MetricResult is what is known about one metric.
 type MetricResult struct {
-	Metric     string  `json:"metric"`               // one of Metrics; of a downstream its name and calls, p95 or errors
+	Metric     string  `json:"metric"`               // one of Metrics, or shed; of a downstream its name and calls, p95 or errors
 	Downstream string  `json:"downstream,omitempty"` // its name
 	Unit       string  `json:"unit"`                 // ms, ratio (of calls), per_call
 	Verdict    Verdict `json:"verdict"`
@@ -45,8 +45,8 @@ type MetricResult struct {
 
 // FastResult is what the fast tier knows about one kind of event.
 type FastResult struct {
-	Event string `json:"event"` // errors, timeouts, calls over four times p99
-	// Seconds in which one arm alone had such an event.
+	Event string `json:"event"` // errors, timeouts, calls over four times p99; with a price on shed calls, most calls shed
+	// Seconds in which one arm alone had such an event; of most calls shed, those in which the candidate had it not and had it.
 	Baseline  uint64   `json:"baseline"`
 	Candidate uint64   `json:"candidate"`
 	Worse     Evidence `json:"worse"`
@@ -81,12 +81,13 @@ func (j *Judge) Judgement(baseline, candidate stats.Tally) Judgement {
 		SplitP:  stats.SampleRatioP(uint64(b.calls), uint64(c.calls)),
 		Seconds: j.watched, FastWorse: evidence(j.fastWorse(), alphaFast), Unjudged: j.unjudged,
 	}
-	for i := range j.labels {
-		l := j.labels[i]
-		g.Fast = append(g.Fast, FastResult{fastNames[i], l.baseline, l.candidate, evidence(l.logE(), alphaFast*fastWeights[i])})
+	for i, l := range j.labels {
+		if w := j.fastWeight(i); w > 0 {
+			g.Fast = append(g.Fast, FastResult{fastNames[i], l.baseline, l.candidate, evidence(l.logE(), alphaFast*w)})
+		}
 	}
 	for i := range rows {
-		if !j.judged(i) && (i >= fixedRows || i == p999 || i == costs) {
+		if !j.judged(i) && (i >= fixedRows || i == p999 || i == costs || i == sheds) {
 			continue
 		}
 		r := j.result(i, verdict)
@@ -147,7 +148,7 @@ func (j *Judge) needed(i int, callsPerSlice float64) uint64 {
 	if j.passed(i) || j.weighted(i) >= math.Log(1/alphaMain) {
 		return 0
 	}
-	most := max(j.fail[i].Needed(math.Log(1/alphaMain)-math.Log(j.weight(i)), 0), j.pass[i].NeededBelow(math.Log(1/AlphaNoWorse), j.metric(i).floor))
+	most := max(j.fail[i].Needed(math.Log(1/alphaMain)-math.Log(j.weight(i)), 0), j.neededNoWorse(i))
 	return uint64(float64(max(most-j.fail[i].Len(), 0)) * callsPerSlice)
 }
 
@@ -162,6 +163,10 @@ func (j *Judge) sentence(g *Judgement) string {
 	case Worse:
 		if j.fastSpoke() {
 			f := g.Fast[j.fastStrongest()]
+			if f.Event == fastNames[fastShed] {
+				return fmt.Sprintf("Worse: in %s of %d the candidate refused more than half of the calls that it was to serve at the stated price of %.3g %%.",
+					plural(int(f.Candidate), "second"), f.Baseline+f.Candidate, 100*j.config.Shed)
+			}
 			return fmt.Sprintf("Worse: %s were seen in %s by the candidate alone and in %d by the baseline alone, of %d.",
 				f.Event, plural(int(f.Candidate), "second"), f.Baseline, g.Seconds)
 		}

@@ -40,6 +40,7 @@ const (
 	timedOut
 	attempts
 	costs
+	sheds // judged where Config.Shed gives it a price; else shed calls are errors
 	fixedRows
 )
 
@@ -69,13 +70,15 @@ var table = [fixedRows]metric{
 	p95:      {name: "p95", kind: latency, weight: 0.16, q: 0.95, fail: 5, pass: 9, floor: 0.024},
 	p99:      {name: "p99", kind: latency, weight: 0.24, q: 0.99, fail: 9, pass: 21, floor: 0.005},
 	p999:     {name: "p99.9", kind: latency, weight: 0.02, q: 0.999, fail: 21, pass: 37, floor: 0.0005},
-	errored:  {name: "errors", kind: share, weight: 0.08, fail: 0.001, pass: 0.005, floor: 0.0025},
+	errored:  {name: "errors", kind: share, weight: 0.06, fail: 0.001, pass: 0.005, floor: 0.0025},
 	timedOut: {name: "timeouts", kind: share, weight: 0.04, fail: 0.001, pass: 0.005, floor: 0.0025},
 	attempts: {name: "attempts", kind: perCall, weight: 0.06, floor: 0.01},
 	costs:    {name: "cost", kind: cost, weight: 0.04, floor: 0.01},
+	sheds:    {name: "shed", kind: share, weight: 0.02, pass: shedSlack}, // beyond Config.Shed
 }
 
-// downTable is the rows of one downstream; its errors are judged as the route's own, its latency by wider margins.
+// downTable is the rows of one downstream. Its latency has wider margins than the route's own, and so have its errors, of which every call
+// that users see fail stands in the route's row, too: a quarter of the baseline's besides, as attempts have.
 var downTable = [perDownstream]metric{
 	downCalls:   {name: " calls", kind: perCall, floor: 0.01},
 	downLatency: {name: " p95", kind: latency, q: 0.95, fail: 9, pass: 21, floor: 0.024},
@@ -95,10 +98,21 @@ const (
 	referenceCallsP999 = 10000
 )
 
+// mostShed is the highest price that may be set on shed calls; shedSlack is the share of calls beyond it within which a
+// candidate is no worse, as errors have one.
+const (
+	mostShed  = 0.95
+	shedSlack = 0.02
+)
+
+// allShed is how many calls an arm must have shed for its slice to be judged with next to none that was served: more than
+// any price allows of that many.
+const allShed = 2 * minSliceCalls / (1 - mostShed)
+
 // index finds a fixed row by the name of its metric.
 func index(name string) (int, bool) {
 	for i := range table {
-		if table[i].name == name {
+		if table[i].name == name && i != sheds {
 			return i, true
 		}
 	}
@@ -107,7 +121,7 @@ func index(name string) (int, bool) {
 
 // Metrics is the names that Config.Target may have.
 func Metrics() (names []string) {
-	for i := range table {
+	for i := range sheds {
 		names = append(names, table[i].name)
 	}
 	return names
@@ -122,40 +136,54 @@ type event struct {
 // counts is what the judge keeps of one arm's slice.
 type counts struct {
 	calls, timed float64 // ended; with a latency
+	shed         float64
 	rows         [rows]event
-	beyond       [envRows]float64 // see environment
+	middles      [MaxDownstreams]event // calls slower than a downstream's p50
+	beyond       [envRows]float64      // see environment
 }
 
 func (c *counts) merge(o *counts) {
 	c.calls += o.calls
 	c.timed += o.timed
+	c.shed += o.shed
 	for i := range c.rows {
-		e, f := &c.rows[i], &o.rows[i]
-		e.of += f.of
-		e.plain += f.plain
-		e.fail += f.fail
-		e.pass += f.pass
+		c.rows[i].plus(&o.rows[i])
+	}
+	for i := range c.middles {
+		c.middles[i].plus(&o.middles[i])
 	}
 	for i := range c.beyond {
 		c.beyond[i] += o.beyond[i]
 	}
 }
 
+func (e *event) plus(f *event) {
+	e.of += f.of
+	e.plain += f.plain
+	e.fail += f.fail
+	e.pass += f.pass
+}
+
 // measure reduces a slice to the events that are judged.
 func (j *Judge) measure(t *stats.Tally) counts {
 	calls, timed := float64(t.Calls), float64(t.Latency.Count())
-	c := counts{calls: calls, timed: timed}
+	c := counts{calls: calls, timed: timed, shed: float64(t.Shed)}
+	served := calls
+	if j.config.Shed > 0 {
+		c.rows[sheds] = counted(calls, c.shed)
+		served = max(calls-c.shed, 0)
+	}
 	for _, i := range [...]int{p50, p95, p99, p999} {
 		c.rows[i] = j.slower(i, &t.Latency)
 	}
 	if timed < sliceCallsP999 || j.referred < referenceCallsP999 {
 		c.rows[p999] = event{}
 	}
-	c.rows[errored] = counted(calls, float64(t.Failed)+float64(t.Shed))
-	c.rows[timedOut] = counted(calls, float64(t.TimedOut))
-	c.rows[attempts] = counted(calls, float64(t.Attempts))
+	c.rows[errored] = counted(served, j.failed(t))
+	c.rows[timedOut] = counted(served, float64(t.TimedOut))
+	c.rows[attempts] = counted(served, float64(t.Attempts))
 	if t.CPU > 0 || t.Bytes > 0 {
-		c.rows[costs] = event{of: calls, plain: j.config.Price.of(t)}
+		c.rows[costs] = event{of: served, plain: j.config.Price.of(t)}
 	}
 	for i := range t.Downstreams {
 		d := &t.Downstreams[i]
@@ -163,28 +191,46 @@ func (j *Judge) measure(t *stats.Tally) counts {
 		if !known {
 			continue
 		}
-		c.rows[at+downCalls] = counted(calls, float64(d.Calls))
+		c.rows[at+downCalls] = counted(served, float64(d.Calls))
 		c.rows[at+downLatency] = j.slower(at+downLatency, &d.Latency)
+		k := (at - fixedRows) / perDownstream
+		c.middles[k] = beyond(j.middles[k], j.metric(at+downLatency), &d.Latency)
 		c.rows[at+downErrors] = counted(float64(d.Calls), float64(d.Failed))
 	}
 	for i := range j.names { // a downstream that was not called was called 0 times by so many calls
 		if at := fixedRows + i*perDownstream; j.names[i] != "" {
-			c.rows[at+downCalls].of = calls
+			c.rows[at+downCalls].of = served
 		}
 	}
 	j.measureEnvironment(&c, t)
 	return c
 }
 
+// failed is the calls that count as errors.
+func (j *Judge) failed(t *stats.Tally) float64 {
+	if j.config.Shed > 0 {
+		return float64(t.Failed)
+	}
+	return float64(t.Failed) + float64(t.Shed)
+}
+
+// enough reports whether a slice can be judged.
+func (c *counts) enough() bool {
+	return c.calls >= minSliceCalls && (c.timed >= minSliceCalls || c.shed >= allShed)
+}
+
 func counted(of, n float64) event { return event{of: of, plain: n, fail: n, pass: n} }
 
 // slower counts the calls beyond row i's threshold and beyond it times each margin.
 func (j *Judge) slower(i int, s *stats.Snapshot) event {
-	x := j.reference[i]
+	return beyond(j.reference[i], j.metric(i), s)
+}
+
+// beyond counts the calls beyond x, and beyond it times each margin of m; x = 0 is not known yet.
+func beyond(x time.Duration, m *metric, s *stats.Snapshot) event {
 	if x == 0 {
 		return event{}
 	}
-	m := j.metric(i)
 	return event{
 		of: float64(s.Count()), plain: float64(s.Above(x)),
 		fail: float64(s.Above(stats.Shift(x, int(m.fail)))), pass: float64(s.Above(stats.Shift(x, int(m.pass)))),
@@ -197,6 +243,34 @@ func (j *Judge) metric(i int) *metric {
 		return &table[i]
 	}
 	return &downTable[(i-fixedRows)%perDownstream]
+}
+
+// floor of row i.
+func (j *Judge) floor(i int) float64 {
+	if i == sheds {
+		p := j.config.Shed + shedSlack
+		return p * (1 - p) / 2
+	}
+	return j.metric(i).floor
+}
+
+// downBesides is the part of a downstream's errors in the baseline by which the candidate's may exceed them beyond the margin.
+const downBesides = 0.25
+
+// besides is the part of the baseline's share that is allowed on top of the margin of row i.
+func (j *Judge) besides(i int) float64 {
+	if i >= fixedRows && (i-fixedRows)%perDownstream == downErrors {
+		return downBesides
+	}
+	return 0
+}
+
+// margin is how much more than the baseline's a share may be while it is no worse.
+func (j *Judge) margin(i int) float64 {
+	if i == sheds {
+		return j.config.Shed + shedSlack
+	}
+	return j.metric(i).pass
 }
 
 // name of row i: that of its metric, after the downstream's.
@@ -257,6 +331,9 @@ func (j *Judge) refer(t *stats.Tally) {
 	for i := range t.Downstreams {
 		if row, known := j.downstream(t.Downstreams[i].Name); known {
 			at(row+downLatency, &t.Downstreams[i].Latency)
+			if s := &t.Downstreams[i].Latency; s.Count() >= minCalls {
+				j.middles[(row-fixedRows)/perDownstream] = stats.Shift(s.Quantile(0.5), -1)
+			}
 		}
 	}
 }
@@ -271,7 +348,11 @@ func (j *Judge) differences(i int, b, c *event) (plain, fail, pass float64) {
 	case latency:
 		return plain, c.fail/c.of - base, c.pass/c.of - base
 	case share:
-		return plain, plain - m.fail, plain - m.pass
+		price := 0.0
+		if i == sheds {
+			price = j.config.Shed
+		}
+		return plain, plain - price - m.fail, plain - price - m.pass - j.besides(i)*base
 	case perCall:
 		over := candidate - j.config.AttemptsFactor*base - callSlack
 		return plain, over, over

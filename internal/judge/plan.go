@@ -52,23 +52,59 @@ func Detectable(metric string, calls float64, slices int, rate float64) float64 
 	return high
 }
 
-// Plan says in one line, before a rollout, what it will be able to see at the given rate of calls per arm, when so many slices of
-// 10 s are judged as one; 0 = each by itself.
-func Plan(callsPerSecond float64, duration time.Duration, join int) string {
+// Soonest is how many calls of each arm it takes at least until a candidate can be called improved that has next to no slow
+// calls and no errors, with so many calls of each arm in a slice; +Inf when most calls are not enough.
+func Soonest(callsPerSlice, most float64) float64 {
+	per := float64(minSliceCalls)
+	if callsPerSlice > per {
+		per = callsPerSlice
+	}
+	goal := math.Log(1/AlphaNoWorse) + math.Log(ratesTried/aloneTrust)
+	least := fewer[ratesTried-1]
+	trials := func(rate float64) float64 { return goal / (math.Log1p(-rate*least) - math.Log1p(-rate)) }
+	n := max(minCalls, trials(1-table[p99].q), trials(table[errored].pass))
+	for _, i := range [...]int{p50, p95} {
+		p := 1 - table[i].q
+		signal := per / 2 * p * p / table[i].floor // of a slice
+		slices := math.Ceil(n / per)
+		for stats.DetectableT(int(slices), math.Log(1/AlphaNoWorse)) > math.Sqrt(slices*signal) {
+			if slices++; slices*per > most {
+				return math.Inf(1)
+			}
+		}
+		n = max(n, slices*per)
+	}
+	if n > most {
+		return math.Inf(1)
+	}
+	return n
+}
+
+// Plan says in one line, before a rollout, what it will be able to see at the given rate of calls per arm, when what comes in
+// slice is judged as one; 0 = 10 s.
+func Plan(callsPerSecond float64, duration, slice time.Duration) string {
 	if !(callsPerSecond > 0) {
 		return "no calls were seen on this route yet; without at least 100 per arm the rollout will end inconclusive"
 	}
-	slice := time.Duration(max(join, 1)) * mainSlice
-	calls, slices := callsPerSecond*duration.Seconds(), int(duration/slice)
+	if slice <= 0 {
+		slice = mainSlice
+	}
+	calls, perSlice := callsPerSecond*duration.Seconds(), max(callsPerSecond*slice.Seconds(), minSliceCalls)
+	slices := int(min(calls/perSlice, mostSlices))
 	text := fmt.Sprintf("at %.3g calls per second and arm, in %s (%.0f calls each)", callsPerSecond, duration.Round(time.Second), calls)
-	if slice > mainSlice {
-		text += fmt.Sprintf(", judged in slices of %s because equal halves of these calls differ in shorter ones,", slice)
+	if slice != mainSlice {
+		text += fmt.Sprintf(", judged in slices of %s,", slice)
 	}
-	tail := Detectable("p99", calls, slices, 0)
-	if calls < minCalls || math.IsInf(tail, 1) {
-		return text + " no change of p99 can be told from chance; the rollout will most likely end inconclusive"
+	tail, soonest := Detectable("p99", calls, slices, 0), Soonest(perSlice, calls)
+	if math.IsInf(tail, 1) {
+		text += " no regression of p99 can be told from chance"
+	} else {
+		text += fmt.Sprintf(" it shows in %.0f %% of rollouts when calls beyond 1.10 times the baseline's p99 become %.3g times as frequent as those beyond its p99 were, "+
+			"and when those beyond 1.03 times its p50 become %.3g times as frequent as those beyond its p50; smaller regressions may end inconclusive",
+			100*planPower, tail, Detectable("p50", calls, slices, 0))
 	}
-	return text + fmt.Sprintf(" it shows in %.0f %% of rollouts when calls beyond 1.10 times the baseline's p99 become %.3g times as frequent as those beyond its p99 were, "+
-		"and when those beyond 1.03 times its p50 become %.3g times as frequent as those beyond its p50; smaller regressions may end inconclusive",
-		100*planPower, tail, Detectable("p50", calls, slices, 0))
+	if math.IsInf(soonest, 1) {
+		return text + "; the rollout will most likely end inconclusive, since even a candidate without a slow call or an error needs more calls to be called improved"
+	}
+	return text + fmt.Sprintf("; a candidate without a slow call or an error can be called improved after %.0f calls each", soonest)
 }

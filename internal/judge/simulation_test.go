@@ -18,6 +18,7 @@ type arm struct {
 	slow      float64 // share of calls around 90 ms; 0 = 3 %
 	tail      float64 // of the latencies around 90 ms; 0 = 1
 	late      float64 // share of calls that take 200 ms more
+	hits      float64 // share of calls that a cache answers, in 0.03 ms
 	errors    float64 // share of calls
 	burst     int     // errors come so many at a time; 0 = one by one
 	timeouts  float64
@@ -86,6 +87,9 @@ func (a *arm) second(rng *rand.Rand, shared float64, into []float64) second {
 		ms := scale * middle * math.Exp(.5*rng.NormFloat64())
 		if a.late > 0 && rng.Float64() < a.late {
 			ms += 200
+		}
+		if a.hits > 0 && rng.Float64() < a.hits {
+			ms = .03
 		}
 		if stalled {
 			ms += max(200-1000*rng.Float64(), 0)
@@ -172,6 +176,7 @@ type scenario struct {
 	baseline, candidate arm
 	weather             weather
 	join                int
+	slice               int // seconds; 0 = 10
 	warm                int // seconds before the judge begins; 0 = 30
 	length              int // seconds that are judged at most; 0 = 600
 }
@@ -229,7 +234,7 @@ func (y scenario) simulate(seed uint64, done func(Verdict) bool, watchers ...obs
 			continue
 		}
 		j.watch(b.pour(&j, thresholds, &slice[0]), k.pour(&j, thresholds, &slice[1]))
-		if at%10 == 9 {
+		if (at+1)%cmp.Or(y.slice, 10) == 0 {
 			y.baseline.rest(rng, &slice[0])
 			y.candidate.rest(rng, &slice[1])
 			j.add(&slice[0], &slice[1])

@@ -63,37 +63,41 @@ func (s Switchback) candidateFirst(pair int) bool {
 	return (x^x>>31)&1 == 1
 }
 
-// Blocks turns the growing tallies of two arms that take turns into slices. The zero value is ready. It is a value: a copy
-// shares nothing that changes. Not for concurrent use.
+// Blocks turns the growing tallies of two arms that take turns into slices. The tallies must be of calls that began past the
+// washout of their block; such a call counts when it ends within the washout that follows, so that the slow ones at the end of
+// a block are not lost. The zero value is ready. It is a value: a copy shares nothing that changes. Not for concurrent use.
 type Blocks struct {
 	turn   int  // whose tallies are being taken, plus 1; 0 = none yet
 	marked bool // from holds the tally at the end of its washout
+	over   bool // the block before was seen to its end; its last calls may still come
 	from   stats.Tally
 	half   [2]stats.Tally // of the pair: baseline, candidate
 	have   [2]bool
 }
 
-// Look takes both arms' tallies at now; look once a second or so. It returns a pair of blocks, without their
-// washouts, once the pair is over. A pair that was not seen from the end of its first washout to its end is left out.
+// Look takes both arms' tallies at now; look several times a block. It returns a pair of blocks, without their
+// washouts, past the washout after it. A pair that was not seen from the end of its first washout to that of the next pair
+// is left out.
 func (b *Blocks) Look(s Switchback, now time.Time, baseline, candidate stats.Tally) (base, cand stats.Tally, ok bool) {
 	t := s.At(now)
 	if t.Number+1 != b.turn {
-		base, cand, ok = b.close(s, t, baseline, candidate)
+		b.over = b.marked && t.Number == b.turn
 		b.turn, b.marked = t.Number+1, false
 	}
-	if t.Judged && !b.marked {
-		b.marked, b.from = true, pick(t.Candidate, baseline, candidate)
+	if !t.Judged || b.marked {
+		return base, cand, false
 	}
+	if b.over {
+		base, cand, ok = b.close(s, t.Number-1, baseline, candidate)
+	} else {
+		b.have = [2]bool{}
+	}
+	b.marked, b.over, b.from = true, false, pick(t.Candidate, baseline, candidate)
 	return base, cand, ok
 }
 
-// close ends the block that was on, and the pair when it was its second.
-func (b *Blocks) close(s Switchback, next Turn, baseline, candidate stats.Tally) (base, cand stats.Tally, ok bool) {
-	was := b.turn - 1
-	if !b.marked || next.Number != was+1 {
-		b.have = [2]bool{}
-		return base, cand, false
-	}
+// close takes the block that was on, and the pair when it was its second.
+func (b *Blocks) close(s Switchback, was int, baseline, candidate stats.Tally) (base, cand stats.Tally, ok bool) {
 	onCandidate := s.candidateFirst(was/2) == (was%2 == 0)
 	arm := 0
 	if onCandidate {

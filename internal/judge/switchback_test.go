@@ -77,7 +77,9 @@ func (r *road) second(now time.Time) {
 		scale = r.scale[1-on]
 	}
 	n := int(rare(r.rng, 40*math.Exp(r.load)))
-	r.arms[on] = r.arms[on].Merge(cohort(r.rng, n, scale*math.Exp(r.load)))
+	if calls := cohort(r.rng, n, scale*math.Exp(r.load)); r.s.At(now).Judged {
+		r.arms[on] = r.arms[on].Merge(calls)
+	}
 }
 
 // switched runs a switchback with a judge for so long.
@@ -137,9 +139,11 @@ func TestABlockThatWasNotSeenIsLeftOut(t *testing.T) {
 		if s.At(now).Candidate {
 			on = 1
 		}
-		arms[on].Calls += 10
+		if s.At(now).Judged {
+			arms[on].Calls += 10
+		}
 	}
-	_, _, last := blocks.Look(s, begin.Add(360*time.Second), arms[0], arms[1])
+	_, _, last := blocks.Look(s, begin.Add(365*time.Second), arms[0], arms[1])
 	if pairs != 3 || !last || calls != 800 {
 		t.Errorf("%d pairs before the end, %v at it, %d calls in the last; a pair has 80 judged seconds", pairs, last, calls)
 	}
@@ -147,5 +151,29 @@ func TestABlockThatWasNotSeenIsLeftOut(t *testing.T) {
 	late.Look(s, begin.Add(10*time.Second), arms[0], arms[1])
 	if _, _, ok := late.Look(s, begin.Add(200*time.Second), arms[0], arms[1]); ok {
 		t.Error("a pair of which only a second was seen was judged")
+	}
+}
+
+// TestACallThatEndsInTheNextWashoutCounts has a block whose last calls take three seconds.
+func TestACallThatEndsInTheNextWashoutCounts(t *testing.T) {
+	s := Switchback{Seed: 1, Start: begin, Block: 10 * time.Second, Washout: 4 * time.Second}
+	var blocks Blocks
+	var arms [2]stats.Tally
+	var base, cand stats.Tally
+	for at := range 30 {
+		now := begin.Add(time.Duration(at) * time.Second)
+		if b, c, ok := blocks.Look(s, now, arms[0], arms[1]); ok {
+			base, cand = b, c
+		}
+		if began := s.At(now.Add(-3 * time.Second)); began.Judged { // one call a second
+			on := 0
+			if began.Candidate {
+				on = 1
+			}
+			arms[on].Calls++
+		}
+	}
+	if base.Calls != 6 || cand.Calls != 6 {
+		t.Errorf("%d and %d calls, want the 6 that began in each block past its washout", base.Calls, cand.Calls)
 	}
 }

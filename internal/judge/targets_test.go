@@ -54,6 +54,23 @@ func (y scenario) lasting(seconds int) scenario {
 	return y
 }
 
+func (y scenario) sliced(seconds int) scenario {
+	y.slice = seconds
+	return y
+}
+
+// thin traffic is 33 calls a second and arm, none of which fails.
+func thin(b, c *arm, _ *weather) {
+	for _, a := range []*arm{b, c} {
+		a.perSecond, a.errors, a.timeouts, a.db = 33, 0, 0, 1
+	}
+}
+
+// cached has the candidate answer a share of the calls from a cache, and the others as before.
+func cached(hits float64) func(b, c *arm, w *weather) {
+	return func(_, c *arm, _ *weather) { c.hits, c.db, c.attempts = hits, c.db*(1-hits), 1 }
+}
+
 func drifts(sd float64) func(b, c *arm, w *weather) {
 	return func(b, c *arm, _ *weather) { b.drift, c.drift = sd, sd }
 }
@@ -138,6 +155,14 @@ var passes = []target{
 	{id: "T6", scenario: story("equal arms, stalls and waves", rough), done: isDecided, of: passed, atLeast: .8, runs: 1000},
 	{id: "T6", scenario: story("p50 at its margin (+5.6 %)", slower(1.056)), done: isDecided, of: passed, atMost: .05, runs: 1000},
 	{id: "T6", scenario: story("all +10 %", slower(1.10)), done: isDecided, of: passed, atMost: .01, runs: 1000},
+	{id: "T6", scenario: story("p99 at its margin, by the slow 3 % of calls alone", func(_, c *arm, _ *weather) { c.tail = 1.27 }), done: isDecided, of: passed, atMost: .05, runs: 1000},
+	{id: "T6", scenario: story("errors at their margin (0.6 %)", failing(.006)), done: isDecided, of: passed, atMost: .05, runs: 1000},
+	{id: "T6", scenario: story("errors at their margin, in bursts of 10", and(failing(.006), func(b, c *arm, _ *weather) { b.burst, c.burst = 10, 10 })), done: isDecided, of: passed, atMost: .05, runs: 1000},
+	{id: "-", scenario: story("98 % from a cache, the others 7 times as slow: p99 at its margin", and(cached(.98), slower(7))), done: isDecided, of: passed, atMost: .05, runs: 1000},
+	{id: "-", scenario: story("all from a cache, errors at their margin", and(cached(1), failing(.006))), done: isDecided, of: passed, atMost: .05, runs: 1000},
+	{id: "-", scenario: story("all from a cache, 33 calls a second, slices of 1 s", and(thin, cached(1))).sliced(1), done: isEnding, of: []Verdict{Improved}, atLeast: .95, within: 45, runs: 400},
+	{id: "-", scenario: story("98.3 % from a cache, 33 calls a second, slices of 1 s", and(thin, cached(.983))).sliced(1), done: isEnding, of: []Verdict{Improved}, atLeast: .95, within: 45, runs: 400},
+	{id: "-", scenario: story("98.3 % from a cache, 33 calls a second, slices of 1 s, the baseline stalls", and(thin, cached(.983), func(b, _ *arm, _ *weather) { b.stalls = 6 })).sliced(1), done: isEnding, of: []Verdict{Improved}, atLeast: .95, within: 45, runs: 400},
 	{id: "T7", scenario: story("all -10 %", slower(.9)), atMost: .005, runs: 1000},
 	{id: "T7", scenario: story("all -10 %, stalls and waves", and(slower(.9), rough)), atMost: .005, runs: 1000},
 	{id: "T7", scenario: story("all -10 %, target p50", slower(.9)).improving("p50"), done: isEnding, of: []Verdict{Improved}, atLeast: .9, runs: 1000},
@@ -156,10 +181,7 @@ func atLeastAs(k, n int, p float64) float64 {
 	}
 	sum := 0.0
 	for i := k; i <= n; i++ {
-		a, _ := math.Lgamma(float64(n + 1))
-		b, _ := math.Lgamma(float64(i + 1))
-		c, _ := math.Lgamma(float64(n - i + 1))
-		sum += math.Exp(a - b - c + float64(i)*math.Log(p) + float64(n-i)*math.Log1p(-p))
+		sum += binomial(i, n, p)
 	}
 	return sum
 }
@@ -231,7 +253,7 @@ func TestFullGrid(t *testing.T) {
 		fmt.Println(g.row(s, share, ok))
 	}
 	fmt.Println("\n| what happens | longpole | Flagger-style | Kayenta-style, at the end | Kayenta-style, once a minute |\n|---|---|---|---|---|")
-	for _, g := range slices.Concat(equals[:6], regressions[:10], []target{passes[4], passes[5]}) {
+	for _, g := range slices.Concat(equals[:6], regressions[:10], []target{passes[12], passes[13]}) {
 		fmt.Println(g.scenario.beside(max(int(factor*200), 20)))
 	}
 }

@@ -5,9 +5,11 @@ import "time"
 // Tally is what one arm of a route has done since it began. All fields only grow. It is a value: copies share nothing
 // that changes.
 type Tally struct {
-	Latency   Snapshot // of the calls, to the head of the answer or to the error
-	Calls     uint64   // ended calls, whatever their class
-	Failed    uint64   // calls whose dependency failed; TimedOut is part of it
+	// Latency is of the calls, to the head of the answer or to the error. An arm that is compared with another leaves out
+	// those that were shed: a quick refusal is no quick answer.
+	Latency   Snapshot
+	Calls     uint64 // ended calls, whatever their class
+	Failed    uint64 // calls whose dependency failed; TimedOut is part of it
 	TimedOut  uint64
 	Shed      uint64 // calls that a policy refused
 	Attempts  uint64 // sent to the dependency: first ones, retries and hedges
