@@ -30,12 +30,7 @@ func newReview() *cobra.Command {
 		Long:  reviewLong,
 		Example: `  longpole review
   longpole review -o html > review.html`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return unknownCommand(cmd, args[0])
-			}
-			return nil
-		},
+		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output, "text", "markdown", "html", "json"); err != nil {
 				return err

@@ -20,6 +20,7 @@ import (
 	"github.com/longpole/longpole/internal/scale"
 	"github.com/longpole/longpole/internal/slo"
 	"github.com/longpole/longpole/internal/staging"
+	"github.com/longpole/longpole/internal/stats"
 	"github.com/longpole/longpole/internal/store"
 	"github.com/longpole/longpole/internal/web"
 )
@@ -283,17 +284,15 @@ func (v *reviewer) judgeHeld(now time.Time, all []rollout.Status) (harmful []har
 	defer v.mu.Unlock()
 	off := v.gateway.Killed() // both cohorts do without it
 	held := map[string]bool{}
-	routes := map[string]bool{} // whose newest promotion was met
 	for _, s := range slices.Backward(all) {
-		if s.Phase != rollout.Promoted || !s.Undone.IsZero() || routes[s.Route] {
+		if s.Held != rollout.Held {
 			continue
 		}
-		routes[s.Route] = true
-		promoted, heldBack, err := v.gateway.Held(s.Route)
-		if s.Holdback == 0 || err != nil {
-			continue // there is none
-		}
 		held[s.ID] = true
+		promoted, heldBack, err := v.held(s)
+		if err != nil {
+			continue // a reload has ended it, and it is about to begin anew
+		}
 		if len(off[""]) > 0 || len(off[s.Route]) > 0 {
 			v.watch.Suspend(now, promiseOf(s), promoted, heldBack)
 			continue
@@ -307,12 +306,24 @@ func (v *reviewer) judgeHeld(now time.Time, all []rollout.Status) (harmful []har
 	return harmful
 }
 
+// held is what the calls with a promoted change and those without it did so far.
+func (v *reviewer) held(s rollout.Status) (promoted, heldBack stats.Tally, err error) {
+	if s.SwitchbackMS > 0 {
+		return v.rollouts.HeldInTurns(s.ID)
+	}
+	return v.gateway.Held(s.Route, s.ID)
+}
+
 // promiseOf is what a promoted change was promoted for.
 func promiseOf(s rollout.Status) review.Promise {
-	return review.Promise{
+	p := review.Promise{
 		ID: s.ID, Route: s.Route, Target: s.Target, NoWorse: s.Goal == rollout.GoalNoWorse,
-		Attempts: s.AttemptsFactor, Cost: s.CostFactor, Then: review.TargetEffect(s.Judgement, s.Target),
+		Attempts: s.AttemptsFactor, Cost: s.CostFactor, Shed: s.Shed, Turns: s.SwitchbackMS > 0, Then: review.TargetEffect(s.Judgement, s.Target),
 	}
+	if s.Observe != "" {
+		p.Shed = 0 // it is paid on the change's own route
+	}
+	return p
 }
 
 // harmful tells of a change that is worse than the policy before, and takes it back where that is wanted.

@@ -11,6 +11,7 @@ import (
 	"github.com/longpole/longpole/breaker"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/review"
+	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/staging"
 	"github.com/longpole/longpole/internal/web"
 )
@@ -18,7 +19,7 @@ import (
 // input gathers what a review looks at.
 func (v *reviewer) input(ctx context.Context, now time.Time) review.Input {
 	cfg := v.gateway.Effective()
-	in := review.Input{Now: now, Environment: cfg.Environment.Name, Program: version, Config: cfg.Review, Objectives: v.objectives(), Replicas: v.replicas()}
+	in := review.Input{Now: now, Environment: cfg.Environment.Name, Program: version, Config: cfg.Review, Objectives: v.objectives(), Replicas: v.replicas(), Unheld: map[string]string{}}
 	for route, k := range v.rollouts.Killed() {
 		in.Killed = append(in.Killed, review.Kill{Route: route, Parts: k.Parts, Reason: k.Reason, Since: k.Since})
 	}
@@ -28,6 +29,9 @@ func (v *reviewer) input(ctx context.Context, now time.Time) review.Input {
 	for _, s := range v.rollouts.List() {
 		if !s.Phase.Final() && s.Hypothesis != nil {
 			in.Running = append(in.Running, review.Running{ID: s.ID, Route: s.Route, Code: s.Hypothesis.Code})
+		}
+		if s.Held != "" && s.Held != rollout.Held {
+			in.Unheld[s.ID] = s.Held
 		}
 	}
 	if cfg.Environment.Requires != "" {

@@ -37,14 +37,15 @@ func newRollout() *cobra.Command {
 		newRolloutSteer("pause", "Take the calls from the candidate until the rollout is resumed"),
 		newRolloutSteer("resume", "Go on with a paused rollout"),
 		newRolloutSteer("abort", "Drop the candidate and keep the policy in force"),
-		newRolloutSteer("undo", "Take a promotion back: the policy from before is in force with the next call"),
+		newRolloutSteer("undo", "Take a promotion back: the policy without its change is in force with the next call"),
+		newRolloutSteer("release", "End the holdback of a promoted change, which stays"),
 		newRolloutHistory, newRolloutRecord)
 }
 
 func newRolloutStart(c *adminClient) *cobra.Command {
 	var q web.Request
 	var to, output string
-	var holdback float64
+	var holdback, shed float64
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "start --route NAME (--advice CODE | --to FILE | --version UPSTREAM) [flags]",
@@ -73,6 +74,9 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 			}
 			if cmd.Flags().Changed("holdback") {
 				q.Holdback = &holdback
+			}
+			if cmd.Flags().Changed("shed") {
+				q.Shed = &shed
 			}
 			var s rollout.Status
 			if err := c.do(cmd.Context(), http.MethodPost, "/api/v1/rollouts", q, &s); err != nil {
@@ -106,14 +110,16 @@ func newRolloutStart(c *adminClient) *cobra.Command {
 	f.Float64Var(&q.Risk, "risk", 0, "leave a step only when the next one adds slow or failed calls to at most this `SHARE` of all (default 0.02)")
 	f.DurationVar(&q.Switchback, "switchback", 0, "let the arms take turns of this `LENGTH` instead of running side by side, for limits and whatever else both would feel")
 	f.DurationVar(&q.Washout, "washout", 0, "`TIME` at the beginning of a turn that is not judged (default 5s)")
-	f.Float64Var(&holdback, "holdback", 0, "`SHARE` of the calls that keeps the old policy after a promotion, 0 to 0.1 (default 0.01)")
+	f.StringVar(&q.Observe, "observe", "", "judge by the calls of this `ROUTE`, where the change shows, in place of its own; takes --switchback")
+	f.Float64Var(&shed, "shed", 0, "`SHARE` of the calls that the candidate may refuse beyond what the baseline refuses, the price of a limit, 0 to 0.95 (default that of the advice, or 0: a refused call is an error)")
+	f.Float64Var(&holdback, "holdback", 0, "`SHARE` of the calls that keeps the old policy after a promotion, or of the time with --switchback, 0 to 0.1 (default 0.01; none with --switchback)")
 	f.StringVar(&q.Restart, "restart", "", "`FATE` when the gateway restarts in the middle: resume or rollback (default resume)")
 	f.StringVar(&q.OnInconclusive, "on-inconclusive", "", "`END` when time is up without a verdict: rollback or promote (default rollback)")
 	f.StringVar(&q.Reason, "reason", "", "`TEXT` for the journal: why")
 	f.BoolVar(&q.Override, "override", false, "begin although the environment that must have verified the change has not; takes --reason, and stands in the journal")
 	f.BoolVarP(&watch, "watch", "w", false, "watch it until it ends")
 	f.StringVarP(&output, "output", "o", "table", "`FORMAT`: table or json")
-	f.Lookup("steps").DefValue, f.Lookup("holdback").DefValue = "", "" // their texts name the defaults
+	f.Lookup("steps").DefValue, f.Lookup("holdback").DefValue, f.Lookup("shed").DefValue = "", "", "" // their texts name the defaults
 	return cmd
 }
 
@@ -417,6 +423,15 @@ func renderEvidence(w io.Writer, s rollout.Status) {
 	if s.Calibration != nil {
 		fmt.Fprintf(w, "  %s\n", calibrationLine(*s.Calibration))
 	}
+	if s.Observe != "" {
+		fmt.Fprintf(w, "  judged by the calls of route %s\n", s.Observe)
+	}
+	if s.Shed > 0 {
+		fmt.Fprintf(w, "  %s\n", priceLine(s))
+	}
+	if s.Held != "" {
+		fmt.Fprintf(w, "  %s\n", holdbackLine(s))
+	}
 	rows := [][]string{{"  MS", "P50", "P95", "P99"}}
 	row := func(name string, q rollout.Quantiles) []string {
 		at := func(d time.Duration) string { return ms(float64(d) / 1e6) }
@@ -431,6 +446,29 @@ func renderEvidence(w io.Writer, s rollout.Status) {
 		renderMetrics(w, s.Judgement.Metrics)
 	} else {
 		fmt.Fprintln(w, "  not judged yet")
+	}
+}
+
+// priceLine is what the candidate may refuse, and what it does refuse.
+func priceLine(s rollout.Status) string {
+	text := fmt.Sprintf("price: may refuse %s of the calls beyond the baseline's", percent(s.Shed))
+	for _, m := range s.Judgement.Metrics {
+		if m.Metric == "shed" && m.Downstream == "" {
+			return fmt.Sprintf("%s; refuses %s where the baseline refuses %s", text, percent(m.Candidate), percent(m.Baseline))
+		}
+	}
+	return text
+}
+
+// holdbackLine is what became of the holdback of a promoted change.
+func holdbackLine(s rollout.Status) string {
+	switch {
+	case s.Held != rollout.Held:
+		return "holdback: none: " + s.Held
+	case s.SwitchbackMS > 0:
+		return fmt.Sprintf("holdback: for %.3g %% of the time, %s at a time, all calls get the policy without this change; `longpole review` says whether it still helps", 100*s.Holdback, time.Duration(s.SwitchbackMS*float64(time.Millisecond)))
+	default:
+		return fmt.Sprintf("holdback: %.3g %% of the calls keep the policy without this change; `longpole review` says whether it still helps", 100*s.Holdback)
 	}
 }
 

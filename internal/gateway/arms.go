@@ -48,19 +48,31 @@ type live struct {
 
 // arms are immutable: a change stores new ones. Each version has its own arm of each kind; a rollout is of all at once.
 type arms struct {
-	baseline  []*arm // by version
-	candidate *trial // nil = no rollout
-	holdback  *trial // what was in force before the last promotion, still tried on a few calls; nil = none
-	halves    *trial // the baseline against itself; nil = none. Whatever changes the baseline or stages a candidate ends it
+	baseline  []*arm   // by version
+	candidate *trial   // nil = no rollout
+	holdbacks []*trial // the policy in force less one promoted change each, on a few calls; nil = none
+	halves    *trial   // the baseline against itself; nil = none. Whatever changes the baseline or stages a candidate ends it
 }
 
 // each calls with for the arms of every kind, by version.
 func (a *arms) each(with func([]*arm)) {
 	with(a.baseline)
-	for _, t := range []*trial{a.candidate, a.holdback} {
-		if t != nil {
-			with(t.arms)
+	if a.candidate != nil {
+		with(a.candidate.arms)
+	}
+	for _, t := range a.holdbacks {
+		with(t.arms)
+		if t.twins != nil {
+			with(t.twins)
 		}
+	}
+}
+
+// closeTrials ends the policies that are compared with the baseline.
+func (a *arms) closeTrials() {
+	a.candidate.close()
+	for _, t := range a.holdbacks {
+		t.close()
 	}
 }
 
@@ -129,7 +141,7 @@ func set(old []*arm, c longpole.Config, off parts) ([]*arm, error) {
 // refile takes in what a reload says. The settings of a policy that did not change in the file stay as they are,
 // promoted or not; those of one that did are replaced, and its candidate is dropped, because it was compared with
 // something else. Weights are treated alike. A file that has caught up with what was promoted changes nothing: what is
-// compared with that, a holdback, goes on.
+// compared with that, as holdbacks are, goes on.
 func (l *live) refile(r Route) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -158,8 +170,7 @@ func (l *live) refile(r Route) error {
 	}
 	l.filed = r.Policy
 	l.arms.Store(&arms{baseline: next})
-	old.candidate.close()
-	old.holdback.close()
+	old.closeTrials()
 	return nil
 }
 
@@ -182,8 +193,7 @@ func (l *live) close(kept map[*longpole.Policy]bool) {
 			b.policy.Close()
 		}
 	}
-	a.candidate.close()
-	a.holdback.close()
+	a.closeTrials()
 }
 
 func closeArms(all []*arm) {

@@ -40,9 +40,13 @@ const (
 	longestTiming   = time.Hour
 )
 
-// add counts a call that went to upstream, whose answer said timings.
+// add counts a call that went to upstream, whose answer said timings. The latency of a call that was shed is left out: an arm
+// that refuses its slow calls at once would pass for a quick one.
 func (c *cohort) add(rec *call.Record, upstream string, timings []timing) {
-	c.counters.add(rec)
+	c.count(rec)
+	if rec.Class != call.Shed {
+		c.latency.Record(rec.Latency)
+	}
 	c.bytes.Add(max(rec.RequestBytes, 0) + max(rec.ResponseBytes, 0))
 	if c.upstream != "" && upstream != "" {
 		upstream = c.upstream

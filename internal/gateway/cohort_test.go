@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/longpole/longpole"
+	"github.com/longpole/longpole/call"
 )
 
 func TestServerTimingIsRead(t *testing.T) {
@@ -88,4 +89,16 @@ func TestACohortKnowsWhatItsCallsCost(t *testing.T) {
 			t.Errorf("%d downstreams are told apart", len(got.Downstreams))
 		}
 	})
+}
+
+// TestARefusalIsNoQuickAnswer compares arms by the calls that they served.
+func TestARefusalIsNoQuickAnswer(t *testing.T) {
+	var c cohort
+	c.add(&call.Record{Class: call.OK, Latency: 80 * time.Millisecond}, "", nil)
+	for range 9 {
+		c.add(&call.Record{Class: call.Shed, Latency: 20 * time.Microsecond}, "", nil)
+	}
+	if got := c.tally(); got.Calls != 10 || got.Shed != 9 || got.Latency.Count() != 1 || got.Latency.Quantile(0.5) < 79*time.Millisecond {
+		t.Errorf("%d calls, %d shed, p50 of %d is %v", got.Calls, got.Shed, got.Latency.Count(), got.Latency.Quantile(0.5))
+	}
 }

@@ -32,5 +32,8 @@ func (g *Gateway) Halves(route string) (one, other stats.Tally, err error) {
 
 // Unhalve ends Halve. Without halves there is nothing to do and nothing to report.
 func (g *Gateway) Unhalve(route string) error {
-	return g.drop(route, func(a *arms) **trial { return &a.halves })
+	return g.drop(route, func(a *arms) (old *trial) {
+		old, a.halves = a.halves, nil
+		return old
+	})
 }

@@ -177,17 +177,29 @@ func (l *live) kill(off parts) error {
 	if next.baseline, err = set(old.baseline, old.baseline[0].wanted, off); err != nil {
 		return err
 	}
-	for _, t := range []**trial{&next.candidate, &next.holdback} {
-		if *t == nil || len((*t).arms) == 0 {
-			continue
-		}
-		changed := **t
-		if changed.arms, err = set(changed.arms, changed.arms[0].wanted, off); err != nil {
+	if next.candidate, err = old.candidate.without(off); err != nil {
+		return err
+	}
+	next.holdbacks = slices.Clone(old.holdbacks)
+	for i, t := range old.holdbacks {
+		if next.holdbacks[i], err = t.without(off); err != nil {
 			return err
 		}
-		*t = &changed
 	}
 	l.killed = off
 	l.arms.Store(&next)
 	return nil
+}
+
+// without is the trial with the parts of its policies switched off, and all others on.
+func (t *trial) without(off parts) (*trial, error) {
+	if t == nil || len(t.arms) == 0 {
+		return t, nil
+	}
+	next := *t
+	var err error
+	if next.arms, err = set(t.arms, t.arms[0].wanted, off); err == nil && t.twins != nil {
+		next.twins, err = set(t.twins, t.twins[0].wanted, off)
+	}
+	return &next, err
 }

@@ -32,10 +32,10 @@ type RouteStatus struct {
 	ErrorRatio float64          `json:"error_ratio"`
 	LatencyMS  Quantiles        `json:"latency_ms"` // to the head of the answer, in the window
 	Endpoints  []EndpointStatus `json:"endpoints"`
-	Arms       *ArmsStatus      `json:"arms,omitempty"`     // nil = no rollout
-	Holdback   *ArmsStatus      `json:"holdback,omitempty"` // the policy before the last promotion, on a few calls; nil = none
-	Limit      int              `json:"limit,omitempty"`    // calls that the policy in force lets run at once now, of all versions together; 0 = no limit
-	Off        []string         `json:"off,omitempty"`      // parts of the policy that are switched off by hand
+	Arms       *ArmsStatus      `json:"arms,omitempty"`      // nil = no rollout
+	Holdbacks  []HoldbackStatus `json:"holdbacks,omitempty"` // the policy less one promoted change each, on a few calls
+	Limit      int              `json:"limit,omitempty"`     // calls that the policy in force lets run at once now, of all versions together; 0 = no limit
+	Off        []string         `json:"off,omitempty"`       // parts of the policy that are switched off by hand
 	SideStatus
 
 	Tally   stats.Tally               `json:"-"` // cumulative
@@ -77,6 +77,12 @@ type ArmsStatus struct {
 	Weight    float64   `json:"weight"`
 	Baseline  ArmStatus `json:"baseline"`
 	Candidate ArmStatus `json:"candidate"`
+}
+
+// HoldbackStatus is a comparison of the policy in force with the same less one promoted change.
+type HoldbackStatus struct {
+	Name string `json:"name"` // of the rollout that promoted it
+	ArmsStatus
 }
 
 // status is that of a comparison; nil for none.
@@ -181,7 +187,10 @@ func (r *route) status(now time.Time) RouteStatus {
 		}
 		s.RetriesRefused += a.baseline[i].policy.RetriesRefused()
 	}
-	s.Arms, s.Holdback = a.candidate.status(a.baseline), a.holdback.status(a.baseline)
+	s.Arms = a.candidate.status(a.baseline)
+	for _, t := range a.holdbacks {
+		s.Holdbacks = append(s.Holdbacks, HoldbackStatus{Name: t.name, ArmsStatus: *t.status(a.baseline)})
+	}
 	s.Off = r.live.off()
 	return s
 }

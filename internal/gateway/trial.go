@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 
 	"github.com/longpole/longpole"
@@ -12,7 +13,9 @@ import (
 
 // trial compares another way to treat a route's calls with the one in force. It is immutable but for its counters.
 type trial struct {
+	name    string  // of a holdback
 	arms    []*arm  // by version; nil = the policy in force
+	twins   []*arm  // of the paired baseline, by version: the policy in force, learning from as few calls as arms; nil = what is in force
 	version int     // that gets the trial's calls; -1 = as the weights say
 	weight  float64 // share of the calls; an equal one is the paired baseline
 	block   block   // all calls take part instead, by turns
@@ -50,6 +53,7 @@ const anyVersion = "upstream"
 func (t *trial) close() {
 	if t != nil {
 		closeArms(t.arms)
+		closeArms(t.twins)
 	}
 }
 
@@ -90,7 +94,7 @@ func (v *visit) draw() {
 	}
 	a := l.arms.Load()
 	v.arm = a.baseline[i]
-	if a.candidate != nil || a.holdback != nil || a.halves != nil {
+	if a.candidate != nil || len(a.holdbacks) > 0 || a.halves != nil {
 		i = v.compare(a, i)
 	}
 	v.version = l.versions[i]
@@ -98,34 +102,48 @@ func (v *visit) draw() {
 
 // compare lets the call take part in one trial at most, the rollout's first.
 func (v *visit) compare(a *arms, i int) (version int) {
-	for _, t := range [...]*trial{a.candidate, a.holdback, a.halves} {
-		if !t.live() {
-			continue
-		}
-		point := notDrawn
-		if t.block == paired {
-			point = v.point(t.salt)
-		}
-		tried, to := t.side(point)
-		if !tried && to == nil {
-			continue
-		}
-		v.cohort = to
-		if !tried {
-			v.rec.Arm = t.names[0]
-			return i
-		}
-		v.rec.Arm = t.names[1]
-		if t.version >= 0 {
-			i = t.version
-			v.arm = a.baseline[i]
-		}
-		if t.arms != nil {
-			v.arm = t.arms[i]
-		}
+	if i, took := v.join(a, a.candidate, i); took {
 		return i
 	}
+	for _, t := range a.holdbacks {
+		if i, took := v.join(a, t, i); took {
+			return i
+		}
+	}
+	i, _ = v.join(a, a.halves, i)
 	return i
+}
+
+// join lets the call take part in t, if it is drawn.
+func (v *visit) join(a *arms, t *trial, i int) (version int, took bool) {
+	if !t.live() {
+		return i, false
+	}
+	point := notDrawn
+	if t.block == paired {
+		point = v.point(t.salt)
+	}
+	tried, to := t.side(point)
+	if !tried && to == nil {
+		return i, false
+	}
+	v.cohort = to
+	if !tried {
+		v.rec.Arm = t.names[0]
+		if t.twins != nil {
+			v.arm = t.twins[i]
+		}
+		return i, true
+	}
+	v.rec.Arm = t.names[1]
+	if t.version >= 0 {
+		i = t.version
+		v.arm = a.baseline[i]
+	}
+	if t.arms != nil {
+		v.arm = t.arms[i]
+	}
+	return i, true
 }
 
 // Policy is the route's policy in force, the same for all its versions, with what is switched off by hand still in it. It
@@ -152,7 +170,7 @@ func (g *Gateway) Stage(route string, candidate longpole.Config) error {
 		if err != nil {
 			return nil, err
 		}
-		return &arms{baseline: now.baseline, candidate: newTrial(all, -1, [2]string{armBaseline, armCandidate}), holdback: now.holdback}, nil
+		return &arms{baseline: now.baseline, candidate: newTrial(all, -1, [2]string{armBaseline, armCandidate}), holdbacks: now.holdbacks}, nil
 	})
 }
 
@@ -185,7 +203,7 @@ func (g *Gateway) StageVersion(route, upstream string) error {
 		if weights.weights[i] > 0 {
 			return nil, fmt.Errorf("gateway: version %q of %q has a weight already; set it to 0 first, so that the baseline is without it", upstream, route)
 		}
-		return &arms{baseline: now.baseline, candidate: newTrial(nil, i, [2]string{armBaseline, armCandidate}), holdback: now.holdback}, nil
+		return &arms{baseline: now.baseline, candidate: newTrial(nil, i, [2]string{armBaseline, armCandidate}), holdbacks: now.holdbacks}, nil
 	})
 }
 
@@ -234,10 +252,20 @@ func (g *Gateway) Tallies(route string) (baseline, candidate stats.Tally, err er
 	return g.tallies(route, func(a *arms) *trial { return a.candidate })
 }
 
-// Held are what the holdback's two cohorts did since Hold: calls under the policy in force, and as many under the one held
-// back. It returns ErrNoRoute and ErrNoCandidate.
-func (g *Gateway) Held(route string) (promoted, heldBack stats.Tally, err error) {
-	return g.tallies(route, func(a *arms) *trial { return a.holdback })
+// Held are what the two cohorts of the holdback of that name did since Hold: calls under the policy in force, and as many
+// under the one held back. It returns ErrNoRoute and ErrNoCandidate.
+func (g *Gateway) Held(route, name string) (promoted, heldBack stats.Tally, err error) {
+	return g.tallies(route, func(a *arms) *trial {
+		if i := a.held(name); i >= 0 {
+			return a.holdbacks[i]
+		}
+		return nil
+	})
+}
+
+// held is the place of the holdback of that name, or -1.
+func (a *arms) held(name string) int {
+	return slices.IndexFunc(a.holdbacks, func(t *trial) bool { return t.name == name })
 }
 
 func (g *Gateway) tallies(route string, which func(*arms) *trial) (control, tried stats.Tally, err error) {
@@ -252,10 +280,11 @@ func (g *Gateway) tallies(route string, which func(*arms) *trial) (control, trie
 	return t.control.tally(), t.tried.tally(), nil
 }
 
-// Promote makes the candidate the route's policy, with what it has learned, or gives a version all calls. A holdback of an
-// earlier promotion ends. It returns ErrNoRoute and ErrNoCandidate.
+// Promote makes the candidate the route's policy, with what it has learned, or gives a version all calls. All holdbacks end:
+// they are policies less one change, and the policy is another one now. It returns ErrNoRoute and ErrNoCandidate.
 func (g *Gateway) Promote(route string) error {
 	var goes []*arm
+	var holdbacks []*trial
 	err := g.change(route, func(l *live, now *arms) (*arms, error) {
 		t := now.candidate
 		if t == nil {
@@ -270,13 +299,14 @@ func (g *Gateway) Promote(route string) error {
 			weights[t.version] = 1
 			l.shares.Store(newShares(weights))
 		}
-		if now.holdback != nil {
-			goes = append(slices.Clip(goes), now.holdback.arms...)
-		}
+		holdbacks = now.holdbacks
 		return next, nil
 	})
 	if err == nil {
 		closeArms(goes)
+		for _, h := range holdbacks {
+			h.close()
+		}
 	}
 	return err
 }
@@ -284,25 +314,57 @@ func (g *Gateway) Promote(route string) error {
 // Discard drops the candidate; from the next call on the route is as it was before Stage. When the candidate, or its
 // route, is gone already, as after a reload, there is nothing to do and nothing to report.
 func (g *Gateway) Discard(route string) error {
-	return g.drop(route, func(a *arms) **trial { return &a.candidate })
+	return g.drop(route, func(a *arms) (old *trial) {
+		old, a.candidate = a.candidate, nil
+		return old
+	})
 }
 
-// Hold keeps the share ratio (above 0, up to 10%) of a route's calls under the policy before, and compares them with as many
-// under the one in force, so that it is known for as long as it lasts what the change is worth. It takes the place of an
-// earlier holdback. It returns ErrNoRoute, ErrNoPolicy, or the faults of before.
-func (g *Gateway) Hold(route string, before longpole.Config, ratio float64) error {
-	if !(ratio > 0 && ratio <= 0.1) {
-		return fmt.Errorf("gateway: a holdback of %v on %q is not allowed; want above 0, up to 0.1", ratio, route)
-	}
+// What the holdbacks of a route may come to.
+const (
+	mostHoldbacks = 10
+	mostHeldBack  = 0.1 // of the calls, all together
+)
+
+// Hold keeps the share ratio of a route's calls under the policy without, and compares them with as many under the one in
+// force, so that it is known for as long as it lasts what the difference is worth. A cache that few calls fill is no match for one that
+// all fill: where the policy without has one, those under the policy in force have theirs, too. It takes the place of a holdback of that
+// name, which goes on undisturbed when it is the same. A route has at most 10, with 10% of the calls together. It returns
+// ErrNoRoute, ErrNoPolicy, or the faults of without.
+func (g *Gateway) Hold(route, name string, without longpole.Config, ratio float64) error {
 	var old *trial
 	err := g.change(route, func(l *live, now *arms) (*arms, error) {
-		all, err := g.armsFor(route, before, l)
+		at, sum := now.held(name), ratio
+		for i, t := range now.holdbacks {
+			if i != at {
+				sum += t.weight
+			}
+		}
+		switch {
+		case !(ratio > 0 && sum <= mostHeldBack+1e-9) || at < 0 && len(now.holdbacks) == mostHoldbacks:
+			return nil, fmt.Errorf("gateway: a holdback of %v on %q is not allowed; want above 0, up to %v and %d with all others", ratio, route, mostHeldBack, mostHoldbacks)
+		case at >= 0 && now.holdbacks[at].weight == ratio && reflect.DeepEqual(now.holdbacks[at].arms[0].wanted, without.Safe()):
+			return now, nil
+		}
+		all, err := g.armsFor(route, without, l)
 		if err != nil {
 			return nil, err
 		}
+		t := newTrial(all, -1, [2]string{armPromoted, armHoldback})
+		t.name, t.weight = name, ratio
+		if c := now.baseline[0].wanted; c.Cache != nil && without.Cache != nil {
+			if t.twins, err = g.armsFor(route, c, l); err != nil {
+				t.close()
+				return nil, err
+			}
+		}
 		next := *now
-		old, next.holdback = now.holdback, newTrial(all, -1, [2]string{armPromoted, armHoldback})
-		next.holdback.weight = ratio
+		next.holdbacks = slices.Clone(now.holdbacks)
+		if at >= 0 {
+			old, next.holdbacks[at] = now.holdbacks[at], t
+		} else {
+			next.holdbacks = append(next.holdbacks, t)
+		}
 		return &next, nil
 	})
 	if err == nil {
@@ -311,18 +373,22 @@ func (g *Gateway) Hold(route string, before longpole.Config, ratio float64) erro
 	return err
 }
 
-// Release ends the holdback of a route. Without one there is nothing to do and nothing to report.
-func (g *Gateway) Release(route string) error {
-	return g.drop(route, func(a *arms) **trial { return &a.holdback })
+// Release ends the holdback of that name. Without one there is nothing to do and nothing to report.
+func (g *Gateway) Release(route, name string) error {
+	return g.drop(route, func(a *arms) (old *trial) {
+		if i := a.held(name); i >= 0 {
+			old, a.holdbacks = a.holdbacks[i], slices.Delete(slices.Clone(a.holdbacks), i, i+1)
+		}
+		return old
+	})
 }
 
 // drop takes a trial out of the arms.
-func (g *Gateway) drop(route string, which func(*arms) **trial) error {
+func (g *Gateway) drop(route string, take func(*arms) *trial) error {
 	var old *trial
 	err := g.change(route, func(_ *live, now *arms) (*arms, error) {
 		next := *now
-		old = *which(&next)
-		*which(&next) = nil
+		old = take(&next)
 		return &next, nil
 	})
 	if errors.Is(err, ErrNoRoute) || errors.Is(err, ErrNoPolicy) {
@@ -335,7 +401,7 @@ func (g *Gateway) drop(route string, which func(*arms) **trial) error {
 }
 
 // Adopt puts c, completed by longpole.Config.Safe, in force on a route at once, without a trial: to undo a promotion, or to
-// restore one after a restart. Candidate and holdback, which were compared with something else, are dropped. It returns
+// restore one after a restart. Candidate and holdbacks, which were compared with something else, are dropped. It returns
 // ErrNoRoute, ErrNoPolicy, or the faults of c.
 func (g *Gateway) Adopt(route string, c longpole.Config) error {
 	var old *arms
@@ -353,8 +419,7 @@ func (g *Gateway) Adopt(route string, c longpole.Config) error {
 		return &arms{baseline: all}, nil
 	})
 	if err == nil {
-		old.candidate.close()
-		old.holdback.close()
+		old.closeTrials()
 	}
 	return err
 }

@@ -1,10 +1,14 @@
 package gateway
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"math"
+	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,13 +177,13 @@ func TestAHoldbackKeepsTheOldPolicyOnAFewCalls(t *testing.T) {
 		c := n.client(t)
 		before, err := g.Policy("all")
 		must(t, err)
-		must(t, g.Stage("all", keeps), g.Promote("all"), g.Hold("all", before, 0.1))
+		must(t, g.Stage("all", keeps), g.Promote("all"), g.Hold("all", "r1", before, 0.1))
 		const calls = 3000
 		for range calls {
 			get(t, c, "http://gw:80/")
 		}
 		synctest.Wait()
-		now, held, err := g.Held("all")
+		now, held, err := g.Held("all", "r1")
 		must(t, err)
 		for name, got := range map[string]uint64{"promoted": now.Calls, "held back": held.Calls} {
 			if math.Abs(float64(got)/calls-0.1) > 0.04 { // 7 sigma
@@ -195,18 +199,149 @@ func TestAHoldbackKeepsTheOldPolicyOnAFewCalls(t *testing.T) {
 			get(t, c, "http://gw:80/")
 		}
 		synctest.Wait()
-		if _, after, _ := g.Held("all"); after.Calls != held.Calls {
+		if _, after, _ := g.Held("all", "r1"); after.Calls != held.Calls {
 			t.Errorf("%d calls were held back while all took part in a rollout", after.Calls-held.Calls)
 		}
-		must(t, g.Discard("all"), g.Release("all"), g.Release("all"))
-		if _, _, err := g.Held("all"); !errors.Is(err, ErrNoCandidate) {
+		must(t, g.Discard("all"), g.Release("all", "r1"), g.Release("all", "r1"))
+		if _, _, err := g.Held("all", "r1"); !errors.Is(err, ErrNoCandidate) {
 			t.Errorf("released: %v", err)
 		}
 		for _, ratio := range []float64{0, -1, 0.2, math.NaN()} {
-			if g.Hold("all", before, ratio) == nil {
+			if g.Hold("all", "r1", before, ratio) == nil {
 				t.Errorf("a holdback of %v is accepted", ratio)
 			}
 		}
+	})
+}
+
+// TestEachPromotedChangeKeepsItsOwnHoldback has three of them on one route.
+func TestEachPromotedChangeKeepsItsOwnHoldback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.serve(t, "a:1", ok("x"))
+		g := n.start(t, one("{}", "http://a:1"), nil)
+		c := n.client(t)
+		before, err := g.Policy("all")
+		must(t, err)
+		must(t, g.Adopt("all", keeps))
+		without := func(timeout time.Duration) longpole.Config {
+			p := keeps
+			p.Timeout = timeout
+			return p
+		}
+		must(t, g.Hold("all", "r1", before, 0.02), g.Hold("all", "r2", without(time.Minute), 0.04), g.Hold("all", "r3", without(time.Hour), 0.04))
+		if err := g.Hold("all", "r4", before, 0.01); err == nil {
+			t.Error("more than a tenth of the calls are held back")
+		}
+		const calls = 3000
+		for range calls {
+			get(t, c, "http://gw:80/")
+		}
+		synctest.Wait()
+		for name, share := range map[string]float64{"r1": 0.02, "r2": 0.04, "r3": 0.04} {
+			now, held, err := g.Held("all", name)
+			must(t, err)
+			for _, got := range []uint64{now.Calls, held.Calls} {
+				if math.Abs(float64(got)/calls-share) > 0.025 { // 7 sigma
+					t.Errorf("%s: %d of %d calls", name, got, calls)
+				}
+			}
+			if (name == "r1") != (held.CacheHits == 0) {
+				t.Errorf("%s: %+v", name, held)
+			}
+		}
+		if s := g.Routes()[0]; len(s.Holdbacks) != 3 || s.Holdbacks[1].Name != "r2" || s.Holdbacks[1].Candidate.Calls == 0 {
+			t.Errorf("shown as %+v", s.Holdbacks)
+		}
+		_, one, _ := g.Held("all", "r1")
+		must(t, g.Kill("all", "cache"), g.Kill("all"), g.Hold("all", "r1", before, 0.02), g.Release("all", "r2"), g.Hold("all", "r3", before, 0.04))
+		if _, same, err := g.Held("all", "r1"); err != nil || same.Calls != one.Calls {
+			t.Errorf("a holdback that is asked for again begins anew: %d calls after %d, %v", same.Calls, one.Calls, err)
+		}
+		if _, _, err := g.Held("all", "r2"); !errors.Is(err, ErrNoCandidate) {
+			t.Errorf("released: %v", err)
+		}
+		if _, fresh, err := g.Held("all", "r3"); err != nil || fresh.Calls != 0 {
+			t.Errorf("another policy under a name goes on with %d calls, %v", fresh.Calls, err)
+		}
+	})
+}
+
+// TestACacheOfFewCallsIsComparedWithOneOfAsFew has a change that leaves the cache alone: all that both cohorts do is alike.
+func TestACacheOfFewCallsIsComparedWithOneOfAsFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.serve(t, "a:1", ok("x"))
+		g := n.start(t, one("{}", "http://a:1"), nil)
+		c := n.client(t)
+		without := keeps
+		without.Timeout = time.Minute
+		must(t, g.Adopt("all", keeps), g.Hold("all", "r1", without, 0.1))
+		const rounds, answers = 20, 150
+		for range rounds {
+			for i := range answers {
+				get(t, c, fmt.Sprint("http://gw:80/", i))
+			}
+		}
+		synctest.Wait()
+		now, held, err := g.Held("all", "r1")
+		must(t, err)
+		hits := func(s stats.Tally) float64 { return float64(s.CacheHits) / float64(s.Calls) }
+		if math.Abs(hits(now)-hits(held)) > 0.25 { // 6 sigma
+			t.Errorf("%.2f of the calls hit the cache with the change, %.2f without it", hits(now), hits(held))
+		}
+		must(t, g.Kill("all", "cache"))
+		if a := get(t, c, "http://gw:80/1"); a.body != "x" {
+			t.Errorf("%+v", a)
+		}
+		must(t, g.Kill("all"), g.Release("all", "r1"))
+	})
+}
+
+// TestHoldbacksComeAndGoUnderLoad does all that ends a holdback while calls take part in it.
+func TestHoldbacksComeAndGoUnderLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.serve(t, "a:1", func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(5 * time.Millisecond)
+			_, _ = fmt.Fprint(w, "x")
+		})
+		files := []string{one("{}", "http://a:1"), one("{timeout: 5s, cache: {}}", "http://a:1")}
+		g := n.start(t, files[0], nil)
+		ctx, stop := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		for i := range 8 {
+			c := n.client(t)
+			run.Go(func() {
+				for ctx.Err() == nil {
+					if got := get(t, c, fmt.Sprint("http://gw:80/", i)); got.body != "x" || got.err != nil {
+						t.Errorf("got %+v", got)
+					}
+					time.Sleep(time.Millisecond)
+				}
+			})
+		}
+		hold := func() error {
+			without := keeps
+			without.Timeout = time.Minute
+			return errors.Join(g.Hold("all", "r1", longpole.Config{}, 0.05), g.Hold("all", "r2", without, 0.05))
+		}
+		for i := range 20 {
+			for _, do := range []func() error{
+				func() error { return g.Adopt("all", keeps) }, hold,
+				func() error { return errors.Join(g.Stage("all", keeps), g.Weight("all", 0.2)) }, hold,
+				func() error { return g.Kill("all", "cache") }, hold,
+				func() error { return errors.Join(g.Kill("all"), g.Promote("all")) }, hold,
+				func() error { return g.Release("all", "r1") },
+				func() error { return g.Reload(load(t, files[(i+1)%2])) }, hold,
+			} {
+				time.Sleep(7 * time.Millisecond)
+				must(t, do())
+			}
+		}
+		must(t, g.Release("all", "r1"), g.Release("all", "r2"))
+		stop()
+		run.Wait()
 	})
 }
 
@@ -218,7 +353,7 @@ func TestAdoptPutsAPolicyInForceAtOnce(t *testing.T) {
 		g := n.start(t, file, nil)
 		before, err := g.Policy("all")
 		must(t, err)
-		must(t, g.Stage("all", longpole.Config{Timeout: time.Minute}), g.Weight("all", 0.5), g.Hold("all", before, 0.1), g.Adopt("all", keeps))
+		must(t, g.Stage("all", longpole.Config{Timeout: time.Minute}), g.Weight("all", 0.5), g.Hold("all", "r1", before, 0.1), g.Adopt("all", keeps))
 		p, err := g.Policy("all")
 		must(t, err)
 		if p.Cache == nil || p.Timeout != 30*time.Second {
@@ -329,17 +464,17 @@ func TestAReloadThatCatchesUpKeepsTheHoldback(t *testing.T) {
 		g := n.start(t, one("{}", "http://a:1"), nil)
 		before, err := g.Policy("all")
 		must(t, err)
-		must(t, g.Stage("all", longpole.Config{Timeout: time.Minute}), g.Promote("all"), g.Hold("all", before, 0.1))
+		must(t, g.Stage("all", longpole.Config{Timeout: time.Minute}), g.Promote("all"), g.Hold("all", "r1", before, 0.1))
 		must(t, g.Stage("all", keeps), g.Weight("all", 0.1))
 		must(t, g.Reload(load(t, one("{timeout: 1m}", "http://a:1"))))
-		_, _, held := g.Held("all")
+		_, _, held := g.Held("all", "r1")
 		_, _, tried := g.Tallies("all")
 		must(t, held, tried)
 		must(t, g.Reload(load(t, one("{timeout: 2m}", "http://a:1"))))
 		if p, _ := g.Policy("all"); p.Timeout != 2*time.Minute {
 			t.Errorf("after another edit: %+v", p)
 		}
-		if _, _, err := g.Held("all"); !errors.Is(err, ErrNoCandidate) {
+		if _, _, err := g.Held("all", "r1"); !errors.Is(err, ErrNoCandidate) {
 			t.Errorf("the holdback of something else: %v", err)
 		}
 	})

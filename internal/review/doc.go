@@ -1,7 +1,7 @@
 // Package review says which optimisations still help, what has gone stale, and what the new long pole is.
 //
 // A change that helped when it was made need not help for ever: the traffic moves, the dependency is mended, the cache no
-// longer hits. So a promoted change keeps a small share of the calls on the policy before, and Watch judges the two for as
+// longer hits. So each promoted change keeps a small share of the calls on the policy without it, and Watch judges the two for as
 // long as it is in force, by the test that judged the rollout:
 //
 //	still helps   better than the policy before on the target that it was promoted for

@@ -17,7 +17,7 @@ func adviceGrown(in *Input) (list []Finding) {
 		seen[key] = true
 		gaveUp := r.Phase != staging.Promoted || !r.Undone.IsZero()
 		for _, a := range in.Advice {
-			if gaveUp && a.Code == r.Code && a.Route == r.Route && r.ShareP99 > 0 && a.ShareP99 >= 1.2*r.ShareP99 {
+			if gaveUp && a.Code == r.Code && a.Route == r.Route && r.ShareP99 > 0 && a.ShareP99 >= grownBy*r.ShareP99 {
 				list = append(list, Finding{
 					Code: "LP316", Name: "given up, and grown", Severity: Info, Subject: a.Code + " on route " + a.Route, Size: a.ShareP99,
 					Detail: fmt.Sprintf("its cure ended %s in %s, when it was %.0f %% of p99; now it is %.0f %%", r.Phase, r.Rollout, 100*r.ShareP99, 100*a.ShareP99),

@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/longpole/longpole/internal/browsertest"
 	"github.com/longpole/longpole/internal/judge"
 	"github.com/longpole/longpole/internal/review"
 	"github.com/longpole/longpole/internal/slo"
 	"github.com/longpole/longpole/internal/staging"
+	"github.com/longpole/longpole/internal/systemtest"
 )
 
 // everything is a review in which every section has something to say.
@@ -59,13 +59,13 @@ func everything() review.Review {
 // TestThePageInABrowser says what it looks for in ui/review.test.mjs. With LONGPOLE_SCREENSHOTS it leaves pictures in that
 // folder, and the other forms of the same review beside them.
 func TestThePageInABrowser(t *testing.T) {
-	browsertest.Need(t)
+	systemtest.NeedBrowser(t)
 	r := everything()
 	var page bytes.Buffer
 	if err := r.HTML(&page); err != nil {
 		t.Fatal(err)
 	}
-	if folder := browsertest.Screenshots(); folder != "" {
+	if folder := systemtest.Screenshots(); folder != "" {
 		var text, markdown bytes.Buffer
 		if err := r.Text(&text); err != nil {
 			t.Fatal(err)
@@ -84,5 +84,5 @@ func TestThePageInABrowser(t *testing.T) {
 		_, _ = w.Write(page.Bytes())
 	}))
 	defer server.Close()
-	browsertest.Run(t, "review.test.mjs", server.URL)
+	systemtest.Look(t, "review.test.mjs", server.URL)
 }

@@ -22,6 +22,7 @@ type Input struct {
 	Records     []staging.Record // of all rollouts that ended
 	Staging     []staging.Record // of the environment before; nil = there is none, or it does not answer
 	Standings   []Standing
+	Unheld      map[string]string // why a promoted change that is in force holds no calls back, by rollout
 	Routes      []Route
 	Poles       []Pole
 	Advice      []Advice
@@ -98,6 +99,7 @@ type Change struct {
 	staging.Record
 	Staged      *staging.Record `json:"staged,omitempty"`      // how it went in the environment before; nil = not known
 	Standing    *Standing       `json:"standing,omitempty"`    // what the holdback shows; nil = there is none
+	Unheld      string          `json:"no_holdback,omitempty"` // why a change that is in force keeps none, as "superseded by r7"
 	ReviewAfter time.Time       `json:"review_after,omitzero"` // zero = it is not in force
 }
 
@@ -181,7 +183,7 @@ func ledger(in *Input) []Change {
 		c := Change{Record: r}
 		c.Workload = nil // it is for the gate, and large
 		if r.Phase == staging.Promoted && r.Undone.IsZero() {
-			c.ReviewAfter = r.At.Add(in.Config.Every)
+			c.ReviewAfter, c.Unheld = r.At.Add(in.Config.Every), in.Unheld[r.Rollout]
 			for i := range in.Standings {
 				if in.Standings[i].ID == r.Rollout {
 					c.Standing = &in.Standings[i]
@@ -305,5 +307,8 @@ func (c *Change) verdict() Verdict {
 	case c.Phase != staging.Promoted:
 		return Verdict(c.Phase)
 	}
-	return "NO HOLDBACK"
+	if c.Unheld != "" {
+		return NoHoldback + Verdict(" ("+c.Unheld+")")
+	}
+	return NoHoldback
 }

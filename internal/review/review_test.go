@@ -106,6 +106,33 @@ func TestAReviewSaysWhatIsOtherThanAtTheLast(t *testing.T) {
 	}
 }
 
+func TestAReviewSaysWhyAChangeHoldsNothingBack(t *testing.T) {
+	first := review.Run(input())
+	in := input()
+	in.Now, in.Last = noon.Add(7*24*time.Hour), &first
+	in.Standings, in.Unheld = in.Standings[1:], map[string]string{"r1": "superseded by r2", "r3": "superseded by r2"}
+	second := review.Run(in)
+	var at review.Change
+	for _, c := range second.Ledger {
+		if c.Rollout == "r1" {
+			at = c
+		} else if c.Unheld != "" {
+			t.Errorf("%s of %s: %q", c.Phase, c.Rollout, c.Unheld)
+		}
+	}
+	if at.Unheld != "superseded by r2" || strings.Join(second.Diff.Verdicts, ";") != "r1 orders: NOW HARMFUL -> NO HOLDBACK (superseded by r2)" {
+		t.Errorf("%q, %q", at.Unheld, second.Diff.Verdicts)
+	}
+	var page strings.Builder
+	if err := second.Markdown(&page); err != nil || !strings.Contains(page.String(), "| NO HOLDBACK | p99 | - | - | - | superseded by r2 |") {
+		t.Errorf("%v: %s", err, page.String())
+	}
+	page.Reset()
+	if err := second.Text(&page); err != nil || !strings.Contains(page.String(), "NO HOLDBACK  r1 of route orders\n  superseded by r2\n") {
+		t.Errorf("%v: %s", err, page.String())
+	}
+}
+
 func TestForecastsAreScored(t *testing.T) {
 	latency := func(p50, p95, p99 float64) *staging.Latency { return &staging.Latency{P50: p50, P95: p95, P99: p99} }
 	in := review.Input{Now: noon, Records: []staging.Record{

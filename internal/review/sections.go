@@ -144,7 +144,10 @@ func (r *Review) dismissedSection() section {
 func (r *Review) holdbackSection() section {
 	s := section{Title: "Holdbacks", Head: []string{"rollout", "route", "verdict", "target", "then", "now", "calls held back", "in words"}}
 	for _, c := range r.Ledger {
-		if h := c.Standing; h != nil {
+		switch h := c.Standing; {
+		case h == nil && c.Unheld != "":
+			s.Rows = append(s.Rows, tone(cells(c.Rollout, c.Route, string(NoHoldback), c.Target, "-", "-", "-", c.Unheld), 2, "quiet"))
+		case h != nil:
 			s.Rows = append(s.Rows, tone(cells(c.Rollout, c.Route, string(h.Verdict), h.Target, percentOf(h.Then), percentOf(h.Now), fmt.Sprint(h.HeldBackCalls), h.Sentence), 2, toneOfVerdict(h.Verdict)))
 		}
 	}

@@ -18,9 +18,13 @@ func (r *Review) Text(w io.Writer) error {
 	fmt.Fprintf(&b, "%s\n", r.title())
 	wrap(&b, "", r.Headline())
 	for _, c := range r.Ledger {
-		if h := c.Standing; h != nil {
+		switch h := c.Standing; {
+		case h != nil:
 			fmt.Fprintf(&b, "\n%s  %s of route %s\n", h.Verdict, c.Rollout, c.Route)
 			wrap(&b, "  ", h.Sentence)
+		case c.Unheld != "":
+			fmt.Fprintf(&b, "\n%s  %s of route %s\n", NoHoldback, c.Rollout, c.Route)
+			wrap(&b, "  ", c.Unheld)
 		}
 	}
 	for _, f := range r.Findings {

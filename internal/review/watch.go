@@ -21,7 +21,8 @@ const (
 	Decayed    Verdict = "DECAYED"
 	NoEffect   Verdict = "NO EFFECT"
 	NowHarmful Verdict = "NOW HARMFUL"
-	NotJudged  Verdict = "NOT JUDGED" // too little evidence yet, or none: Standing.Sentence says why
+	NotJudged  Verdict = "NOT JUDGED"  // too little evidence yet, or none: Standing.Sentence says why
+	NoHoldback Verdict = "NO HOLDBACK" // nothing is held back, so that nobody can tell
 )
 
 // Promise is what a change was promoted for.
@@ -32,6 +33,8 @@ type Promise struct {
 	NoWorse  bool    // it was promoted for being no worse, not for an improvement
 	Attempts float64 // attempts per call that it may make, over those of the policy before; 0 = the judge's default
 	Cost     float64 // the same of cost per call
+	Shed     float64 // share of the calls that it may refuse beyond what the policy before does
+	Turns    bool    // it is held back in turns: what is added is of whole pairs, and how many calls each turn got says nothing
 	Then     float64 // its effect on Target then: logarithm of after over before; below 0 = better
 }
 
@@ -106,7 +109,7 @@ func (w *Watch) Add(now time.Time, p Promise, promoted, heldBack stats.Tally) (s
 }
 
 func (t *track) begin(now time.Time, p Promise, seen [2]stats.Tally) {
-	t.judge = judge.New(judge.Config{Target: p.Target, AttemptsFactor: p.Attempts, CostFactor: p.Cost})
+	t.judge = judge.New(judge.Config{Target: p.Target, AttemptsFactor: p.Attempts, CostFactor: p.Cost, Shed: p.Shed, Blocks: p.Turns})
 	t.began, t.base, t.last, t.warm = now, seen, seen, false
 	s := &t.standing
 	s.ID, s.Route, s.Target, s.Then, s.At = p.ID, p.Route, p.Target, p.Then, now
@@ -124,7 +127,9 @@ func (t *track) look(now time.Time, p Promise, seen [2]stats.Tally, window time.
 			t.warm, t.base = true, seen
 		}
 	} else {
-		t.judge.Watch(heldBack, promoted)
+		if !p.Turns { // the fast tier is of seconds that both were there in
+			t.judge.Watch(heldBack, promoted)
+		}
 		if t.judge.Add(heldBack, promoted) {
 			t.judge.Freeze(seen[1].Sub(t.base[1]))
 		}

@@ -160,3 +160,64 @@ func TestStandingsSurviveARestart(t *testing.T) {
 		t.Errorf("forgotten changes still stand: %+v", left)
 	}
 }
+
+// inTurns lets days pass in which a change is held back in turns: each 50 minutes a pair of 1000 calls each ends.
+func (h *holdback) inTurns(d time.Duration, factor, errors float64) (last review.Standing) {
+	h.promise.Turns, h.calls = true, 1000
+	for end := h.now.Add(d); h.now.Before(end); {
+		h.now = h.now.Add(10 * time.Minute)
+		if h.now.Sub(noon)%(50*time.Minute) == 0 {
+			h.promoted = h.promoted.Merge(h.slice(factor, errors))
+			h.heldBack = h.heldBack.Merge(h.slice(1, 0))
+		}
+		last, _ = h.watch.Add(h.now, h.promise, h.promoted, h.heldBack)
+	}
+	return last
+}
+
+func TestAChangeThatIsHeldBackInTurnsIsFollowed(t *testing.T) {
+	h := newHoldback(7, 0.5)
+	h.watch = review.NewWatch(24 * time.Hour)
+	for _, c := range []struct {
+		factor, errors float64
+		want           review.Verdict
+	}{{0.5, 0, review.StillHelps}, {0.8, 0, review.Decayed}, {1, 0, review.NoEffect}, {0.5, 0, review.StillHelps}, {0.5, 0.05, review.NowHarmful}} {
+		s := h.inTurns(5*24*time.Hour, c.factor, c.errors)
+		if s.Verdict != c.want {
+			t.Fatalf("latencies times %v: %s, want %s: %s", c.factor, s.Verdict, c.want, s.Sentence)
+		}
+	}
+}
+
+func TestTurnsOfWhatIsTheSameAreNotHarmful(t *testing.T) {
+	for seed := range uint64(10) {
+		h := newHoldback(seed+20, 0.5)
+		h.watch = review.NewWatch(24 * time.Hour)
+		if s := h.inTurns(5*24*time.Hour, 1, 0); s.Verdict != review.NoEffect {
+			t.Errorf("seed %d: %s, want %s: %s", seed, s.Verdict, review.NoEffect, s.Sentence)
+		}
+	}
+}
+
+// TestALimitThatKeepsToItsPriceIsNotHarmful refuses calls, which is what it was promoted with.
+func TestALimitThatKeepsToItsPriceIsNotHarmful(t *testing.T) {
+	for price, want := range map[float64]review.Verdict{0.3: review.StillHelps, 0.1: review.NowHarmful} {
+		h := newHoldback(8, 0.5)
+		h.watch, h.promise.Shed, h.promise.Turns = review.NewWatch(24*time.Hour), price, true
+		var s review.Standing
+		for range 5 * 24 * 6 {
+			h.now, h.calls = h.now.Add(10*time.Minute), 800
+			if h.now.Sub(noon)%(50*time.Minute) == 0 {
+				with := h.slice(0.5, 0)
+				with.Calls, with.Shed = 1000, 200
+				h.promoted = h.promoted.Merge(with)
+				h.calls = 1000
+				h.heldBack = h.heldBack.Merge(h.slice(1, 0))
+			}
+			s, _ = h.watch.Add(h.now, h.promise, h.promoted, h.heldBack)
+		}
+		if s.Verdict != want {
+			t.Errorf("refuses 20 %% at a price of %v: %s, want %s: %s", price, s.Verdict, want, s.Sentence)
+		}
+	}
+}

@@ -82,13 +82,18 @@ type Status struct {
 	Weights        map[string]int  `json:"weights,omitempty"`         // of the route's versions before a version was promoted
 	Undone         time.Time       `json:"undone,omitzero"`           // when a promotion was taken back
 	UndoReason     string          `json:"undo_reason,omitempty"`
-	Hash           string          `json:"hash"`                  // of the change's content, by staging.Hash
-	Override       bool            `json:"override,omitempty"`    // it began without the record that was required
-	Weak           bool            `json:"weak,omitempty"`        // its record proves little: every step took twice the evidence
-	Hypothesis     *Hypothesis     `json:"hypothesis,omitempty"`  // nil = not said
-	Holdback       float64         `json:"holdback,omitempty"`    // share of the calls that keeps the old policy after a promotion
-	AttemptsFactor float64         `json:"attempts_factor"`       // attempts per call that the candidate may make, over the baseline's
-	CostFactor     float64         `json:"cost_factor,omitempty"` // the same of cost per call; 0 = the judge's default
+	Hash           string          `json:"hash"`                    // of the change's content, by staging.Hash
+	Override       bool            `json:"override,omitempty"`      // it began without the record that was required
+	Weak           bool            `json:"weak,omitempty"`          // its record proves little: every step took twice the evidence
+	Hypothesis     *Hypothesis     `json:"hypothesis,omitempty"`    // nil = not said
+	Holdback       float64         `json:"holdback,omitempty"`      // share of the calls that keeps the old policy after a promotion; with a switchback, of the time
+	Held           string          `json:"held,omitempty"`          // what became of that: Held, or why none are held back; "" = the change is not in force
+	AttemptsFactor float64         `json:"attempts_factor"`         // attempts per call that the candidate may make, over the baseline's
+	CostFactor     float64         `json:"cost_factor,omitempty"`   // the same of cost per call; 0 = the judge's default
+	Shed           float64         `json:"shed,omitempty"`          // share of the calls that the candidate may refuse beyond the baseline's; 0 = none: a refused call is an error
+	Observe        string          `json:"observe,omitempty"`       // route by whose calls it is judged; "" = its own
+	SwitchbackMS   float64         `json:"switchback_ms,omitempty"` // length of a turn; 0 = the arms run side by side
+	WashoutMS      float64         `json:"washout_ms,omitempty"`
 }
 
 // Controller runs rollouts against a Target, one at a time for each route.
@@ -101,7 +106,8 @@ type Controller struct {
 	quit chan struct{} // closed by Close
 	ran  sync.WaitGroup
 
-	begin sync.Mutex // held while a rollout is admitted, which waits for the journal
+	begin   sync.Mutex // held while a rollout is admitted, which waits for the journal
+	holding sync.Mutex // held while the holdbacks of a route are changed
 
 	mu     sync.Mutex
 	all    []*run // in order of start
@@ -109,6 +115,8 @@ type Controller struct {
 	closed bool
 	frozen map[string]string // by route, "" = all: why nothing may be tried
 	killed map[string]Killed // by route, "" = all
+
+	inTurns inTurns
 
 	ledger    ledger
 	unwritten atomic.Uint64
@@ -135,6 +143,9 @@ type run struct {
 	told    Phase   // of the last that was written down
 	final   *Status // once ended, in place of st
 	unsaved Phase   // that it is shown in until its end stands in the journal; "" = it does
+
+	inForce  longpole.Change // what it promoted, less what was taken back of changes before it
+	released string          // why its holdback was ended by hand; "" = it was not
 
 	restarts int
 	halted   bool // when the process before ended
@@ -196,6 +207,11 @@ func (c *Controller) Start(spec Spec) (id string, err error) {
 	if spec.Change.From, err = c.from(spec.Change); err != nil {
 		return "", err
 	}
+	if spec.Observe != "" {
+		if _, err := observable(c.o.Target, spec.Observe); err != nil {
+			return "", err
+		}
+	}
 	if reason := c.gate(spec.Change.Route); reason != "" {
 		return "", fmt.Errorf("%w: %s", ErrBlocked, reason)
 	}
@@ -231,7 +247,7 @@ func (c *Controller) newRun(spec Spec, started time.Time) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &run{c: c, spec: spec, change: change, hash: hash, ended: make(chan struct{}), st: pending(spec), started: started}, nil
+	return &run{c: c, spec: spec, change: change, hash: hash, inForce: spec.Change, ended: make(chan struct{}), st: pending(spec), started: started}, nil
 }
 
 // verified asks whether the change may begin here, and makes spec as careful as the answer demands.
@@ -303,20 +319,21 @@ func (c *Controller) admissible(r *run) error {
 	if c.closed {
 		return ErrClosed
 	}
-	for _, route := range []string{"", r.spec.Change.Route} {
+	for _, route := range append([]string{""}, r.spec.routes()...) {
 		if reason, ok := c.frozen[route]; ok {
 			return fmt.Errorf("%w: rollouts are switched off: %s", ErrBlocked, reason)
 		}
 	}
 	for _, other := range c.all {
-		if other != r && !other.isFinal() && other.spec.Change.Route == r.spec.Change.Route {
+		if other != r && !other.isFinal() && other.spec.meets(r.spec) {
 			return fmt.Errorf("%w: %s", ErrBusy, other.id)
 		}
 	}
 	return nil
 }
 
-// forget makes room for one more that ended. The newest promotion of a route is never forgotten: it is in force.
+// forget makes room for one more that ended. Never forgotten are the newest promotion of a route, which is in force, and what
+// holds calls back.
 func (c *Controller) forget() {
 	inForce := map[string]bool{}
 	var left []*run
@@ -326,6 +343,9 @@ func (c *Controller) forget() {
 		newest := s.Phase == Promoted && s.Undone.IsZero() && !inForce[s.Route]
 		if newest {
 			inForce[s.Route] = true
+		} else if s.Held == Held {
+			left = append(left, r)
+			continue
 		} else if s.Phase.Final() {
 			if ended++; ended >= kept {
 				continue
@@ -379,6 +399,7 @@ func (c *Controller) Promote(id, reason string) error {
 	if refused {
 		return fmt.Errorf("%w: %s", ErrEnded, id)
 	}
+	r.holdBackIfPromoted()
 	return err
 }
 
@@ -428,12 +449,17 @@ func (c *Controller) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var drivers sync.WaitGroup
+	drivers.Go(func() { c.holdInTurns(ctx) })
+	ticker := time.NewTicker(holdbackEvery)
+	defer ticker.Stop()
 	for alive := true; alive; {
 		for _, r := range c.fresh() {
 			drivers.Go(func() { r.drive(ctx) })
 		}
 		select {
 		case <-c.wake:
+		case <-ticker.C:
+			c.holdBackAll()
 		case <-c.quit:
 			alive = false
 		case <-ctx.Done():

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -33,13 +34,15 @@ type road struct {
 	refuse              map[string]int // how many of these calls err; -1 = all
 	version             string
 	weights             map[string]int
-	held                float64
+	held                map[string]float64 // by rollout
+	without             map[string]longpole.Config
+	gone                bool // a reload has removed the route
 	turns               bool // the arms take turns
 	turn                [2]bool
 }
 
 func newRoad(scale float64) *road {
-	return &road{rng: rand.New(rand.NewPCG(1, 2)), scale: scale, policy: longpole.Config{}.Safe(), refuse: map[string]int{}}
+	return &road{rng: rand.New(rand.NewPCG(1, 2)), scale: scale, policy: longpole.Config{}.Safe(), refuse: map[string]int{}, held: map[string]float64{}, without: map[string]longpole.Config{}}
 }
 
 func (r *road) called(name, text string) error {
@@ -53,6 +56,11 @@ func (r *road) called(name, text string) error {
 
 func (r *road) Policy(route string) (longpole.Config, error) {
 	if strings.HasPrefix(route, "no ") {
+		return longpole.Config{}, errTarget
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gone {
 		return longpole.Config{}, errTarget
 	}
 	return r.policy, nil
@@ -107,6 +115,7 @@ func (r *road) Promote(string) error {
 	} else {
 		r.policy = *r.staged
 	}
+	clear(r.held)
 	r.staged, r.weight = nil, 0
 	return nil
 }
@@ -141,7 +150,8 @@ func (r *road) Adopt(_ string, c longpole.Config) error {
 	if err := r.called("adopt", "adopt"); err != nil {
 		return err
 	}
-	r.policy, r.held = c, 0
+	r.policy = c
+	clear(r.held)
 	return nil
 }
 
@@ -157,16 +167,29 @@ func (r *road) Split(_ string, weights map[string]int) error {
 	return r.called("split", fmt.Sprint("split ", weights))
 }
 
-func (r *road) Hold(_ string, _ longpole.Config, ratio float64) error {
-	r.held = ratio
-	return r.called("hold", fmt.Sprint("hold ", ratio))
+func (r *road) Hold(_, name string, without longpole.Config, ratio float64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held[name] == ratio && reflect.DeepEqual(r.without[name], without) {
+		return nil
+	}
+	if err := r.called("hold", fmt.Sprint("hold ", name, " ", ratio)); err != nil {
+		return err
+	}
+	r.held[name], r.without[name] = ratio, without
+	return nil
 }
 
-func (r *road) Held(string) (promoted, heldBack stats.Tally, err error) {
+func (r *road) Held(_, _ string) (promoted, heldBack stats.Tally, err error) {
 	return promoted, heldBack, errTarget
 }
 
-func (r *road) Release(string) error { return r.called("release", "release") }
+func (r *road) Release(_, name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.held, name)
+	return r.called("release", "release "+name)
+}
 
 func (r *road) Kill(route string, parts ...string) error {
 	return r.called("kill", fmt.Sprint("kill ", route, " ", parts))

@@ -8,6 +8,9 @@
 // The baseline is what every doubt falls back to: with little traffic, without data, with an uneven split, with a Target
 // that errs, at the end of the program, the candidate is dropped and the old policy stays.
 //
-// Do not use it for a change that both cohorts feel, such as a smaller shared cache or a limit on shared connections:
-// the baseline would suffer with the candidate, and the comparison would not show it.
+// What was promoted is not out of sight: each promoted change keeps a few calls on today's policy without it, so that a review can
+// tell whether it still helps, and each can be taken back alone.
+//
+// A change that both cohorts would feel, such as a smaller shared cache or a limit on shared connections, needs a switchback:
+// side by side the baseline would suffer with the candidate, and the comparison would not show it.
 package rollout

@@ -26,6 +26,7 @@ const (
 	entryRestarted = "restarted" // a process found it under way
 	entryEnded     = "ended"     // Status
 	entryUndone    = "undone"    // Reason
+	entryReleased  = "released"  // Reason
 	entryKilled    = "killed"    // Route, Parts, Reason
 )
 
@@ -108,8 +109,13 @@ func (c *Controller) Restore(entries []Entry) (doubts []string) {
 		case e.Kind == entryNote && e.Event != nil:
 			r.remember(*e.Event)
 			r.halted = e.Event.Phase == Paused
+			if r.final != nil { // of its holdback
+				r.final.Journal, r.final.Dropped = r.journal, r.dropped
+			}
 		case e.Kind == entryRestarted:
 			r.restarts++
+		case e.Kind == entryReleased:
+			r.released = e.Reason
 		case r.final != nil && e.Kind != entryUndone: // it has ended
 		case e.Kind == entryEnded && e.Status != nil && e.Status.Phase.Final():
 			r.close(*e.Status)
@@ -117,7 +123,7 @@ func (c *Controller) Restore(entries []Entry) (doubts []string) {
 				inForce = append(inForce, r)
 			}
 		case e.Kind == entryUndone && r.final != nil && r.final.Phase == Promoted:
-			r.final.Undone, r.final.UndoReason = e.At, e.Reason
+			c.undone(r, e.At, e.Reason)
 		}
 	}
 	for _, e := range killed {
@@ -126,6 +132,7 @@ func (c *Controller) Restore(entries []Entry) (doubts []string) {
 		}
 	}
 	doubts = append(doubts, c.reinstateAll(inForce)...)
+	c.holdBackAll()
 	for i, r := range c.all {
 		if !r.isFinal() {
 			c.interrupted(r, c.all[i+1:])
@@ -236,25 +243,14 @@ func (c *Controller) reinstate(r *run) error {
 	if err != nil {
 		return err
 	}
-	to := r.spec.Change.To.Safe()
+	to := r.inForce.To.Safe()
 	switch {
 	case reflect.DeepEqual(now.Safe(), to): // the owner has put it into the file
-		return c.holdback(r)
-	case !reflect.DeepEqual(now.Safe(), r.spec.Change.From.Safe()):
+		return nil
+	case !reflect.DeepEqual(now.Safe(), r.inForce.From.Safe()):
 		return errors.New("not put in force again: the file says another policy now than the one it was promoted over")
 	}
-	if err := target.Adopt(route, to); err != nil {
-		return err
-	}
-	return c.holdback(r)
-}
-
-// holdback keeps a few calls on the policy before what r promoted, where its spec asks for it.
-func (c *Controller) holdback(r *run) error {
-	if h := r.spec.Holdback; h != nil && *h > 0 {
-		return c.o.Target.Hold(r.spec.Change.Route, r.spec.Change.From, *h)
-	}
-	return nil
+	return target.Adopt(route, to)
 }
 
 // alone reports whether one version has all weight.
@@ -278,8 +274,8 @@ func only(weights map[string]int, version string) map[string]int {
 }
 
 // interrupted begins a rollout anew that the end of the process cut off, or gives it up. Its candidate went with the process:
-// all calls are on the policy in force. after are those that began after it: one of the same route says that it had ended, for
-// there is one at a time.
+// all calls are on the policy in force. after are those that began after it: one that would move the calls of the same route says
+// that it had ended, for there is one at a time.
 func (c *Controller) interrupted(r *run, after []*run) {
 	r.restarts++
 	c.later(Entry{Kind: entryRestarted, ID: r.id}, func(err error) {
@@ -288,7 +284,7 @@ func (c *Controller) interrupted(r *run, after []*run) {
 		}
 	})
 	_, err := c.from(r.spec.Change)
-	next := slices.IndexFunc(after, func(o *run) bool { return o.spec.Change.Route == r.spec.Change.Route })
+	next := slices.IndexFunc(after, func(o *run) bool { return o.spec.meets(r.spec) })
 	switch {
 	case next >= 0:
 		err = fmt.Errorf("it had ended before %s began; how could not be written down", after[next].id)
@@ -322,7 +318,7 @@ func (c *Controller) suspended(id string) bool {
 		return false
 	}
 	if r.st.phase != Pending {
-		if err := c.o.Target.Discard(r.spec.Change.Route); err != nil {
+		if err := r.target().Discard(r.spec.Change.Route); err != nil {
 			c.o.Log.Warn("rollout: the candidate could not be dropped; it ends with the process", "rollout", id, "error", err)
 		}
 	}
@@ -362,77 +358,6 @@ func (c *Controller) halt(id string, fit func(state) bool, do func(Spec, state) 
 	return errors.Join(err, refused)
 }
 
-// Undo takes a promotion back: the policy, or the split, from before the rollout is in force again with the next call.
-// ErrUnknown; ErrState when it promoted nothing, was undone already or is not the newest on its route; ErrStale when the policy,
-// or the split, in force is not the one that it promoted; ErrBusy while another rollout of the route runs; the Target's
-// error; or ErrJournal: then it is undone all the same, and the next process will not know.
-func (c *Controller) Undo(id, reason string) error {
-	r, err := c.find(id)
-	if err != nil {
-		return err
-	}
-	route := r.spec.Change.Route
-	if err := c.undoable(r); err != nil {
-		return err
-	}
-	if err := c.stillPromoted(r); err != nil {
-		return err
-	}
-	if r.spec.Version != "" {
-		err = c.o.Target.Split(route, r.weights)
-	} else {
-		err = c.o.Target.Adopt(route, r.spec.Change.From)
-	}
-	if err != nil {
-		return err
-	}
-	r.mu.Lock()
-	r.final.Undone, r.final.UndoReason = time.Now(), reasonOr(reason)
-	r.mu.Unlock()
-	c.o.Log.Warn("rollout undone", "rollout", id, "route", route, "reason", reason)
-	if err := c.write(Entry{Kind: entryUndone, ID: id, Route: route, Reason: reasonOr(reason)}); err != nil {
-		c.o.Log.Error("rollout: that it was undone will be forgotten with the process", "rollout", id, "error", err)
-		return err
-	}
-	return nil
-}
-
-func (c *Controller) undoable(r *run) error {
-	all := c.List()
-	for _, s := range slices.Backward(all) {
-		switch {
-		case s.Route != r.spec.Change.Route:
-		case !s.Phase.Final():
-			return fmt.Errorf("%w: %s", ErrBusy, s.ID)
-		case s.ID == r.id && s.Phase == Promoted && s.Undone.IsZero():
-			return nil
-		case s.ID == r.id:
-			return fmt.Errorf("%w: %s promoted nothing that is still in force", ErrState, r.id)
-		case s.Phase == Promoted && s.Undone.IsZero():
-			return fmt.Errorf("%w: %s was promoted after %s; undo that first", ErrState, s.ID, r.id)
-		}
-	}
-	return fmt.Errorf("%w: %s", ErrUnknown, r.id)
-}
-
-func (c *Controller) stillPromoted(r *run) error {
-	if r.spec.Version != "" {
-		now, err := c.o.Target.Weights(r.spec.Change.Route)
-		if err == nil && !alone(now, r.spec.Version) {
-			err = fmt.Errorf("%w: the calls of route %q are split in another way since", ErrStale, r.spec.Change.Route)
-		}
-		return err
-	}
-	now, err := c.o.Target.Policy(r.spec.Change.Route)
-	if err != nil {
-		return err
-	}
-	if !reflect.DeepEqual(now.Safe(), r.spec.Change.To.Safe()) {
-		return fmt.Errorf("%w: route %q has got another policy since", ErrStale, r.spec.Change.Route)
-	}
-	return nil
-}
-
 // Rollouts is the name of what Kill switches off besides the parts of policies: rollouts themselves. Those under way are
 // aborted, and none begins.
 const Rollouts = "rollouts"
@@ -466,15 +391,17 @@ func (c *Controller) kill(at time.Time, route string, parts []string, reason str
 	} else {
 		delete(c.frozen, route)
 	}
+	all := slices.Clone(c.all)
 	c.mu.Unlock()
+	_ = c.yield(route) // tried again with the next look
 	if !freeze {
 		return nil
 	}
 	defer c.flush() // once all are aborted
 	var errs []error
-	for _, s := range c.List() {
-		if !s.Phase.Final() && (route == "" || s.Route == route) {
-			if err := c.abort(s.ID, "rollouts were switched off: "+reasonOr(reason)); err != nil && !errors.Is(err, ErrEnded) {
+	for _, r := range all {
+		if !r.isFinal() && (route == "" || slices.Contains(r.spec.routes(), route)) {
+			if err := c.abort(r.id, "rollouts were switched off: "+reasonOr(reason)); err != nil && !errors.Is(err, ErrEnded) {
 				errs = append(errs, err)
 			}
 		}

@@ -78,7 +78,7 @@ func TestAPromotionOutlivesTheProcess(t *testing.T) {
 	spec.Holdback = &share
 	var ended Status
 	process(t, r, p, func(c *Controller) { ended = wait(c, mustStart(t, c, spec)) })
-	if ended.Phase != Promoted || r.held != share {
+	if ended.Phase != Promoted || r.held["r1"] != share {
 		t.Fatalf("%s, %v held back", ended.Phase, r.held)
 	}
 	fresh := newRoad(1) // the file's policy
@@ -87,7 +87,7 @@ func TestAPromotionOutlivesTheProcess(t *testing.T) {
 		if !ok || s.Phase != Promoted || len(s.Journal) != len(ended.Journal) || s.Outcome != ended.Outcome || s.Predicted.P99 != ended.Predicted.P99 {
 			t.Errorf("remembered: %+v", s)
 		}
-		if fresh.policy.Retry.Hedge == nil || fresh.held != share {
+		if fresh.policy.Retry.Hedge == nil || fresh.held["r1"] != share {
 			t.Errorf("not in force again: %+v, %v held back", fresh.policy, fresh.held)
 		}
 		if id := mustStart(t, c, Spec{Change: longpole.Change{Route: "all", To: longpole.Config{Timeout: time.Second}}}); id != "r2" {

@@ -40,8 +40,8 @@ func TestNothingWaitsForTheDiskWithAHarmfulCandidate(t *testing.T) {
 			s.Change = longpole.Change{Route: route, To: s.Change.To}
 			ids = append(ids, mustStart(t, c, s))
 		}
-		time.Sleep(5 * time.Second)
-		<-p.gate // the disk stands still
+		time.Sleep(5500 * time.Millisecond) // between two looks at the cohorts, which would wait for the disk too
+		<-p.gate                            // the disk stands still
 		killed := make(chan error, 1)
 		go func() { killed <- c.Kill("", []string{Rollouts}, "the pager rang") }()
 		time.Sleep(time.Second)

@@ -31,6 +31,7 @@ const (
 	mostTries        = 60          // to drop a candidate
 	minReferenceSpan = time.Second // shorter warm-ups say nothing of the rate
 	glance           = time.Second // between two looks of the judge's fast tier
+	looksPerTurn     = 8           // of a switchback, at least
 )
 
 // Final reports whether the rollout has ended.
@@ -41,8 +42,9 @@ func (p Phase) Final() bool {
 // sample is one look at the cohorts: cumulative since the candidate was staged.
 type sample struct {
 	baseline, candidate stats.Tally
-	err                 error  // the Target could not answer
-	gate                string // why nothing may get more calls now; "" = it may
+	own                 [2]stats.Tally // of both on the change's route, when another one is observed
+	err                 error          // the Target could not answer
+	gate                string         // why nothing may get more calls now; "" = it may
 }
 
 func (s sample) since(o sample) sample {
@@ -101,7 +103,7 @@ type state struct {
 // pending is a rollout that was asked for.
 func pending(spec Spec) state {
 	c := judge.Config{Target: spec.Target, AttemptsFactor: spec.AttemptsFactor, Blocks: spec.Switchback > 0}
-	c.CostFactor = spec.costFactor()
+	c.CostFactor, c.Shed = spec.costFactor(), spec.shedJudged()
 	return state{phase: Pending, judge: judge.New(c)}
 }
 
@@ -115,11 +117,19 @@ func begin(spec Spec, st state, now time.Time, trust judge.CalibrationStatus) (s
 	}
 	if spec.Switchback > 0 {
 		st.current = judge.Turn{Judged: true}
-		return st.note("candidate staged; the baseline warms up for %s", spec.Warmup), []command{{do: stage}, {do: turn, turn: st.current}}
+		return st.note("candidate staged; the baseline warms up for %s%s", spec.Warmup, priced(spec)), []command{{do: stage}, {do: turn, turn: st.current}}
 	}
 	st.weight = spec.Steps[0]
-	st = st.note("candidate staged; it gets %s of the calls and warms up for %s", percent(st.weight), spec.Warmup)
+	st = st.note("candidate staged; it gets %s of the calls and warms up for %s%s", percent(st.weight), spec.Warmup, priced(spec))
 	return st, []command{{do: stage}, {do: weigh, weight: st.weight}}
+}
+
+// priced says what the candidate may cost, where that was stated.
+func priced(spec Spec) string {
+	if spec.Shed == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; it may refuse %s of the calls beyond what the baseline refuses", percent(spec.Shed))
 }
 
 // heed takes in how often the judge was wrong on the route. The pairs of a switchback are longer than any slice.
@@ -138,14 +148,19 @@ func (st state) heed(spec Spec, trust judge.CalibrationStatus) state {
 	return st
 }
 
-// tick is the time between two looks at the cohorts.
-func tick(spec Spec) time.Duration { return min(spec.Slice, glance) }
+// tick is the time between two looks at the cohorts. Turns are begun and ended by looks, so that short ones take several.
+func tick(spec Spec) time.Duration {
+	if spec.Switchback > 0 {
+		return min(spec.Slice, glance, spec.Switchback/looksPerTurn)
+	}
+	return min(spec.Slice, glance)
+}
 
 // step takes one look at the cohorts: a glance by the judge's fast tier or, when a slice is over, all of it.
 func step(spec Spec, st state, now time.Time, s sample) (state, []command) {
 	over := now.Add(tick(spec) / 2).After(st.due) // a look that comes a little early is the slice's last
 	switch {
-	case st.phase == Pending || st.phase.Final() || !over && (st.ending != "" || s.err != nil):
+	case st.phase == Pending || st.phase.Final() || !over && (st.ending != "" || s.err != nil && spec.Switchback == 0):
 		return st, nil
 	case !st.halted.IsZero() && st.ending == "":
 		return st, nil
@@ -188,11 +203,14 @@ func step(spec Spec, st state, now time.Time, s sample) (state, []command) {
 }
 
 // missed is a look that the Target did not answer. One is nothing, several in
-// a row leave nobody watching the candidate.
+// a row leave nobody watching the candidate. In a switchback that may have all calls, and until the next look.
 func missed(spec Spec, st state, err error, overdue bool) (state, []command) {
 	st.blind++
 	if st.blind == 1 {
 		st = st.note("no figures from the cohorts: %v", err)
+	}
+	if spec.Switchback > 0 {
+		return end(st, Aborted, fmt.Sprintf("no figures from the cohorts, of which one at a time has all calls: %v", err))
 	}
 	if st.blind >= mostBlindSlices {
 		return end(st, Aborted, fmt.Sprintf("no figures from the cohorts in %d slices: %v", st.blind, err))
@@ -215,8 +233,10 @@ func warmUp(spec Spec, st state, now time.Time, overdue bool) (state, []command)
 		return st, nil
 	}
 	rate := float64(st.last.baseline.Calls) / max(elapsed, minReferenceSpan).Seconds()
-	widest := spec.Steps[len(spec.Steps)-1]
-	st.plan = judge.Plan(rate*widest/spec.Steps[0], spec.MaxDuration-elapsed, st.trust.Join)
+	if spec.Switchback == 0 {
+		rate /= spec.Steps[0] // of all calls
+	}
+	st.plan = spec.Plan(rate, spec.MaxDuration-elapsed, st.trust)
 	st.phase = Step
 	st.warm, st.judged, st.entered = st.last, st.last, st.last
 	st = st.note("warmed up after %s: %s", elapsed.Round(time.Millisecond), st.plan)
@@ -300,8 +320,11 @@ func takeTurns(spec Spec, st state, now time.Time, s sample, overdue bool) (stat
 	switch {
 	case verdict == Worse:
 		return end(st, RolledBack, st.sentence())
-	case st.blown():
-		return end(st, RolledBack, "the candidate failed more than a tenth of the calls of its turns, far more than the baseline")
+	case st.blown(spec):
+		return end(st, RolledBack, "the candidate failed or refused more than a tenth of the calls of its turns, far more than the baseline"+beyondPrice(spec))
+	case st.overpriced(spec):
+		return end(st, RolledBack, fmt.Sprintf("on route %q the candidate failed or refused %s of the calls of its turns and the baseline %s, more than its price of %s apart",
+			spec.Change.Route, percent(lost(st.last.own[1])), percent(lost(st.last.own[0])), percent(spec.Shed)))
 	case verdict == Invalid:
 		return end(st, InconclusiveEnd, st.sentence())
 	case st.slices >= spec.evidence()*leastStepSlices && st.gate == "" && (verdict == Improved || verdict == NoWorse && spec.Goal == GoalNoWorse):
@@ -314,10 +337,36 @@ func takeTurns(spec Spec, st state, now time.Time, s sample, overdue bool) (stat
 
 // blown is the fuse of a switchback: no test, but what nobody would watch for a whole pair of turns while all calls are on the
 // candidate.
-func (st state) blown() bool {
+func (st state) blown(spec Spec) bool {
 	seen := st.last.since(st.warm)
-	share := func(t stats.Tally) float64 { return float64(t.Failed+t.Shed) / float64(max(t.Calls, 1)) }
-	return seen.candidate.Calls >= leastStepCalls && share(seen.candidate) > 0.1+5*share(st.last.baseline)
+	bad := func(t stats.Tally, price float64) float64 {
+		n := float64(max(t.Calls, 1))
+		return (float64(t.Failed) + max(0, float64(t.Shed)-price*n)) / n
+	}
+	return seen.candidate.Calls >= leastStepCalls && bad(seen.candidate, spec.shedJudged()) > 0.1+5*bad(st.last.baseline, 0)
+}
+
+// overSlack is the share of the calls beyond the price that a candidate may fail or refuse on its own route while another one is
+// observed: the judge does not see these, and a fuse must not go by chance.
+const overSlack = 0.05
+
+// overpriced is the fuse on the change's own route while another one is observed.
+func (st state) overpriced(spec Spec) bool {
+	own := st.last.own
+	return spec.Observe != "" && own[1].Calls >= leastStepCalls && lost(own[1]) > lost(own[0])+spec.Shed+overSlack
+}
+
+// lost is the share of the calls that failed or were refused.
+func lost(t stats.Tally) float64 {
+	return (float64(t.Failed) + float64(t.Shed)) / float64(max(t.Calls, 1))
+}
+
+// beyondPrice names the price that was stated for calls that are refused.
+func beyondPrice(spec Spec) string {
+	if spec.shedJudged() == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" and beyond the %s that it may refuse", percent(spec.Shed))
 }
 
 // pause takes the calls from the candidate until resume.
@@ -417,6 +466,8 @@ func failed(st state, c command, err error) (state, []command) {
 		return end(st, Aborted, fmt.Sprintf("the candidate could not be promoted: %v", err))
 	case c.do == weigh && st.ending != "":
 		return st, nil
+	case c.do == turn:
+		return end(st, Aborted, fmt.Sprintf("the next turn could not begin: %v", err))
 	case c.do == weigh:
 		return end(st, Aborted, fmt.Sprintf("its share of the calls could not be set to %s: %v", percent(c.weight), err))
 	}

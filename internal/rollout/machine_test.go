@@ -384,3 +384,25 @@ func TestAStepIsNotLeftBeforeItsRiskIsKnown(t *testing.T) {
 		t.Errorf("the third step is reached after %d slices of a busy route, %d of a quiet one, %d of a quiet one whose owner risks all", busy, quiet, bold)
 	}
 }
+
+// TestATurnThatIsRefusedEndsTheRollout: whose turn it is would not be known any more.
+func TestATurnThatIsRefusedEndsTheRollout(t *testing.T) {
+	for _, then := range []order{"", weigh} { // what is refused besides
+		s := spec()
+		s.Switchback = time.Minute
+		st, _ := begin(s.WithDefaults(), pending(s), start, Calibration{})
+		st, commands := failed(st, command{do: turn}, errTarget)
+		for i := 0; len(commands) > 0 && i < 9; i++ {
+			c := commands[0]
+			commands = commands[1:]
+			if c.do == then {
+				st, commands = failed(st, c, errTarget)
+				continue
+			}
+			st = done(st, c)
+		}
+		if st.phase != Aborted || !strings.Contains(st.reason, "turn") {
+			t.Errorf("%s: %s; %v", st.phase, st.reason, st.notes)
+		}
+	}
+}

@@ -240,7 +240,7 @@ func TestOnlyTheLastPromotionOfARouteIsDoubted(t *testing.T) {
 	})
 	caught := newRoad(1)
 	caught.policy = second.Safe()
-	if doubts := process(t, caught, p, func(*Controller) {}); len(doubts) > 0 || fmt.Sprint(caught.commands) != "[hold 0.05]" {
+	if doubts := process(t, caught, p, func(*Controller) {}); len(doubts) > 0 || fmt.Sprint(caught.commands) != "[hold r2 0.05]" {
 		t.Errorf("over a file that has the second: %q, %q", doubts, caught.commands)
 	}
 	edited := newRoad(1)

@@ -11,7 +11,7 @@ import (
 func (r *run) drive(ctx context.Context) {
 	ticker := time.NewTicker(tick(r.spec))
 	defer ticker.Stop()
-	trust := r.c.Calibration(r.spec.Change.Route)
+	trust := r.c.Calibration(r.spec.Judged())
 	_ = r.apply(func(st state) (state, []command) {
 		if st.phase != Pending {
 			return st, nil
@@ -34,7 +34,10 @@ func (r *run) look() {
 	_ = r.apply(func(st state) (state, []command) {
 		var s sample
 		if st.ending == "" {
-			s.baseline, s.candidate, s.err = r.c.o.Target.Tallies(r.spec.Change.Route)
+			s.baseline, s.candidate, s.err = r.target().Tallies(r.spec.Change.Route)
+			if r.spec.Observe != "" && s.err == nil {
+				s.own[0], s.own[1], s.err = r.c.o.Target.Tallies(r.spec.Change.Route)
+			}
 			s.gate = r.c.gate(r.spec.Change.Route)
 		}
 		return step(r.spec, st, time.Now(), s)
@@ -54,10 +57,21 @@ func (r *run) control(transition func(state) (state, []command)) error {
 	return err
 }
 
-// apply is transit, written down.
+// apply is transit, written down. A promotion is shown once the holdbacks of its route are right.
 func (r *run) apply(transition func(state) (state, []command)) error {
 	defer r.c.some()
-	return r.transit(transition)
+	err := r.transit(transition)
+	r.holdBackIfPromoted()
+	return err
+}
+
+func (r *run) holdBackIfPromoted() {
+	r.mu.Lock()
+	promoted := r.st.phase == Promoted
+	r.mu.Unlock()
+	if promoted {
+		r.c.holdBack(r.spec.Change.Route)
+	}
 }
 
 // transit makes one transition and carries out its commands, and those that follow from their failure. It returns the
@@ -89,7 +103,7 @@ func (r *run) transit(transition func(state) (state, []command)) (first error) {
 }
 
 func (r *run) carryOut(c command) error {
-	route, target := r.spec.Change.Route, r.c.o.Target
+	route, target := r.spec.Change.Route, r.target()
 	switch c.do {
 	case stage:
 		return r.stage()
@@ -105,11 +119,7 @@ func (r *run) carryOut(c command) error {
 			}
 			r.weights = weights
 		}
-		if err := target.Promote(route); err != nil {
-			return err
-		}
-		r.hold()
-		return nil
+		return target.Promote(route)
 	default:
 		return target.Discard(route)
 	}
@@ -118,7 +128,10 @@ func (r *run) carryOut(c command) error {
 // stage stages the candidate. What it is to be compared with, and what a holdback and an undo would bring back, may have
 // changed since it was asked for. Later changes drop the candidate by themselves.
 func (r *run) stage() (err error) {
-	route, target := r.spec.Change.Route, r.c.o.Target
+	route, target := r.spec.Change.Route, r.target()
+	if err := r.c.yield(r.spec.routes()...); err != nil {
+		return err
+	}
 	if r.spec.Version != "" {
 		err = target.StageVersion(route, r.spec.Version)
 	} else {
@@ -131,19 +144,6 @@ func (r *run) stage() (err error) {
 		err = errors.Join(err, target.Discard(route))
 	}
 	return err
-}
-
-// hold keeps a few calls on the old policy after a promotion, where the spec asks for it.
-func (r *run) hold() {
-	h := r.spec.Holdback
-	if h == nil || *h == 0 || r.spec.Version != "" {
-		return
-	}
-	if err := r.c.o.Target.Hold(r.spec.Change.Route, r.spec.Change.From, *h); err != nil {
-		r.st = r.st.note("no calls could be held back: %v", err)
-		return
-	}
-	r.st = r.st.note("%s of the calls keep the old policy", percent(*h))
 }
 
 // settle moves the notes of a transition from a phase to the journal and the log, and lets go of the figures once the rollout
@@ -213,14 +213,13 @@ func (r *run) build() Status {
 		Journal: append([]Event(nil), r.journal...), Dropped: r.dropped,
 	}
 	s.Hash, s.Override, s.Weak, s.AttemptsFactor = r.hash, r.spec.Override, r.spec.Weak, r.spec.AttemptsFactor
-	s.CostFactor = r.spec.costFactor()
+	s.CostFactor, s.Shed, s.Observe = r.spec.costFactor(), r.spec.Shed, r.spec.Observe
+	s.SwitchbackMS, s.WashoutMS = milliseconds(r.spec.Switchback), milliseconds(r.spec.Washout)
 	if r.spec.Hypothesis != (Hypothesis{}) {
 		h := r.spec.Hypothesis
 		s.Hypothesis = &h
 	}
-	if h := r.spec.Holdback; h != nil && r.spec.Version == "" {
-		s.Holdback = *h
-	}
+	s.Holdback = r.spec.heldBack()
 	if !st.began.IsZero() {
 		s.Step = st.at + 1
 	}

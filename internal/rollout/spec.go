@@ -32,14 +32,16 @@ type Spec struct {
 	Version        string          `yaml:"version"`         // upstream of the route's split that is tried, with weight 0 until then, in place of another policy; change.to is empty then
 	Steps          []float64       `yaml:"steps"`           // shares of the calls that the candidate gets, ascending, above 0 up to 50%; default 1%, 5%, 25%, 50%; promotion is the step to 100%
 	Risk           float64         `yaml:"risk"`            // a step is left once it is sure (95%) that the next one adds slow or failed calls to no more than this share of all; above 0, up to 100%; default 2%
-	Switchback     time.Duration   `yaml:"switchback"`      // instead of side by side, the arms get all calls in turns of this length, for a change that both would feel, as of a limit; steps do not apply; 10s..10m; default 0 = side by side
-	Washout        time.Duration   `yaml:"washout"`         // beginning of a turn that is not judged; up to half of switchback; default 5s
+	Switchback     time.Duration   `yaml:"switchback"`      // instead of side by side, the arms get all calls in turns of this length, for a change that both would feel, as of a limit; steps do not apply; 2s..10m, and longer than the slowest calls; default 0 = side by side
+	Washout        time.Duration   `yaml:"washout"`         // beginning of a turn that is not judged, in which what the other arm queued drains; up to half of switchback; default 5s or that half
+	Observe        string          `yaml:"observe"`         // judge by the calls of this route in place of the change's own, for a change that shows elsewhere: a limit on exports that leaves room for views, a cache behind a cache; takes a switchback; default the change's route
+	Shed           float64         `yaml:"shed"`            // share of the calls that the candidate may refuse beyond what the baseline refuses: the price of a limit; 0..95%; default 0 = a refused call is an error
 	Slice          time.Duration   `yaml:"slice"`           // between two looks; 100ms..10m; default 10s; a verdict takes 12 slices at least
 	Warmup         time.Duration   `yaml:"warmup"`          // not judged; default 30s; longer until the baseline made 100 calls
 	MaxDuration    time.Duration   `yaml:"max_duration"`    // of the whole, warm-up included; up to 7 days; default 30m, or 40 turns of a switchback
 	OnInconclusive string          `yaml:"on_inconclusive"` // rollback or promote; default rollback
 	AttemptsFactor float64         `yaml:"attempts_factor"` // attempts per call that the candidate may make, over the baseline's; 1..10; default 1.05 + its retry budget
-	Holdback       *float64        `yaml:"holdback"`        // share of the calls that keeps the old policy after a promotion, so that reviews can tell what the change is worth; 0..10%; default none
+	Holdback       *float64        `yaml:"holdback"`        // share of the calls that keeps the old policy after a promotion, so that reviews can tell what the change is worth; 0..10%; with a switchback, whose arms feel each other, the share of the time in which all calls do; default none
 	Restart        string          `yaml:"restart"`         // what becomes of it when the program ends in the middle and begins anew: resume (the evidence begins anew) or rollback; default resume
 	Seed           uint64          `yaml:"seed"`            // of the order of turns; default one by chance
 	Predicted      Quantiles       `yaml:"predicted"`       // of the candidate's latency; zero = no prediction
@@ -63,8 +65,9 @@ type Hypothesis struct {
 }
 
 const (
-	weakFirstStep = 0.01 // at most, for a change whose record proves little
-	weakEvidence  = 2    // times as much of it is taken at each step
+	shortestTurn  = 2 * time.Second // of a switchback: with a washout of half of it a second of each is judged
+	weakFirstStep = 0.01            // at most, for a change whose record proves little
+	weakEvidence  = 2               // times as much of it is taken at each step
 )
 
 // weakened is s for a change whose record proves little.
@@ -83,6 +86,24 @@ func (s Spec) costFactor() float64 {
 		return s.AttemptsFactor
 	}
 	return 0
+}
+
+// heldBack is the share of the calls that keeps the old policy after a promotion.
+func (s Spec) heldBack() float64 {
+	if s.Holdback == nil || s.Version != "" {
+		return 0
+	}
+	return *s.Holdback
+}
+
+// Plan says in one line what the rollout will be able to see in the time that is left, on a route that gets so many calls a second.
+func (s Spec) Plan(callsPerSecond float64, left time.Duration, trust Calibration) string {
+	if s.Switchback == 0 {
+		return judge.Plan(callsPerSecond*s.Steps[len(s.Steps)-1], left, trust.Slice(s.Slice))
+	}
+	pair := 2 * s.Switchback
+	judged := float64(s.Switchback-s.Washout) / float64(pair)
+	return judge.Plan(callsPerSecond*judged, left, pair)
 }
 
 // evidence is how many times the least evidence a step takes.
@@ -144,8 +165,11 @@ func (s Spec) Validate() error {
 	f.Check(slices.Contains(judge.Metrics(), s.Target), "target", s.Target, "one of "+strings.Join(judge.Metrics(), ", "))
 	f.Check(s.Version == "" || reflect.DeepEqual(s.Change.To, longpole.Config{}), "version", s.Version, "either a version or another policy, change.to")
 	f.Check(s.Risk > 0 && s.Risk <= 1, "risk", s.Risk, "above 0%, up to 100%")
-	f.Check(s.Switchback == 0 || s.Switchback >= 10*time.Second && s.Switchback <= 10*time.Minute, "switchback", s.Switchback, "10s..10m")
+	f.Check(s.Switchback == 0 || s.Switchback >= shortestTurn && s.Switchback <= 10*time.Minute, "switchback", s.Switchback, "2s..10m")
 	f.Check(s.Washout >= 0 && s.Washout <= s.Switchback/2, "washout", s.Washout, "up to half of switchback")
+	f.Check(s.Observe == "" || s.Switchback > 0 && s.Version == "", "observe", s.Observe, "a switchback of a policy with it: arms side by side are not told apart elsewhere")
+	f.Check(s.Observe == "" || s.Observe != s.Change.Route, "observe", s.Observe, "another route than the change's")
+	f.Check(s.Shed >= 0 && s.Shed <= 0.95, "shed", s.Shed, "0%..95%")
 	f.Check(s.Holdback == nil || *s.Holdback >= 0 && *s.Holdback <= 0.1, "holdback", s.Holdback, "0%..10%")
 	f.Check(s.Restart == Resume || s.Restart == Rollback, "restart", s.Restart, "resume or rollback")
 	f.Check(ascending(s.Steps), "steps", s.Steps, "at most 20 shares in ascending order, above 0% and up to 50%")

@@ -31,11 +31,12 @@ type Target interface {
 	// Weights are those of the route's versions by upstream; Split sets them.
 	Weights(route string) (map[string]int, error)
 	Split(route string, weights map[string]int) error
-	// Hold keeps a share of the calls on the policy before, with an equal cohort on the one in force; Held is what the two
-	// did since; Release ends it.
-	Hold(route string, before longpole.Config, ratio float64) error
-	Held(route string) (promoted, heldBack stats.Tally, err error)
-	Release(route string) error
+	// Hold keeps a share of the calls on a policy that is the one in force without one change, under a name, with an equal
+	// cohort on the one in force. One of that name that is the same goes on; another is replaced. Whatever changes the policy in
+	// force ends all. Held is what the two cohorts did since; Release ends one, if there is one.
+	Hold(route, name string, without longpole.Config, ratio float64) error
+	Held(route, name string) (promoted, heldBack stats.Tally, err error)
+	Release(route, name string) error
 	// Kill switches the named parts of a route's policy off, and all others on again; route "" is every route.
 	Kill(route string, parts ...string) error
 }
