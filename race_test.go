@@ -104,6 +104,29 @@ func TestTheLoserIsCancelledAtOnceAndItsAnswerDiscarded(t *testing.T) {
 	})
 }
 
+func TestWhoeverLosesIsToldAtTheHeadOfTheWinner(t *testing.T) {
+	for _, tt := range []struct {
+		steps []step
+		want  []string
+	}{
+		{[]step{{took: 60 * ms}, hang}, []string{"   0 try 1 at a", "  50 hedge 2 at b", "  60 1 ends: ok", "  60 2 cut off"}},
+		{[]step{hang, {took: 5 * ms}}, []string{"   0 try 1 at a", "  50 hedge 2 at b", "  55 2 ends: ok", "  55 1 cut off"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &script{steps: tt.steps}
+			r, err := longpole.Do(t.Context(), hedged(t, "a", "b"), idem, nil, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(ms) // the winner's body is still being read
+			if got := s.diagram(); got != strings.Join(tt.want, "\n") {
+				t.Error(got)
+			}
+			r.close()
+		})
+	}
+}
+
 // The copies win, so no caller sees that a hangs; its balancer does.
 func TestAnEndpointWhoseCopiesWinIsEjected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -27,7 +27,8 @@ const signTime = 24 * time.Hour
 
 // SetTier puts t behind the cache, for as long as cache.Config.Shared is on; nil = none. It is asked once for each fetch
 // whose Work is Portable, and told of each answer that is kept and fresh, after those who wait have got it. The keys are
-// those of call.Info: a tier that several routes share needs keys that tell them apart.
+// those of call.Info: a tier that several routes share needs keys that tell them apart. t must be comparable, as a
+// pointer is.
 func (p *Policy) SetTier(t cache.Tier) {
 	if t == nil {
 		p.tier.Store(nil)
@@ -59,20 +60,31 @@ func (p *Policy) Replace(key string, was, v cache.Value, t cache.Terms) bool {
 	return store != nil && store.Replace(time.Now(), key, was, v, t)
 }
 
-// Invalidate drops what is kept under keys, and what leads from them to other keys; what is being fetched for them will
-// not be kept. A second tier is told, and waited for no longer than ctx or 50 ms: one that is down may bring an old
-// answer back for the rest of its time.
+// Invalidate is the function of that name for p alone.
 func (p *Policy) Invalidate(ctx context.Context, keys ...string) {
-	parts := p.parts.Load()
-	if parts.cache == nil {
-		return
+	Invalidate(ctx, map[*Policy][]string{p: keys})
+}
+
+// Invalidate drops what each of several policies keeps under keys, and what leads from them to other keys; what is being
+// fetched for them will not be kept. A second tier is told once, however many policies share it, and waited for no
+// longer than ctx or 50 ms: one that is down may bring an old answer back for the rest of its time.
+func Invalidate(ctx context.Context, drops map[*Policy][]string) {
+	tiers := make(map[cache.Tier][]string)
+	for p, keys := range drops {
+		parts := p.parts.Load()
+		if parts.cache == nil {
+			continue
+		}
+		for _, key := range keys {
+			parts.cache.Invalidate(key)
+		}
+		if t := p.shared(parts); t != nil {
+			tiers[t] = append(tiers[t], keys...)
+		}
 	}
-	for _, key := range keys {
-		parts.cache.Invalidate(key)
-	}
-	if t := p.shared(parts); t != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tierGetTimeout)
-		defer cancel()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tierGetTimeout)
+	defer cancel()
+	for t, keys := range tiers {
 		_ = t.Delete(ctx, keys...)
 	}
 }
@@ -99,7 +111,11 @@ func (c *cachedCall[R]) fromTier(ctx context.Context, flight *cache.Flight) cach
 	if _, leads := v.(cache.Signpost); leads || v == nil || c.wish.Suits != nil && !c.wish.Suits(v) {
 		return nil
 	}
-	c.parts.cache.FillFrom(time.Now(), flight, v, stored, at)
+	now := time.Now()
+	if a, ok := v.(cache.Aged); ok {
+		stored.Age = a.AgeAt(now) // it went on to age in the tier
+	}
+	c.parts.cache.FillFrom(now, flight, v, stored, at)
 	return v
 }
 
@@ -152,4 +168,15 @@ func (c *cachedCall[R]) toTier(ctx context.Context, now time.Time, key string, k
 		key = k.Place.Key
 	}
 	_ = t.Set(ctx, key, s)
+	// What was invalidated while the tier was being told must not stay there: it may have come after the order to drop it.
+	var undone []string
+	if k.Place.Sign != nil && c.parts.cache.Kept(k.Place.Base) != cache.Value(k.Place.Sign) {
+		undone = append(undone, k.Place.Base)
+	}
+	if c.parts.cache.Kept(key) != k.Value {
+		undone = append(undone, key)
+	}
+	if len(undone) > 0 {
+		_ = t.Delete(ctx, undone...)
+	}
 }

@@ -19,6 +19,8 @@ type shared struct {
 	has  map[string]cache.Stored
 	down bool
 	slow time.Duration
+	late time.Duration // of Set
+	told int           // orders to drop
 }
 
 func (s *shared) Get(ctx context.Context, key string) (cache.Stored, error) {
@@ -36,6 +38,7 @@ func (s *shared) Get(ctx context.Context, key string) (cache.Stored, error) {
 }
 
 func (s *shared) Set(_ context.Context, key string, v cache.Stored) error {
+	time.Sleep(s.late)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down {
@@ -51,6 +54,7 @@ func (s *shared) Delete(_ context.Context, keys ...string) error {
 	if s.down {
 		return errFake
 	}
+	s.told++
 	for _, key := range keys {
 		delete(s.has, key)
 	}
@@ -115,6 +119,60 @@ func TestWhatOneProcessFetchedAnotherNeedsNot(t *testing.T) {
 		tier.down, tier.slow = true, time.Hour
 		if d := took(func() { s.ask(t, process()) }); d != 60*ms {
 			t.Error("a tier that is down costs", d-10*ms)
+		}
+	})
+}
+
+// TestAnInvalidationIsNotUndoneByWhatIsBeingTold has a key invalidated after its answer was kept, and before the tier has
+// heard of it: what is then told is from before the change.
+func TestAnInvalidationIsNotUndoneByWhatIsBeingTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tier := &shared{has: map[string]cache.Stored{}, late: 100 * ms}
+		s := portable{storing{&script{storable: true, steps: []step{ok10}}}}
+		p := policy(t, longpole.Config{Cache: &cache.Config{TTL: time.Minute, Shared: true}})
+		p.SetTier(tier)
+		s.ask(t, p)
+		time.Sleep(50 * ms)
+		p.Invalidate(t.Context(), keyed.Key)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got, there := tier.has[keyed.Key]; there {
+			t.Errorf("the tier still has %q", got.Data)
+		}
+		if v, _ := s.ask(t, p); v != "answer 2" {
+			t.Error(v)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := string(tier.has[keyed.Key].Data); got != "answer 2" {
+			t.Errorf("the tier has %q", got)
+		}
+	})
+}
+
+func TestATierThatPoliciesShareIsToldOnceOfAnInvalidation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tier, own := &shared{has: map[string]cache.Stored{}}, &shared{has: map[string]cache.Stored{}}
+		s := portable{storing{&script{storable: true, steps: []step{ok10}}}}
+		drops := map[*longpole.Policy][]string{policy(t, longpole.Config{}): {keyed.Key}}
+		for i := range 5 {
+			p := policy(t, longpole.Config{Cache: &cache.Config{TTL: time.Minute, Shared: true}})
+			p.SetTier(tier)
+			if i == 4 {
+				p.SetTier(own)
+			}
+			s.ask(t, p)
+			synctest.Wait()
+			drops[p] = []string{keyed.Key}
+		}
+		longpole.Invalidate(t.Context(), drops)
+		if tier.told != 1 || own.told != 1 || len(tier.has)+len(own.has) > 0 {
+			t.Errorf("told %d and %d times, %d answers are left", tier.told, own.told, len(tier.has)+len(own.has))
+		}
+		for p := range drops {
+			if p.Kept(keyed.Key) != nil {
+				t.Error("a policy still has it")
+			}
 		}
 	})
 }

@@ -139,6 +139,24 @@ func TestEjectedEndpointComesBackByOneTrial(t *testing.T) {
 	}
 }
 
+func TestWhatComesBackFromAnEjectionStartsSlowly(t *testing.T) {
+	b, _ := seeded(Config{SlowStart: 10 * time.Second, Eject: &Eject{For: 10 * time.Second}}, 8, "a", "b", "c", "d")
+	b.Usable(t0)
+	counts(t, b, t0, 100)
+	for range 5 {
+		end(b, b.set.Find("a"), t0, bad)
+	}
+	now := after(20 * time.Second)
+	trial := tryOut(t, b, now)
+	if trial.Name() != "a" {
+		t.Fatal("no trial")
+	}
+	b.Done(trial, now, call.Outcome{Latency: ms})
+	wantShares(t, "back", counts(t, b, now, 20_000), map[string]float64{"a": 0.03})
+	wantShares(t, "half", counts(t, b, now.Add(5*time.Second), 20_000), map[string]float64{"a": 0.5 / 3.5})
+	wantShares(t, "full", counts(t, b, now.Add(11*time.Second), 20_000), map[string]float64{"a": 0.25})
+}
+
 func TestATrialThatWasGivenUpMakesRoomForAnother(t *testing.T) {
 	b, es := ejecting(4, Eject{For: 10 * time.Second})
 	for range 5 {

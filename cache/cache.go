@@ -23,9 +23,16 @@ var (
 // overhead is what an entry costs beside its key and its value, in bytes: node, hash table and policy.
 const overhead = 160
 
-// Value is an immutable answer that any number of calls may read at once.
+// Value is an immutable answer that any number of calls may read at once. It must be comparable, as a pointer is: equal
+// values are one answer.
 type Value interface {
 	Size() int64 // bytes that it holds; constant
+}
+
+// Aged is a Value that knows how old it is, wherever it was kept.
+type Aged interface {
+	Value
+	AgeAt(now time.Time) time.Duration
 }
 
 // Negative is a Value that may say that there is nothing, as a 404 does. One that does so is fresh for

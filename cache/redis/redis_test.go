@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/longpole/longpole/cache"
+	"github.com/longpole/longpole/internal/systemtest"
 	"go.uber.org/goleak"
 )
 
@@ -29,15 +29,9 @@ type server struct {
 // start runs redis-server on a free port, or on that of addr.
 func start(t *testing.T, addr string) *server {
 	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("redis-server is missing; scripts/setup-tests.sh installs it")
-		}
-		t.Skip("no redis-server here; scripts/setup-tests.sh installs it")
-	}
+	path := systemtest.Program(t, "redis-server")
 	if addr == "" {
-		addr = free(t)
+		addr = systemtest.FreeAddress(t)
 	}
 	_, port, _ := net.SplitHostPort(addr)
 	s := &server{addr: addr, cmd: exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())}
@@ -72,17 +66,6 @@ func (s *server) signal(t *testing.T, sig syscall.Signal) {
 	if err := s.cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// free is an address on which nobody listens.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func tier(t *testing.T, c Config) *Tier {
@@ -207,7 +190,7 @@ func TestWhatOthersWroteIsNotFound(t *testing.T) {
 
 // When Redis is down from the start, calls learn it at once, and soon without asking; when it comes, it is used.
 func TestDownFromTheStartFailsOpenAndRecovers(t *testing.T) {
-	addr := free(t)
+	addr := systemtest.FreeAddress(t)
 	tr := tier(t, Config{Addresses: []string{addr}, Pause: 50 * time.Millisecond})
 	down := 0
 	for range 50 {

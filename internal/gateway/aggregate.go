@@ -70,10 +70,11 @@ func (g *Gateway) refileParts(next *table) {
 	}
 }
 
-// notForParts are the request fields that mean the one answer of the client: its coding, conditions, ranges and body.
+// notForParts are the request fields that mean the one answer of the client, or its connection: coding, conditions, ranges,
+// body, and another protocol.
 var notForParts = []string{
 	"Accept-Encoding", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "Range",
-	"Content-Type", "Content-Encoding", "Content-Language", "Te", "Accept",
+	"Content-Type", "Content-Encoding", "Content-Language", "Te", "Accept", "Expect", "Connection", "Upgrade",
 }
 
 // partError is why a part has no body to give.

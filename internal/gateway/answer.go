@@ -55,6 +55,9 @@ func (v *visit) answer(res *http.Response) {
 	}
 	v.cacheLine(h, res)
 	v.passed(h)
+	if res.StatusCode == http.StatusNoContent {
+		delete(h, "Content-Length") // RFC 9110 section 8.6
+	}
 	v.editAnswer(h)
 	if !v.dress(res, h) {
 		return

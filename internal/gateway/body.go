@@ -95,6 +95,9 @@ func (g *Gateway) receive(w http.ResponseWriter, r *http.Request, l *Limits, n n
 	return c.streamed(), nil
 }
 
+// none reports that there is no body: one that is not read yet is one.
+func (b *inbound) none() bool { return b.stream == nil && len(b.kept) == 0 }
+
 // replayable reports whether a second attempt can send the body too, as far as is known.
 func (b *inbound) replayable() bool { return b.stream == nil || b.stream.replayable() }
 
@@ -104,7 +107,7 @@ func (b *inbound) whole() bool { return b.stream == nil }
 // open gives the body to an attempt.
 func (b *inbound) open() (io.ReadCloser, error) {
 	switch {
-	case b.stream == nil && len(b.kept) == 0:
+	case b.none():
 		return http.NoBody, nil
 	case b.stream == nil:
 		return io.NopCloser(bytes.NewReader(b.kept)), nil

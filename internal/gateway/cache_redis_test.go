@@ -6,25 +6,20 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/longpole/longpole/internal/systemtest"
 )
 
 // redisServer runs a real Redis at address until the test ends, or is told to kill it.
 func redisServer(t *testing.T, address string) (kill func()) {
 	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("redis-server is missing; scripts/setup-tests.sh installs it")
-		}
-		t.Skip("no redis-server here; scripts/setup-tests.sh installs it")
-	}
+	path := systemtest.Program(t, "redis-server")
 	_, port, _ := net.SplitHostPort(address)
 	cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
 	out, err := cmd.StdoutPipe()
@@ -43,17 +38,6 @@ func redisServer(t *testing.T, address string) (kill func()) {
 	}
 	t.Fatal("redis-server did not start")
 	return nil
-}
-
-// unused is an address on which nobody listens.
-func unused(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // redisKeys is how many keys Redis holds.
@@ -148,7 +132,7 @@ func (p *pair) shares(t *testing.T) bool {
 }
 
 func TestTwoGatewaysShareARedisThatMayDieAndComeBack(t *testing.T) {
-	address := unused(t)
+	address := systemtest.FreeAddress(t)
 	kill := redisServer(t, address)
 	p := newPair(t, address)
 	until(t, "sharing", func() bool { return p.shares(t) })
@@ -188,7 +172,7 @@ func TestTwoGatewaysShareARedisThatMayDieAndComeBack(t *testing.T) {
 
 // A write at one gateway takes the answer out of Redis too.
 func TestAWriteIsToldToRedis(t *testing.T) {
-	address := unused(t)
+	address := systemtest.FreeAddress(t)
 	redisServer(t, address)
 	p := newPair(t, address)
 	until(t, "storing", func() bool {
@@ -212,7 +196,7 @@ func TestAWriteIsToldToRedis(t *testing.T) {
 }
 
 func TestRedisCanBeAddedAndTakenAway(t *testing.T) {
-	address := unused(t)
+	address := systemtest.FreeAddress(t)
 	redisServer(t, address)
 	n := newNetwork()
 	n.serve(t, "a:1", ok("x"))

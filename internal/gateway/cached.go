@@ -49,7 +49,7 @@ func rulesOf(c *cache.Config) httpcache.Rules {
 func (v *visit) cacheable(body *inbound) string {
 	x, h := v.x, v.r.Header
 	if v.r.Method != http.MethodGet && v.r.Method != http.MethodHead || x.mode != plain || v.route.cfg.Stream ||
-		!body.replayable() || len(body.kept) > 0 || httpcache.Overrides(h) || httpcache.Preconditioned(h) {
+		!body.none() || httpcache.Overrides(h) || httpcache.Preconditioned(h) {
 		return ""
 	}
 	if x.cached.wishes = httpcache.WishesOf(h); x.cached.wishes.NoStore {
@@ -94,8 +94,9 @@ func streams(res *http.Response) bool { return httpcache.Streams(res.Header) }
 func (x *exchange) Wish() cache.Wish {
 	h, w := x.in.Header, &x.cached.wishes
 	wish := cache.Wish{Confirm: w.Confirm, Only: w.OnlyIfCached, MaxAge: w.MaxAge, MinFresh: w.MinFresh, MaxStale: w.MaxStale}
-	wish.Alone = x.in.Method == http.MethodHead || len(h["Range"]) > 0 || httpcache.Authenticated(h)
-	if httpcache.Personal(h) {
+	known := httpcache.Authenticated(h)
+	wish.Alone = known || x.in.Method == http.MethodHead || len(h["Range"]) > 0
+	if known || len(h["Cookie"]) > 0 {
 		wish.Suits = func(v cache.Value) bool {
 			a, ok := v.(*httpcache.Answer)
 			return ok && a.Suits(h)

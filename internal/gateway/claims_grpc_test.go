@@ -283,3 +283,36 @@ func TestSixtyFourThousandStreamsPassOverOneConnection(t *testing.T) {
 		}
 	})
 }
+
+// TestTheGRPCTimeoutShrinksFromAttemptToAttempt has an attempt take a part of the client's time: the next one is told the rest.
+func TestTheGRPCTimeoutShrinksFromAttemptToAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		l, err := n.listen("tcp", "a:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := make(chan string, 2)
+		s := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			told <- r.Header.Get("Grpc-Timeout")
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Grpc-Status", "0")
+			if len(told) == 1 {
+				time.Sleep(2 * time.Second)
+				w.Header().Set("Grpc-Status", "14")
+			}
+		})}
+		s.Protocols.SetUnencryptedHTTP2(true)
+		ended := make(chan error)
+		go func() { ended <- s.Serve(l) }()
+		defer func() { _ = s.Close(); <-ended }()
+		n.start(t, one("{timeout: 1h, retry: {base_delay: 1ms}}", "http://a:1"), nil)
+		if got := n.grpcAsk(t, "Grpc-Timeout", "10S", "Idempotency-Key", "1"); got != "0" {
+			t.Errorf("status %s", got)
+		}
+		if first, second := <-told, <-told; first != "10000000u" || !strings.HasPrefix(second, "799") || len(second) != len("7999000u") {
+			t.Errorf("told %s, then %s", first, second)
+		}
+	})
+}

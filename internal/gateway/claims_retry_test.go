@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/longpole/longpole/internal/fault"
 )
 
 // generous is a policy under which all that may be repeated is.
@@ -37,7 +39,8 @@ func TestWhatWasSentIsSentAgainOnlyWhenIdempotent(t *testing.T) {
 		{"PUT", "x", "retry: {off: true}, breaker: {off: true}", false, 1},
 		{"POST", "x", "retry: {off: true}, breaker: {off: true}", true, 1},
 	} {
-		for _, used := range []bool{false, true} {
+		for i := range 4 {
+			used, pooled := i&1 != 0, i&2 != 0
 			synctest.Test(t, func(t *testing.T) {
 				n := newNetwork()
 				var calls atomic.Int64
@@ -49,8 +52,11 @@ func TestWhatWasSentIsSentAgainOnlyWhenIdempotent(t *testing.T) {
 					calls.Add(1)
 					panic(http.ErrAbortHandler)
 				})
-				n.start(t, one("{"+tt.policy+"}", "http://a:1"), nil)
+				g := n.start(t, one("{"+tt.policy+"}", "http://a:1"), nil)
 				c := n.client(t)
+				if pooled { // by the Transport of net/http, which would repeat calls by itself: a fault is for it, though it hits none
+					inject(t, g, fault.Config{Abort: 500, Headers: map[string]string{"X-Nobody": "1"}})
+				}
 				if used {
 					var warm sync.WaitGroup
 					for range 5 { // a connection for each attempt
@@ -64,7 +70,7 @@ func TestWhatWasSentIsSentAgainOnlyWhenIdempotent(t *testing.T) {
 				}
 				got := do(c, request(t, tt.method, "http://gw:80/x", strings.NewReader(tt.body), header...))
 				if got.status != 502 || calls.Load() != tt.attempts {
-					t.Errorf("%s %q key %v used %v under %s: %d attempts, %+v", tt.method, tt.body, tt.key, used, tt.policy, calls.Load(), got)
+					t.Errorf("%s %q key %v used %v pooled %v under %s: %d attempts, %+v", tt.method, tt.body, tt.key, used, pooled, tt.policy, calls.Load(), got)
 				}
 			})
 		}
@@ -367,6 +373,8 @@ func TestALoserIsCancelledAtOnce(t *testing.T) {
 		n.serve(t, "b:1", func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/tail" {
 				time.Sleep(100 * time.Millisecond)
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(time.Second) // the head decides, not the end
 			}
 		})
 		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -385,4 +393,72 @@ func TestALoserIsCancelledAtOnce(t *testing.T) {
 			get(t, c, "http://gw:80/")
 		}
 	})
+}
+
+// TestTheRestOfAnAnswerThatNobodyWantsReachesNobody has a client leave in the middle of an answer whose rest comes later, on
+// a connection that the next call would be glad of.
+func TestTheRestOfAnAnswerThatNobodyWantsReachesNobody(t *testing.T) {
+	for _, pooled := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNetwork()
+			n.serve(t, "a:1", func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/next" {
+					_, _ = io.WriteString(w, "next")
+					return
+				}
+				evil := "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+				w.Header().Set("Content-Length", fmt.Sprint(4+len(evil)))
+				_, _ = io.WriteString(w, "half")
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(time.Second)
+				_, _ = io.WriteString(w, evil)
+			})
+			g := n.start(t, one("{retry: {off: true}, breaker: {off: true}}", "http://a:1"), nil)
+			if pooled {
+				inject(t, g, fault.Config{Abort: 500, Headers: map[string]string{"X-Nobody": "1"}})
+			}
+			conn, r := n.raw(t, "GET /long HTTP/1.1\r\nHost: h\r\n\r\n")
+			res, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(res.Body, make([]byte, 4)); err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.Close()
+			synctest.Wait()
+			if got := get(t, n.client(t), "http://gw:80/next"); got.body != "next" || got.took > 0 {
+				t.Errorf("pooled %v: the next call got %+v", pooled, got)
+			}
+		})
+	}
+}
+
+// TestTheRestOfAFailureReachesNoRetry has the body of a failure come late, when the call is being made again.
+func TestTheRestOfAFailureReachesNoRetry(t *testing.T) {
+	for _, pooled := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNetwork()
+			var calls atomic.Int64
+			n.serve(t, "a:1", func(w http.ResponseWriter, _ *http.Request) {
+				if calls.Add(1) > 1 {
+					_, _ = io.WriteString(w, "good")
+					return
+				}
+				rest := "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil" + strings.Repeat("x", drainBytes)
+				w.Header().Set("Content-Length", fmt.Sprint(len(rest)))
+				w.WriteHeader(503)
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(time.Second)
+				_, _ = io.WriteString(w, rest)
+			})
+			g := n.start(t, one("{"+generous+"}", "http://a:1"), nil)
+			if pooled {
+				inject(t, g, fault.Config{Abort: 500, Headers: map[string]string{"X-Nobody": "1"}})
+			}
+			if got := get(t, n.client(t), "http://gw:80/"); got.body != "good" || got.took > 500*time.Millisecond {
+				t.Errorf("pooled %v: got %+v", pooled, got)
+			}
+		})
+	}
 }

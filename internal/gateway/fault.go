@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/longpole/longpole"
@@ -250,7 +251,7 @@ func (x *exchange) send(pool http.RoundTripper, endpoint string, out *http.Reque
 		e.Release()
 		return res, err
 	}
-	res.Body = &releasedBody{ReadCloser: res.Body, release: e.Release}
+	res.Body = &releasedBody{ReadCloser: res.Body, release: sync.OnceFunc(e.Release)}
 	return res, nil
 }
 
@@ -361,19 +362,15 @@ func (b *cutBody) Read(p []byte) (int, error) {
 	return 0, errReset
 }
 
-// releasedBody tells when the body of an answer was closed.
+// releasedBody tells when the body of an answer was closed. Who discards an answer may close it from two sides.
 type releasedBody struct {
 	io.ReadCloser
-	release func()
+	release func() // does so once
 }
 
-// Close closes the body; the second time does nothing.
+// Close closes the body.
 func (b *releasedBody) Close() error {
-	if b.release == nil {
-		return nil
-	}
 	b.release()
-	b.release = nil
 	return b.ReadCloser.Close()
 }
 

@@ -224,7 +224,7 @@ func TestAGRPCStreamOutlivesTheTimeoutOfThePolicy(t *testing.T) {
 	if err := s.RecvMsg(&m); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(400 * time.Millisecond)
+	time.Sleep(400 * time.Millisecond) // time is the subject: twice the timeout
 	close(ask)
 	if err := s.RecvMsg(&m); err != nil || string(m) != "first" {
 		t.Errorf("got %q, %v", m, err)

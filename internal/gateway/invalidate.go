@@ -30,6 +30,7 @@ func (v *visit) invalidate(res *http.Response) {
 	if len(targets) == 0 {
 		return
 	}
+	var drops map[*longpole.Policy][]string // by policy; nil = no route keeps anything
 	for _, r := range v.g.table.Load().byName {
 		if len(r.live.versions) == 0 {
 			continue
@@ -43,9 +44,15 @@ func (v *visit) invalidate(res *http.Response) {
 				for _, target := range targets {
 					keys = append(keys, v.x.keyOf(r, r.live.versions[i].upstream, target))
 				}
-				a.policy.Invalidate(v.r.Context(), keys...)
+				if drops == nil {
+					drops = make(map[*longpole.Policy][]string)
+				}
+				drops[a.policy] = keys
 			}
 		})
+	}
+	if len(drops) > 0 {
+		longpole.Invalidate(v.r.Context(), drops)
 	}
 }
 

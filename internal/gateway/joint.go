@@ -17,6 +17,7 @@ import (
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/batch"
 	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/internal/httpcache"
 	"github.com/longpole/longpole/internal/trace"
 )
 
@@ -65,6 +66,17 @@ func (j *joints) keep(g *Gateway, r *route) *joint {
 	return n
 }
 
+// retain forgets the batchers of routes that join no calls any more; those under way end as they began.
+func (j *joints) retain(t *table) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for name := range j.all {
+		if r := t.byName[name]; r == nil || r.ways.batch == nil {
+			delete(j.all, name)
+		}
+	}
+}
+
 // end gives up what waits.
 func (j *joints) end() {
 	j.mu.Lock()
@@ -87,13 +99,16 @@ func (g *Gateway) Joined(route string) (joined, single uint64) {
 
 // personal are the request fields that make a call unlike others: it travels alone.
 var personal = []string{
-	"Authorization", "Cookie", "X-Api-Key", "Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range",
+	"Cookie", "Origin", "Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range",
 	"Cache-Control", "Pragma", "Accept-Language",
 }
 
 // joinable returns the ID of a call that may travel with others.
 func (j *joint) joinable(r *http.Request) (id string, ok bool) {
 	if r.Method != http.MethodGet || r.ContentLength != 0 || r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		return "", false
+	}
+	if httpcache.Authenticated(r.Header) {
 		return "", false
 	}
 	for _, name := range personal {

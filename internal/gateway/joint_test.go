@@ -133,7 +133,15 @@ func TestWhatIsUnlikeOthersTravelsAlone(t *testing.T) {
 		n.start(t, strings.Replace(items, "ID", "query.id", 1), nil)
 		c := n.client(t)
 		for _, header := range [][]string{
-			{"Authorization", "x"}, {"Cookie", "a=b"}, {"Range", "bytes=0-1"}, {"If-None-Match", `"x"`}, {"Accept-Language", "de"}, {"Accept", "text/html"},
+			{"Authorization", "x"},
+			{"Cookie", "a=b"},
+			{"Range", "bytes=0-1"},
+			{"If-None-Match", `"x"`},
+			{"Accept-Language", "de"},
+			{"Accept", "text/html"},
+			{"X-Auth-Token", "x"},
+			{"X-Api-Key", "x"},
+			{"Origin", "http://shop.example"},
 		} {
 			if a := get(t, c, "http://gw:80/items?id=7", header...); a.body != `{"single":"/items?id=7"}` {
 				t.Errorf("%v: %+v", header, a)
@@ -174,6 +182,23 @@ func TestAJointAnswerThatIsNotUnderstood(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 	})
+}
+
+func TestARouteThatIsGoneLeavesNoBatcherBehind(t *testing.T) {
+	n, s := newNetwork(), &stock{}
+	n.serve(t, "a:1", s.ServeHTTP)
+	file := strings.Replace(items, "ID", "query.id", 1)
+	g := n.start(t, file, nil)
+	for i := range 5 {
+		if err := g.Reload(load(t, strings.Replace(file, "name: items", fmt.Sprint("name: items-", i), 1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.joints.mu.Lock()
+	defer g.joints.mu.Unlock()
+	if len(g.joints.all) != 1 || g.joints.all["items-4"] == nil {
+		t.Errorf("%d batchers for one route", len(g.joints.all))
+	}
 }
 
 func TestJointAnswersAreTakenApart(t *testing.T) {

@@ -40,13 +40,6 @@ func calmly(t *testing.T, serve func(net.Conn, *bufio.Reader)) (url string, open
 	return "http://" + l.Addr().String(), open, func() { _ = l.Close() }
 }
 
-// settled waits for f; the test's own time is the bound.
-func settled(f func() bool) {
-	for !f() {
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // TestALaneLeavesNothingBehind has clients leave and endpoints break off; no connection and no goroutine
 // outlives the gateway, and those of calls that were given up do not outlive the call.
 func TestALaneLeavesNothingBehind(t *testing.T) {
@@ -54,7 +47,7 @@ func TestALaneLeavesNothingBehind(t *testing.T) {
 	const half = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"
 	for name, tt := range map[string]struct {
 		policy, answer string
-		after          func(c net.Conn, in *bufio.Reader)
+		after          func(c net.Conn, in *bufio.Reader, answered <-chan struct{})
 		status         int
 		broken         bool
 	}{
@@ -67,12 +60,14 @@ func TestALaneLeavesNothingBehind(t *testing.T) {
 		"it answers and closes its side":    {single, fine, halfClose, 200, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			const calls = 4
+			answered := make(chan struct{}, calls) // holds one for each call whose end a client has seen
 			to, open, stop := calmly(t, func(c net.Conn, in *bufio.Reader) {
 				if _, err := http.ReadRequest(in); err != nil { //nolint:bodyclose // there is none
 					return
 				}
 				if _, err := io.WriteString(c, tt.answer); err == nil && tt.after != nil {
-					tt.after(c, in)
+					tt.after(c, in, answered)
 				}
 			})
 			defer stop()
@@ -84,7 +79,7 @@ func TestALaneLeavesNothingBehind(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- g.Run(ctx) }()
 			<-g.Ready()
-			for range 4 {
+			for range calls {
 				call, leave := context.WithCancel(t.Context())
 				if tt.status == 0 {
 					time.AfterFunc(20*time.Millisecond, leave)
@@ -108,10 +103,11 @@ func TestALaneLeavesNothingBehind(t *testing.T) {
 					if res.StatusCode != tt.status || (err != nil) != tt.broken {
 						t.Errorf("%d, %v", res.StatusCode, err)
 					}
+					answered <- struct{}{}
 				}
 				leave()
 				tr.CloseIdleConnections()
-				settled(func() bool { return open.Load() == 0 })
+				eventually(t, func() bool { return open.Load() == 0 })
 			}
 			end()
 			if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
@@ -123,18 +119,20 @@ func TestALaneLeavesNothingBehind(t *testing.T) {
 }
 
 // wait is an endpoint that says no more until the connection ends.
-func wait(_ net.Conn, in *bufio.Reader) { _, _ = io.Copy(io.Discard, in) }
+func wait(_ net.Conn, in *bufio.Reader, _ <-chan struct{}) { _, _ = io.Copy(io.Discard, in) }
 
-func reset(c net.Conn, _ *bufio.Reader) {
+// reset is an endpoint that has the connection reset when its answer has arrived.
+func reset(c net.Conn, _ *bufio.Reader, answered <-chan struct{}) {
+	<-answered
 	if s, ok := c.(*net.TCPConn); ok {
-		time.Sleep(5 * time.Millisecond) // the answer goes first
 		_ = s.SetLinger(0)
 	}
 }
 
-func halfClose(c net.Conn, _ *bufio.Reader) {
+// halfClose is an endpoint that says no more, and listens until its answer has arrived.
+func halfClose(c net.Conn, _ *bufio.Reader, answered <-chan struct{}) {
 	if s, ok := c.(*net.TCPConn); ok {
 		_ = s.CloseWrite()
 	}
-	time.Sleep(5 * time.Millisecond)
+	<-answered
 }

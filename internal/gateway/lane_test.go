@@ -24,14 +24,14 @@ import (
 
 // rawServer answers on real sockets by writing what answer returns for the n-th request of a connection, both from 1;
 // then hang up says whether it closes the connection.
-func rawServer(t *testing.T, answer func(conn, n int) (text string, hangUp bool)) (url string, conns *atomic.Int64) {
+func rawServer(t *testing.T, answer func(conn, n int) (text string, hangUp bool)) (url string, conns, ended *atomic.Int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	conns = new(atomic.Int64)
+	conns, ended = new(atomic.Int64), new(atomic.Int64)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -40,6 +40,7 @@ func rawServer(t *testing.T, answer func(conn, n int) (text string, hangUp bool)
 			}
 			conn := int(conns.Add(1))
 			go func() {
+				defer ended.Add(1)
 				defer c.Close()
 				in := bufio.NewReader(c)
 				for n := 1; ; n++ {
@@ -54,7 +55,7 @@ func rawServer(t *testing.T, answer func(conn, n int) (text string, hangUp bool)
 			}()
 		}
 	}()
-	return "http://" + l.Addr().String(), conns
+	return "http://" + l.Addr().String(), conns, ended
 }
 
 const fine = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
@@ -104,7 +105,7 @@ func TestALaneUsesItsConnectionsAgain(t *testing.T) {
 		"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + fine,
 		"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
 	}
-	url, conns := rawServer(t, func(_, n int) (string, bool) { return answers[n%len(answers)], false })
+	url, conns, _ := rawServer(t, func(_, n int) (string, bool) { return answers[n%len(answers)], false })
 	call := behind(t, single, url)
 	for i := 1; i <= 20; i++ {
 		if status, body := call("GET", "/"); status != []int{200, 204, 200, 200, 404}[i%5] || status == 200 && body != "fine" {
@@ -125,13 +126,13 @@ func TestALaneLeavesAConnectionThatWillEnd(t *testing.T) {
 		"more than was asked": fine + "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
 	} {
 		t.Run(name, func(t *testing.T) {
-			url, conns := rawServer(t, func(int, int) (string, bool) { return answer, name != "more than was asked" })
+			url, conns, ended := rawServer(t, func(int, int) (string, bool) { return answer, name != "more than was asked" })
 			call := behind(t, single, url)
-			for range 5 {
+			for i := range int64(5) {
 				if status, body := call("GET", "/"); status != 200 || body != "fine" {
 					t.Errorf("%d %q", status, body)
 				}
-				time.Sleep(20 * time.Millisecond) // for the end to arrive
+				eventually(t, func() bool { return ended.Load() == i+1 })
 			}
 			if conns.Load() != 5 {
 				t.Errorf("%d connections for 5 calls", conns.Load())
@@ -142,7 +143,7 @@ func TestALaneLeavesAConnectionThatWillEnd(t *testing.T) {
 
 // TestWhatNobodyAskedForIsNoAnswer has an endpoint speak on a connection that lies idle.
 func TestWhatNobodyAskedForIsNoAnswer(t *testing.T) {
-	spoken := make(chan struct{}, 8)
+	spoken, answered := make(chan struct{}, 8), make(chan struct{}, 8)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +162,7 @@ func TestWhatNobodyAskedForIsNoAnswer(t *testing.T) {
 					return
 				}
 				_, _ = io.WriteString(c, fine)
-				time.Sleep(20 * time.Millisecond)
+				<-answered
 				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
 				spoken <- struct{}{}
 				_, _ = io.Copy(io.Discard, in)
@@ -173,13 +174,14 @@ func TestWhatNobodyAskedForIsNoAnswer(t *testing.T) {
 		if status, body := call("GET", "/"); status != 200 || body != "fine" {
 			t.Errorf("%d %q", status, body)
 		}
+		answered <- struct{}{}
 		<-spoken
 	}
 }
 
 func TestALaneSendsNothingTwiceByItself(t *testing.T) {
 	var asked atomic.Int64
-	url, _ := rawServer(t, func(_, n int) (string, bool) {
+	url, _, _ := rawServer(t, func(_, n int) (string, bool) {
 		asked.Add(1)
 		if n == 2 {
 			return "", true
@@ -209,7 +211,7 @@ func TestALaneBoundsTheHeadOfAnAnswer(t *testing.T) {
 		"lower": "HTTP/1.1 +12 What\r\nContent-Length: 0\r\n\r\n",
 		"both":  "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nfine",
 	} {
-		url, _ := rawServer(t, func(int, int) (string, bool) { return answer, true })
+		url, _, _ := rawServer(t, func(int, int) (string, bool) { return answer, true })
 		if status, body := behind(t, single, url)("GET", "/"); status != 502 {
 			t.Errorf("%s: %d %q", name, status, body)
 		}

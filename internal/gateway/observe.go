@@ -23,6 +23,11 @@ type counters struct {
 
 func (c *counters) add(rec *call.Record) {
 	c.latency.Record(rec.Latency)
+	c.count(rec)
+}
+
+// count is add without the latency.
+func (c *counters) count(rec *call.Record) {
 	c.calls.Add(1)
 	if rec.Class.Failed() {
 		c.failed.Add(1)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/longpole/longpole/call"
+	"github.com/longpole/longpole/internal/httpcache"
 	"github.com/longpole/longpole/internal/offload"
 	"github.com/longpole/longpole/internal/trace"
 )
@@ -207,7 +208,7 @@ func (v *visit) wholeBody(most int64) ([]byte, error) {
 }
 
 // notDelivered are the request fields that mean something to this exchange only.
-var notDelivered = []string{"Idempotency-Key", "X-Request-Timeout-Ms", "Grpc-Timeout", "X-Envoy-Expected-Rq-Timeout-Ms", "Prefer", "Te", "Content-Length", "Expect"}
+var notDelivered = []string{"Idempotency-Key", "X-Request-Timeout-Ms", "Grpc-Timeout", "X-Envoy-Expected-Rq-Timeout-Ms", "Prefer", "Te", "Content-Length", "Expect", "Connection", "Upgrade"}
 
 // job is the call as it is stored: its target is what the client wrote, and rewritten with each delivery, its fields are
 // those that the route has made of them. Credentials are kept, because the upstream wants them, unless the route strips them.
@@ -228,8 +229,11 @@ func (v *visit) job(c *offload.QueueConfig, body []byte) *offload.Job {
 // scopeOf tells callers apart, so that nobody meets another's job by using the same key.
 func scopeOf(r *http.Request) string {
 	h := sha256.New()
-	for _, name := range []string{"Authorization", "Cookie", "X-Api-Key"} {
-		fmt.Fprintf(h, "%q", r.Header[name])
+	fmt.Fprintf(h, "%q", r.Header["Cookie"])
+	for _, name := range httpcache.Credentials {
+		if lines := r.Header[name]; len(lines) > 0 {
+			fmt.Fprintf(h, "%q%q", name, lines)
+		}
 	}
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		h.Write(r.TLS.PeerCertificates[0].Raw)

@@ -331,3 +331,22 @@ func TestWhatARouteRewritesIsRewrittenOnceForAJob(t *testing.T) {
 	}
 	happens(t, "done", func() bool { return stateOf(t, c, place).State == offload.Done })
 }
+
+// TestADeliveryAsksForNoOtherProtocol has a client ask for one, and whether it may send a body, in a call that is put off:
+// both were questions about its own connection.
+func TestADeliveryAsksForNoOtherProtocol(t *testing.T) {
+	n := newNetwork()
+	seen := make(chan http.Header, 1)
+	n.serve(t, "a:1", func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Clone() })
+	n.start(t, offloading(t, "{}", "{retry: {off: true}}"), nil)
+	_, r := n.raw(t, "POST /orders HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\nContent-Length: 0\r\n\r\n")
+	if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != 202 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	h := <-seen
+	for _, name := range []string{"Connection", "Upgrade", "Expect"} {
+		if v := h[name]; len(v) > 0 {
+			t.Errorf("delivered with %s: %v", name, v)
+		}
+	}
+}

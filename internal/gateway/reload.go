@@ -204,6 +204,7 @@ func (g *Gateway) commit(old, next *table, fresh map[string]*upstream, tls secur
 	g.upstreams = fresh
 	g.recommit(next)
 	g.table.Store(next)
+	g.joints.retain(next)
 	if err := g.jobs.restart(g, next); err != nil {
 		g.options.Log.Error("calls are not put off", "error", err)
 	}

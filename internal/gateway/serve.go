@@ -45,6 +45,9 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer g.calls.leave()
+	if r.ProtoMajor == 1 && g.draining.Load() {
+		w.Header()["Connection"] = []string{"close"} // the next call on it could meet its end
+	}
 	if g.validates(w, r) {
 		return
 	}
@@ -162,7 +165,7 @@ func (v *visit) forward() {
 	ctx, cancel := v.context()
 	defer cancel()
 	v.x.lone = !v.arm.hedges && !v.arm.caches
-	v.x.early.begin(v.w, v.r)
+	v.x.early.begin(v.w, v.r, v.limits().StallTimeout)
 	// What the caller is and how much the call matters is in info by now; faults are injected by the policy inside Do.
 	res, err := longpole.Do(v.strike(ctx), v.arm.policy, info, &v.rec, v.x) //nolint:bodyclose // answer closes it
 	v.x.early.end()

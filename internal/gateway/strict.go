@@ -27,7 +27,7 @@ func malformed(r *http.Request) string {
 		return "want a target without a user"
 	case strings.Contains(r.URL.Path, "\x00"):
 		return "want a path without NUL"
-	case strings.ContainsAny(r.Host, "@/?#\\, "):
+	case r.Host != "" && !isHost(r.Host):
 		return "want a host that is one"
 	case differs(r):
 		return "want one host, not two"
@@ -70,6 +70,29 @@ func connectionSpecific(r *http.Request) string {
 		return "want no te but trailers over HTTP/2"
 	}
 	return ""
+}
+
+// isHost reports whether s is a host, with a port or without, in ASCII as names travel (RFC 3986 section 3.2.2). What could
+// not be sent as one would look like a fault of the endpoint.
+func isHost(s string) bool {
+	name, rest, literal := s, "", strings.HasPrefix(s, "[")
+	if end := strings.IndexByte(s, ']'); literal && end > 0 {
+		name, rest = s[1:end], s[end+1:]
+	} else if i := strings.IndexByte(s, ':'); !literal && i >= 0 {
+		name, rest = s[:i], s[i:]
+	} else if literal {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		if c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("-._~!$&'()*+;=", c) >= 0 {
+			continue
+		}
+		if !literal || c != ':' && c != '%' {
+			return false
+		}
+	}
+	return name != "" && (rest == "" || rest[0] == ':' && strings.Trim(rest[1:], "0123456789") == "")
 }
 
 // isToken reports whether s is one (RFC 9110 section 5.6.2).

@@ -74,16 +74,24 @@ func (a *Answer) Suits(h http.Header) bool {
 	return (!Authenticated(h) || a.Authorized) && (len(h["Cookie"]) == 0 || a.Explicit || a.Authorized)
 }
 
-// Personal reports whether a request has credentials, so that not every kept answer suits it.
-func Personal(h http.Header) bool { return Authenticated(h) || len(h["Cookie"]) > 0 }
-
 // FieldIdentity is the request field in which a gateway tells who showed a verified client certificate.
 const FieldIdentity = "X-Client-Identity"
 
-// Authenticated reports whether a request says who asks, by Authorization (RFC 9111 section 3.5), or by a certificate or
-// an API key, which count as much.
+// Credentials are the request fields, in canonical form, that say who asks: Authorization (RFC 9111 section 3.5), and what
+// stands in for it.
+var Credentials = [...]string{
+	"Authorization", FieldIdentity, "X-Api-Key", "Api-Key", "X-Auth-Token", "X-Access-Token", "X-Session-Token", "X-Session-Id",
+	"X-Amz-Security-Token", "X-Goog-Iap-Jwt-Assertion", "X-Vault-Token", "Private-Token",
+}
+
+// Authenticated reports whether a request has one of Credentials, all of which count as much as Authorization.
 func Authenticated(h http.Header) bool {
-	return len(h["Authorization"]) > 0 || len(h[FieldIdentity]) > 0 || len(h["X-Api-Key"]) > 0
+	for i := range Credentials {
+		if len(h[Credentials[i]]) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // The form in which kept answers travel: version, kind, then fields of fixed order; numbers big-endian, texts behind

@@ -331,7 +331,8 @@ func (a *attempt) bury(ctx context.Context, reason string) {
 func (a *attempt) store(ctx context.Context) bool {
 	a.rec.Changed = time.Now().UTC()
 	for pause := 50 * time.Millisecond; ; pause *= 2 {
-		err := a.q.put(ctx, a.job.ID, &a.rec)
+		// What is done is done, also when the gateway is about to end: without a word of it the job would be done twice.
+		err := a.q.put(context.WithoutCancel(ctx), a.job.ID, &a.rec)
 		if err == nil {
 			return true
 		}
