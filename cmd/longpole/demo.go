@@ -215,12 +215,13 @@ func (d *demo) cure(ctx context.Context, found advise.Report) ([]advise.Action, 
 	return cures, nil
 }
 
-// nextCure is the first action with a change for a route that was not tried yet, best finding first.
+// nextCure is the first action with a change for a route that was not tried yet, best finding first. One whose arms would have to
+// take turns needs more time than there is.
 func nextCure(r advise.Report, tried map[string]bool) (advise.Action, bool) {
 	for _, route := range r.Routes {
 		for _, f := range route.Findings {
 			for _, a := range f.Actions {
-				if a.Change != nil && a.Predicted != nil && !tried[a.Change.Route] {
+				if a.Change != nil && a.Predicted != nil && !a.Turns && !tried[a.Change.Route] {
 					return a, true
 				}
 			}

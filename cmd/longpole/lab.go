@@ -375,8 +375,11 @@ func outcomeRow(o lab.Outcome) []string {
 	return row
 }
 
-// measured is a p99, with a mark where the generator's own lateness blurs it.
+// measured is a p99, with a mark where the generator's own lateness blurs it; that of no call is none.
 func measured(m lab.Measure) string {
+	if m.Calls == 0 {
+		return "none" // ended
+	}
 	if m.Doubted {
 		return ms(m.P99) + " ?"
 	}

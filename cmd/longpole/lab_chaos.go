@@ -25,23 +25,31 @@ and which policies reacted, by the gateway's own counters. Exits 99 when a hypot
 Without a scenario, a shop with several replicas of each service and every policy on is used. The scenario's own faults are
 left out.`
 
+const realChaosLong = ` Servers that the lab started are among what is killed and started again.`
+
 func newLabChaos() *cobra.Command {
 	var output string
 	var o lab.ChaosOptions
+	var real realFlags
 	cmd := &cobra.Command{
-		Use:   "chaos [SCENARIO|FILE] [--for 5m] [-o table|json]",
+		Use:   "chaos [SCENARIO|FILE] [--for 5m] [--real] [-o table|json|html]",
 		Short: "Let random faults strike, and see which policies react and which hypotheses hold",
 		Long:  labChaosLong,
 		Example: `  longpole lab chaos
   longpole lab chaos healthy --for 2m --seed 7
+  longpole lab chaos --real -o html > chaos.html
   longpole lab chaos my-system.yaml --every 30s --at-once 2 -o json`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output, "table", "json"); err != nil {
+			if err := checkOutput(output, "table", "json", "html"); err != nil {
 				return err
 			}
 			if err := o.Validate(); err != nil {
 				return usagef("`longpole lab chaos --help` has the bounds", "%v", err)
+			}
+			var err error
+			if o.Real, err = real.read(); err != nil {
+				return err
 			}
 			spec, err := chaosScenario(args)
 			if err != nil {
@@ -50,8 +58,10 @@ func newLabChaos() *cobra.Command {
 			return labChaos(cmd, spec, o, output)
 		},
 	}
+	real.add(cmd)
+	cmd.Long += realChaosLong
 	f := cmd.Flags()
-	f.StringVarP(&output, "output", "o", "table", "`FORMAT`: table or json")
+	f.StringVarP(&output, "output", "o", "table", "`FORMAT`: table, json or html")
 	f.DurationVar(&o.For, "for", 5*time.Minute, "how long the schedule is")
 	f.DurationVar(&o.Every, "every", 20*time.Second, "from one fault to the next; at least 6s")
 	f.IntVar(&o.AtOnce, "at-once", 1, "most faults on at the same time; 1..3")
@@ -98,6 +108,8 @@ func labChaos(cmd *cobra.Command, spec scenario.Scenario, o lab.ChaosOptions, ou
 		return err
 	case output == "json":
 		err = writeJSON(cmd.OutOrStdout(), report)
+	case output == "html":
+		err = lab.WriteChaosReport(cmd.OutOrStdout(), report)
 	default:
 		renderChaos(cmd.OutOrStdout(), report)
 	}
@@ -120,8 +132,13 @@ func plural(n int, one, many string) string {
 }
 
 func heldOr(r lab.ChaosResult) string {
-	if r.Held {
+	switch {
+	case r.Held && r.Out:
+		return "held; the replica had been ejected before"
+	case r.Held:
 		return "held"
+	case r.Late:
+		return "did not hold, on a machine that is too busy: " + strings.Join(r.Why, "; ")
 	}
 	return "did not hold: " + strings.Join(r.Why, "; ")
 }
@@ -130,7 +147,10 @@ func renderChaos(w io.Writer, report lab.ChaosReport) {
 	rows := [][]string{{"AT", "FAULT", "WHERE", "HELD", "ERRORS", "P99", "RECOVERED", "REACTED"}}
 	for _, r := range report.Faults {
 		held, recovered := "yes", "no"
-		if !r.Held {
+		switch {
+		case !r.Held && r.Late:
+			held = "NO ?"
+		case !r.Held:
 			held = "NO"
 		}
 		if r.Recovered != nil {
@@ -145,7 +165,7 @@ func renderChaos(w io.Writer, report lab.ChaosReport) {
 	table(w, rows)
 	fmt.Fprintf(w, "\n%s with seed %d: %d of %s held, in %s; calm before: p99 %s, errors %s\n", report.Scenario, report.Seed, report.Held,
 		plural(len(report.Faults), "hypothesis", "hypotheses"), time.Duration(report.Seconds*1e9).Round(time.Second), ms(report.Calm.P99), percent(report.Calm.Errors))
-	fmt.Fprintln(w, "Errors and p99 are those of all clients before → during → after.")
+	fmt.Fprintln(w, "Errors and p99 are those of all clients before → during → after. A ? says that the load generator itself was late.")
 	for _, r := range report.Faults {
 		fmt.Fprintf(w, "\n%s at %s: %s\n  expected: %s\n  result:   %s\n", r.Kind, r.Where, r.What, r.Hypothesis.Text, heldOr(r))
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/longpole/longpole/internal/lab"
 	"github.com/longpole/longpole/internal/scale"
 	"github.com/longpole/longpole/internal/scenario"
+	"github.com/longpole/longpole/internal/servers"
 	"github.com/longpole/longpole/limit"
 )
 
@@ -64,15 +65,15 @@ func readScaled(flags []string, spec *scenario.Scenario, real *lab.Real) (all []
 }
 
 // follow has the gateway read the replicas of the services that are scaled from files in a new folder, and recommend their number; a
-// route of theirs without a limit gets the adaptive one, which finds out how many calls a replica holds. "" = none is scaled.
-func (u *labUp) follow(cfg *gateway.Config) (folder string, err error) {
+// route of theirs without a limit gets the adaptive one, which finds out how many calls a replica holds. nil = none is scaled.
+func (u *labUp) follow(cfg *gateway.Config) (folder *servers.Folder, err error) {
 	if len(u.scaled) == 0 {
-		return "", nil
+		return nil, nil
 	}
-	if folder, err = os.MkdirTemp("", "longpole-lab-"); err != nil {
-		return "", err
+	if folder, err = servers.NewFolder("lab-scale"); err != nil {
+		return nil, err
 	}
-	list := func(service string) string { return filepath.Join(folder, service+".json") }
+	list := func(service string) string { return filepath.Join(folder.Path(), service+".json") }
 	tell := func(service string, endpoints []string) error { return writeList(list(service), endpoints) }
 	for _, x := range u.scaled {
 		if err := tell(x.name, u.system.Endpoints(x.name)); err != nil {

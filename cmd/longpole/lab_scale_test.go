@@ -70,12 +70,12 @@ func TestLabKeepsWhatIsRecommended(t *testing.T) {
 	u.keep(ctx, g, &board)
 	for _, desired := range []int{4, 2, 1} {
 		board.Set(scale.Recommendation{Name: "a", At: time.Now().Add(time.Hour), Desired: desired}) // as good as new, however slow the machine is
-		for len(u.system.Endpoints("a")) != desired {
+		eventually(t, "the replicas follow", func() bool {
 			if ctx.Err() != nil {
 				t.Fatal("it ended")
 			}
-			time.Sleep(10 * time.Millisecond)
-		}
+			return len(u.system.Endpoints("a")) == desired
+		})
 	}
 	cancel()
 	if err := g.Wait(); err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 
@@ -87,7 +86,9 @@ func (u *labUp) run(ctx context.Context, admin string, seed uint64) error {
 		return err
 	}
 	folder, err := u.follow(&cfg)
-	defer func() { _ = os.RemoveAll(folder) }() // "" = there is none
+	if folder != nil {
+		defer func() { _ = folder.Remove() }()
+	}
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"hash/fnv"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,6 +61,12 @@ func (c *cacheServer) flush(context.Context) error {
 	return nil
 }
 
+// hotSpeed is at how many bytes a second a cache moves a large value, as Redis does over loopback.
+const hotSpeed = 600 << 20
+
+// hot reports whether a key is the one with the large value, if one has it: that of key 1 of what was asked for.
+func hot(key string) bool { return strings.HasSuffix(key, ":1") }
+
 // serve spends the time of one command on the shard of its key.
 func (c *cacheServer) serve(ctx context.Context, key string) error {
 	h := fnv.New32a()
@@ -70,7 +77,11 @@ func (c *cacheServer) serve(ctx context.Context, key string) error {
 	}
 	defer c.shards[i].leave()
 	began := time.Now()
-	err := pause(ctx, c.random.draw(*c.spec.Lookup))
+	d := c.random.draw(*c.spec.Lookup)
+	if hot(key) {
+		d += time.Duration(float64(c.spec.Hot) / hotSpeed * float64(time.Second))
+	}
+	err := pause(ctx, d)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.commands++

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -15,6 +14,8 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/longpole/longpole/internal/servers"
 )
 
 // Categories are the catalogue's, most asked for first.
@@ -53,11 +54,11 @@ INSERT INTO best_seller SELECT category, taken, product FROM (
 // catalogue is the database of one lab, in a folder of its own that Close removes.
 type catalogue struct {
 	db     *sql.DB
-	folder string
+	folder *servers.Folder
 }
 
 func openCatalogue(ctx context.Context, rows int) (c *catalogue, err error) {
-	folder, err := os.MkdirTemp("", "longpole-lab-")
+	folder, err := servers.NewFolder("lab")
 	if err != nil {
 		return nil, fmt.Errorf("lab: catalogue: %w", err)
 	}
@@ -68,7 +69,7 @@ func openCatalogue(ctx context.Context, rows int) (c *catalogue, err error) {
 		}
 	}()
 	// Nothing here outlives the process, so nothing needs to survive a crash.
-	dsn := "file:" + filepath.Join(folder, "catalogue.db") + "?_pragma=journal_mode(off)&_pragma=synchronous(off)"
+	dsn := "file:" + filepath.Join(folder.Path(), "catalogue.db") + "?_pragma=journal_mode(off)&_pragma=synchronous(off)"
 	if c.db, err = sql.Open("sqlite", dsn); err != nil {
 		return nil, err
 	}
@@ -94,7 +95,7 @@ func (c *catalogue) close() error {
 	if c.db != nil {
 		err = c.db.Close()
 	}
-	return errors.Join(err, os.RemoveAll(c.folder))
+	return errors.Join(err, c.folder.Remove())
 }
 
 func (c *catalogue) best(ctx context.Context, query, category string) ([]Seller, error) {

@@ -24,11 +24,14 @@ func ChaosShop() (scenario.Scenario, error) { return ReadScenario("chaos/shop.ya
 type ChaosReport struct {
 	Scenario    string        `json:"scenario"`
 	Seed        uint64        `json:"seed"`
+	Real        bool          `json:"real,omitempty"` // servers and processes of their own
+	Started     time.Time     `json:"started"`
 	Calm        ChaosFigures  `json:"calm"`   // of the beginning, without any fault
 	Faults      []ChaosResult `json:"faults"` // in the order of their time
 	Held        int           `json:"held"`   // hypotheses
 	Interrupted bool          `json:"interrupted,omitempty"`
 	Doubts      []string      `json:"doubts,omitempty"` // of the load generator about its figures
+	Timeline    []ChaosPoint  `json:"timeline"`         // what clients saw, from the calm on
 	Seconds     float64       `json:"seconds"`
 }
 
@@ -59,8 +62,10 @@ func Chaos(ctx context.Context, spec scenario.Scenario, o ChaosOptions) (ChaosRe
 			}
 		}
 	}
-	c := &chaos{o: o, slots: slots, report: ChaosReport{Scenario: spec.Name, Seed: o.Seed, Faults: []ChaosResult{}}}
-	c.trial = &trial{spec: spec, o: TrialOptions{Seed: o.Seed, Progress: o.Progress}}
+	c := &chaos{o: o, slots: slots, report: ChaosReport{
+		Scenario: spec.Name, Seed: o.Seed, Real: o.Real != nil, Started: began, Faults: []ChaosResult{}, Timeline: []ChaosPoint{},
+	}}
+	c.trial = &trial{spec: spec, o: TrialOptions{Seed: o.Seed, Progress: o.Progress, Real: o.Real}}
 	err := c.run(ctx, c.play)
 	if ctx.Err() != nil {
 		c.report.Interrupted, err = true, nil
@@ -90,8 +95,10 @@ type chaos struct {
 	slots  []Slot
 	report ChaosReport
 
-	began   time.Time // of the schedule
-	seen    tape      // of the slot at hand
+	began   time.Time // of the schedule, or of the calm before it
+	shift   time.Duration
+	dead    map[string]bool // what stands in servers that were killed
+	seen    tape            // of the slot at hand
 	before  load.Snapshot
 	glanced time.Duration // when before was taken
 }
@@ -105,7 +112,7 @@ func (c *chaos) play(ctx context.Context) error {
 		return err
 	}
 	defer c.clear(context.WithoutCancel(ctx))
-	c.began, c.before = time.Now(), c.traffic.Snapshot()
+	c.began, c.before, c.shift, c.dead = time.Now(), c.traffic.Snapshot(), -calmTime, map[string]bool{}
 	c.o.Progress(fmt.Sprintf("calm, %s", calmTime))
 	watched := newWatcher(protectionsOf(c.gateway.Routes()))
 	if err := c.until(ctx, calmTime, func(at time.Duration) { watched.look(protectionsOf(c.gateway.Routes()), at) }); err != nil {
@@ -116,7 +123,7 @@ func (c *chaos) play(ctx context.Context) error {
 	if calm.calls < fewCalls || calm.errors() > fewFail {
 		return fmt.Errorf("%w: %d calls, %.3g %% of them failed", ErrCalm, calm.calls, 100*calm.errors())
 	}
-	c.began, c.glanced = time.Now(), 0
+	c.began, c.glanced, c.shift = time.Now(), 0, 0
 	for i, s := range c.slots {
 		c.seen = nil
 		e := &episode{slot: s, calm: calm, usual: watched.rates(calmTime)}
@@ -148,7 +155,7 @@ func (c *chaos) slot(ctx context.Context, e *episode, number int) error {
 	}
 	tell(strings.Join(names, ", "))
 	on := map[string]bool{} // by name, of the system's faults
-	e.watched = newWatcher(protectionsOf(c.gateway.Routes()))
+	e.watched, e.out = newWatcher(protectionsOf(c.gateway.Routes())), c.ejected()
 	watch, looked := newGuard(c.o), len(c.seen)
 	err := c.until(ctx, s.Off, func(at time.Duration) {
 		e.watched.look(protectionsOf(c.gateway.Routes()), at-s.On)
@@ -183,6 +190,8 @@ func (c *chaos) strike(ctx context.Context, x Drawn, at time.Duration, wanted bo
 	}
 	on[name] = want
 	switch {
+	case x.crashes != "":
+		c.crash(ctx, x.crashes, want)
 	case x.own.Share == 0:
 		c.complain(c.system.Switch(ctx, name, want))
 	case want:
@@ -190,6 +199,32 @@ func (c *chaos) strike(ctx context.Context, x Drawn, at time.Duration, wanted bo
 	default:
 		c.withdraw(name)
 	}
+}
+
+// ejected is the replicas that no calls are sent to now, by name.
+func (c *chaos) ejected() map[string]bool {
+	at := map[string]string{} // names by address
+	for _, x := range c.spec.Services {
+		for i, url := range c.system.Endpoints(x.Name) {
+			at[strings.TrimPrefix(url, "http://")] = instanceName(x.Name, i+1)
+		}
+	}
+	out := map[string]bool{}
+	for _, r := range c.gateway.Routes() {
+		for _, e := range r.Endpoints {
+			if e.Ejected || !e.Healthy {
+				out[at[e.Name]] = true
+			}
+		}
+	}
+	return out
+}
+
+// crash kills a server, or starts it again.
+func (c *chaos) crash(ctx context.Context, what string, on bool) {
+	err := c.system.crash(ctx, what, on)
+	c.dead[what] = on && err == nil
+	c.complain(err)
 }
 
 // inject starts a fault of the gateway's own on all routes of the service that it is about.
@@ -223,8 +258,13 @@ func (c *chaos) complain(err error) {
 	}
 }
 
-// clear takes every fault away.
+// clear takes every fault away. The servers come first: other faults may need them.
 func (c *chaos) clear(ctx context.Context) {
+	for what, dead := range c.dead {
+		if dead {
+			c.crash(ctx, what, false)
+		}
+	}
 	for _, name := range c.system.Active() {
 		c.complain(c.system.Switch(ctx, name, false))
 	}
@@ -261,10 +301,11 @@ func (c *chaos) glance(at time.Duration) {
 	for _, r := range now.Sub(c.before).Results {
 		g.calls += r.Calls
 		g.failed += r.Failed
-		g.latency = g.latency.Merge(r.Response)
+		g.latency, g.lag = g.latency.Merge(r.Response), g.lag.Merge(r.Lag)
 	}
 	c.before, c.glanced = now, at
 	c.seen = append(c.seen, g)
+	c.report.Timeline = addPoint(c.report.Timeline, ChaosPoint{At: g.from + c.shift, Took: g.to - g.from, Calls: g.calls, Errors: g.errors(), P99: g.figures().P99})
 	c.spans.forget()
 }
 

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/longpole/longpole/internal/fault"
@@ -20,6 +21,7 @@ const (
 	Stale     = "a stale answer"
 	Coalesced = "a shared fetch"
 	CutOff    = "a timeout of an attempt"
+	Unfit     = "a failed health check"
 )
 
 // fitting is every kind that the topology has a place for, in a fixed order.
@@ -43,6 +45,7 @@ func (d *drawing) fitting() []kindOf {
 		{scenario.Flush, d.caches(), (*drawing).flush},
 		{scenario.Workers, d.queues(), (*drawing).workers},
 		{scenario.Overload, []place{{}}, (*drawing).overload},
+		{Crash, d.servers(), (*drawing).crash},
 	} {
 		if len(k.places) > 0 {
 			all = append(all, k)
@@ -142,6 +145,21 @@ func (d *drawing) queues() []place {
 		}
 	}
 	return all
+}
+
+// servers is what the servers hold that may be killed.
+func (d *drawing) servers() []place {
+	var all []place
+	for i := range d.spec.Stores {
+		all = append(all, place{store: &d.spec.Stores[i], server: inStores})
+	}
+	for _, x := range d.spec.Caches {
+		all = append(all, place{other: x.Name, server: inCaches})
+	}
+	for _, x := range d.spec.Queues {
+		all = append(all, place{other: x.Name, server: inQueues})
+	}
+	return slices.DeleteFunc(all, func(p place) bool { return !d.mortal[p.server] })
 }
 
 // rate is the calls of clients a second.
@@ -317,8 +335,8 @@ func (d *drawing) delay(p place) Drawn {
 	default:
 		h.Plus += time.Duration(2 * float64(median) * d.visits(p.service.Name))
 	}
-	if d.sheltered(p.service.Name) {
-		h.Reacts = nil
+	if d.sheltered(p.service.Name) && len(h.Reacts) > 0 { // too few calls for anybody to notice, and enough to feel
+		h.Reacts, h.Plus = nil, noise+2*median
 	}
 	x.Hypothesis = h
 	return x
@@ -354,14 +372,24 @@ func (d *drawing) blackhole(p place) Drawn {
 	}
 	h.Recovery = max(h.Recovery, s.reopen+3*time.Second)
 	x.Hypothesis = h
+	x.Hypothesis.orUnfit()
 	return x
+}
+
+// orUnfit adds to the reactions that are wanted, if any is, that of the health checks, which the replica does not answer either: where
+// the balancer avoids it, they may be the first to say so.
+func (h *Hypothesis) orUnfit() {
+	if len(h.Reacts) > 0 {
+		h.Reacts = append(h.Reacts, Unfit)
+	}
 }
 
 func (d *drawing) restart(p place) Drawn {
 	x := Drawn{What: "its process ends, and begins anew"}
-	x.fault = scenario.Fault{Kind: scenario.Restart, Service: p.service.Name, Replica: p.replica, For: time.Second}
+	x.fault = scenario.Fault{Kind: scenario.Restart, Service: p.service.Name, Replica: p.replica, Share: 1, For: time.Second}
 	if p.replica > 0 {
 		x.Hypothesis = d.lost(p)
+		x.Hypothesis.orUnfit()
 		x.Hypothesis.Recovery += 2 * time.Second // of slow first calls
 		return x
 	}
@@ -380,7 +408,7 @@ func (d *drawing) flapping(p place) Drawn {
 func (d *drawing) pause(p place) Drawn {
 	length := d.between(300*time.Millisecond, 900*time.Millisecond)
 	x := Drawn{What: fmt.Sprintf("its process stands still for %s", length), Hypothesis: harmless(), most: 2 * time.Second}
-	x.fault = scenario.Fault{Kind: scenario.Pause, Service: p.service.Name, Replica: p.replica, For: length}
+	x.fault = scenario.Fault{Kind: scenario.Pause, Service: p.service.Name, Replica: p.replica, Share: 1, For: length}
 	x.Hypothesis.Plus += length
 	return x
 }
@@ -445,6 +473,14 @@ func (d *drawing) lock(p place) Drawn {
 	x.fault = scenario.Fault{Kind: scenario.LockTable, Store: p.store.Name, Table: p.table, Share: 1}
 	x.Hypothesis.Plus += 2 * x.most
 	x.Hypothesis.Recovery = 5 * time.Second
+	waits := func(s *scenario.Step) bool {
+		return s.Query != nil && s.Query.Store == p.store.Name && s.Query.Table == p.table && s.Query.Verb == "update"
+	}
+	if d.cutOff(waits, x.most) { // what waits for the lock is given up, and tried again in vain
+		x.Hypothesis.MaxErrors += d.needing(waits)
+		x.Hypothesis.Reacts = []string{CutOff}
+		x.Hypothesis.Recovery = max(x.Hypothesis.Recovery, d.reopened())
+	}
 	return x
 }
 
@@ -459,6 +495,61 @@ func (d *drawing) workers(p place) Drawn {
 	x := Drawn{What: "one worker is left", Hypothesis: harmless()}
 	x.fault = scenario.Fault{Kind: scenario.Workers, Queue: p.other, Workers: 1, Share: 1}
 	return x
+}
+
+// crash expects that a cache is missed by nobody, and that a store or queue takes with it the calls that need it, and no others.
+func (d *drawing) crash(p place) Drawn {
+	x := Drawn{What: "its server is killed, and started again", crashes: p.server, most: d.between(time.Second, 2*time.Second)}
+	x.Hypothesis = harmless()
+	if p.server == inCaches {
+		x.Hypothesis.Factor, x.Hypothesis.Plus = 5, 2*noise
+		return x
+	}
+	x.Hypothesis.MaxErrors += d.needing(func(s *scenario.Step) bool {
+		return s.Query != nil && p.store != nil && s.Query.Store == p.store.Name || s.Publish != nil && s.Publish.Queue == p.other
+	})
+	x.Hypothesis.Factor, x.Hypothesis.Recovery = 0, max(x.Hypothesis.Recovery, d.reopened())
+	return x
+}
+
+// reopened is when breakers that all opened for what stands behind their services let calls through again.
+func (d *drawing) reopened() (most time.Duration) {
+	for _, s := range d.shields {
+		most = max(most, 2*s.reopen+4*time.Second)
+	}
+	return most
+}
+
+// cutOff reports whether the attempts of calls to a service with such a step are given up before the step has waited for so long.
+func (d *drawing) cutOff(is func(*scenario.Step) bool, wait time.Duration) bool {
+	return slices.ContainsFunc(d.spec.Services, func(x scenario.Service) bool {
+		try := d.shields[x.Name].try
+		return try > 0 && try < wait && slices.ContainsFunc(x.Operations, func(o scenario.Operation) bool { return anyStep(o.Steps, is) })
+	})
+}
+
+// needing is the share of the clients' calls that come to such a step.
+func (d *drawing) needing(is func(*scenario.Step) bool) float64 {
+	var below func(steps []scenario.Step) bool
+	below = func(steps []scenario.Step) bool {
+		return anyStep(steps, func(s *scenario.Step) bool {
+			if is(s) {
+				return true
+			}
+			if s.Call == nil {
+				return false
+			}
+			o := d.operation(s.Call.To)
+			return o != nil && below(o.Steps)
+		})
+	}
+	need := 0.0
+	for _, r := range d.spec.Load.Routes {
+		if o := d.operation(r.To); o != nil && below(o.Steps) {
+			need += r.Rate
+		}
+	}
+	return need / d.rate()
 }
 
 func (d *drawing) overload(place) Drawn {

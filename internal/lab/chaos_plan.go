@@ -21,6 +21,7 @@ type ChaosOptions struct {
 	StopErrors float64       // share of failed calls above which faults are taken away; above 0, up to 1; default 50%
 	StopP99    time.Duration // p99 above which they are; default 5s
 	StopAfter  time.Duration // how long either must last; default 3s
+	Real       *Real         // servers and processes of their own, which faults may kill; nil = all in this process
 	// Progress is told what is being done; nil = nobody listens.
 	Progress func(string)
 	// Ended is told what came of a slot as soon as it is known; nil = nobody listens.
@@ -69,6 +70,7 @@ const (
 	Flapping = "flapping" // a replica that fails all calls, and then none, in turns
 	Abort    = "abort"    // the gateway's own: it answers in place of a replica
 	Severed  = "severed"  // the gateway's own: the connection to a replica ends before there is an answer
+	Crash    = "crash"    // the server of a store, cache or queue is killed, and started again; real servers that the lab started
 )
 
 // flapTime is how long a flapping replica is in one of its states.
@@ -82,6 +84,7 @@ type Drawn struct {
 	Hypothesis Hypothesis     `json:"hypothesis"`
 	fault      scenario.Fault // that the system suffers; no Kind = none
 	own        fault.Config   // that the gateway injects between itself and a replica of fault.Service; no Name = none
+	crashes    string         // what stands in the server that is killed; "" = none is
 	flaps      bool
 	most       time.Duration // it is on for no longer; 0 = the slot decides
 }
@@ -132,7 +135,7 @@ func shieldOf(c longpole.Config) shield {
 // pure function: equal arguments give equal schedules. No two faults of a slot are of one place.
 func DrawChaos(spec *scenario.Scenario, policies map[string]longpole.Config, o ChaosOptions) []Slot {
 	o = o.WithDefaults()
-	d := &drawing{spec: spec, random: rand.New(rand.NewPCG(o.Seed, 0xc4a05)), shields: map[string]shield{}}
+	d := &drawing{spec: spec, random: rand.New(rand.NewPCG(o.Seed, 0xc4a05)), shields: map[string]shield{}, mortal: o.Real.mortal()}
 	for service, c := range policies {
 		d.shields[service] = shieldOf(c)
 	}
@@ -231,6 +234,7 @@ type drawing struct {
 	spec    *scenario.Scenario
 	random  *rand.Rand
 	shields map[string]shield // by service
+	mortal  map[string]bool   // what stands in servers that may be killed
 }
 
 // between is uniform, in steps of 1 %.
@@ -246,6 +250,7 @@ type place struct {
 	table   string
 	column  string
 	other   string // cache or queue; "" = the load
+	server  string // what stands in the one that is killed; "" = none is
 }
 
 func (p place) name() string {

@@ -37,6 +37,9 @@ func TestEveryDrawnFaultFitsItsSystem(t *testing.T) {
 			Seed: rapid.Uint64().Draw(t, "seed"), Every: time.Duration(rapid.IntRange(6000, 60_000).Draw(t, "every")) * time.Millisecond,
 			For: 10 * time.Minute, AtOnce: rapid.IntRange(1, 3).Draw(t, "at once"),
 		}
+		if rapid.Bool().Draw(t, "real") {
+			o.Real = &Real{}
+		}
 		policies := under[spec.Name]
 		if len(policies) != len(spec.Gateway) {
 			t.Fatalf("%d policies for %d services", len(policies), len(spec.Gateway))
@@ -68,6 +71,12 @@ func TestEveryDrawnFaultFitsItsSystem(t *testing.T) {
 					t.Fatalf("fault %+v of a slot with %v", x, places)
 				}
 				names[name], places[x.Where] = true, true
+				if x.crashes != "" {
+					if o.Real == nil || x.fault.Kind != "" {
+						t.Fatalf("a server is killed: %+v", x)
+					}
+					continue
+				}
 				if x.own.Share > 0 {
 					own := x.own
 					own.TTL = o.Every
@@ -75,6 +84,9 @@ func TestEveryDrawnFaultFitsItsSystem(t *testing.T) {
 						t.Fatal(err)
 					}
 					continue
+				}
+				if x.fault.Share <= 0 {
+					t.Fatalf("%s strikes no call", x.Kind)
 				}
 				struck.Faults = append(struck.Faults[:0:0], x.fault)
 				if err := struck.Validate(); err != nil {
@@ -93,9 +105,13 @@ func TestChaosKnowsManyKinds(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for seed := range uint64(40) {
-		for _, s := range DrawChaos(&shop, chaosPolicies(&shop), ChaosOptions{Seed: seed}) {
-			seen[s.Faults[0].Kind] = true
+		for _, s := range DrawChaos(&shop, chaosPolicies(&shop), ChaosOptions{Seed: seed, Real: &Real{NATS: "nats://lent:4222"}}) {
+			x := s.Faults[0]
+			seen[x.Kind+x.crashes], seen[x.Kind] = true, true
 		}
+	}
+	if !seen[Crash+inStores] || !seen[Crash+inCaches] || seen[Crash+inQueues] {
+		t.Errorf("of the servers, the lent one alone is not killed; seen was %v", seen)
 	}
 	for _, kind := range append(scenario.Kinds(), Flapping, Abort, Severed) {
 		if !seen[kind] {
@@ -146,6 +162,39 @@ truth: {healthy: true}
 		if got := d.visits("a"); got != 1 {
 			t.Errorf("a is visited %v times; want 1", got)
 		}
+	}
+}
+
+// TestWhatNeedsAPartThatIsAwayMayFail holds hypotheses about stores and queues to the calls that come to them, and to the policies
+// before these.
+func TestWhatNeedsAPartThatIsAwayMayFail(t *testing.T) {
+	shop, err := ChaosShop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &drawing{spec: &shop, random: newSource(1, "x").rand, shields: map[string]shield{}, mortal: (&Real{}).mortal()}
+	for service, c := range chaosPolicies(&shop) {
+		d.shields[service] = shieldOf(c)
+	}
+	if n := len(d.servers()); n != 3 {
+		t.Fatalf("%d servers may be killed; want those of a store, a cache and a queue", n)
+	}
+	checkouts := 40.0 / 70 // the other calls need neither database nor queue
+	for _, p := range d.servers() {
+		h := d.crash(p).Hypothesis
+		if want := map[string]float64{inStores: fewFail + checkouts, inCaches: fewFail, inQueues: fewFail + checkouts}[p.server]; h.MaxErrors != want || (h.Factor == 0) != (p.server != inCaches) {
+			t.Errorf("when %s are away: %+v; want errors up to %v", p.server, h, want)
+		}
+	}
+	lock := func() Hypothesis { return d.lock(d.updated()[0]).Hypothesis }
+	if h := lock(); h.MaxErrors != fewFail+checkouts || !slices.Contains(h.Reacts, CutOff) {
+		t.Errorf("a lock that outlasts try_timeout: %+v", h)
+	}
+	s := d.shields["orders"]
+	s.try = 0
+	d.shields["orders"] = s
+	if h := lock(); h.MaxErrors != fewFail || len(h.Reacts) > 0 {
+		t.Errorf("a lock that is waited for: %+v", h)
 	}
 }
 
@@ -220,6 +269,8 @@ func TestHypothesesAreJudged(t *testing.T) {
 	for i := 2; i < 8; i++ {
 		silent[i] = glance{from: silent[i].from, to: silent[i].to}
 	}
+	patient := h
+	patient.Recovery = 5 * time.Second
 	for name, x := range map[string]struct {
 		h       Hypothesis
 		seen    tape
@@ -237,16 +288,21 @@ func TestHypothesesAreJudged(t *testing.T) {
 		"as always":                   {reacts, quiet, "", map[string]uint64{Retried: 7}, "a retry was expected"},
 		"recovers late":               {h, lame, "", nil, "as before only 2s after its end"},
 		"never recovers":              {h, never, "", nil, "not as before 4s after its end"},
+		"had no time to recover":      {patient, never, "", nil, ""},
 		"taken away":                  {h, quiet, "it was too much", nil, "taken away after 3s: it was too much"},
 		"nobody is served":            {h, silent, "", nil, "only 0 calls"},
 	} {
-		slot.Faults = []Drawn{{Kind: "delay", Hypothesis: x.h}}
+		slot.Faults = []Drawn{{Kind: "delay", Where: "a-1", Hypothesis: x.h}}
 		w := newWatcher(protections{})
 		w.look(protections{counts: x.did}, time.Second)
 		e := &episode{slot: slot, off: slot.Off, stopped: x.stopped, calm: calm, usual: map[string]float64{Retried: 1}, seen: x.seen, watched: w}
 		got := e.judge()[0]
 		if why := strings.Join(got.Why, "; "); got.Held != (x.why == "") || !strings.Contains(why, x.why) {
 			t.Errorf("%s: %q; want %q", name, why, x.why)
+		}
+		e.out = map[string]bool{"a-1": true}
+		if got := e.judge()[0]; !got.Out || slices.ContainsFunc(got.Why, func(w string) bool { return strings.Contains(w, "expected") }) {
+			t.Errorf("%s: a reaction to what is out already is wanted: %q", name, got.Why)
 		}
 	}
 }
@@ -264,9 +320,32 @@ func TestFaultsOfOneSlotShareTheirBounds(t *testing.T) {
 	}
 }
 
+func TestALateGeneratorIsADoubt(t *testing.T) {
+	for _, x := range []struct {
+		latency, lag time.Duration
+		late         bool
+	}{{time.Millisecond, 4 * time.Millisecond, false}, {time.Millisecond, 6 * time.Millisecond, true}, {time.Second, 40 * time.Millisecond, false}, {time.Second, 60 * time.Millisecond, true}} {
+		if g := (glance{latency: same(20, x.latency), lag: same(20, x.lag)}); g.late() != x.late {
+			t.Errorf("calls of %s sent %s late: %t", x.latency, x.lag, !x.late)
+		}
+	}
+}
+
+func TestFewCallsSayLittleAboutErrors(t *testing.T) {
+	for _, x := range []struct {
+		calls, failed uint64
+		low, high     float64
+	}{{0, 0, 0, 0}, {58, 40, 0.53, 0.55}, {100, 3, 0, 0.02}, {100, 10, 0.04, 0.06}, {10_000, 300, 0.025, 0.03}, {20, 20, 0.75, 0.8}} {
+		g := glance{calls: x.calls, failed: x.failed}
+		if got := g.leastErrors(); got < x.low || got > x.high {
+			t.Errorf("%d of %d failed: at least %v; want %v..%v", x.failed, x.calls, got, x.low, x.high)
+		}
+	}
+}
+
 func TestReactionsComeFromTheGatewaysCounters(t *testing.T) {
 	at := func(retries, cut uint64, broken, out bool, refused uint64) protections {
-		e := gateway.EndpointStatus{Name: "e", Breaker: "closed", Ejected: out, Classes: map[string]uint64{"timeout": cut}}
+		e := gateway.EndpointStatus{Name: "e", Breaker: "closed", Ejected: out, Healthy: !out, Classes: map[string]uint64{"timeout": cut}}
 		if broken {
 			e.Breaker = "open"
 		}
@@ -288,6 +367,7 @@ func TestReactionsComeFromTheGatewaysCounters(t *testing.T) {
 		{Opened, 1, 0, 2 * time.Second},
 		{Ejected, 1, 0, 3 * time.Second},
 		{Back, 1, 0, 4 * time.Second},
+		{Unfit, 1, 0, 3 * time.Second},
 	}
 	got := e.reactions()
 	for _, x := range want {

@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -18,10 +19,11 @@ type glance struct {
 	from, to      time.Duration // since the beginning of the schedule
 	calls, failed uint64
 	latency       stats.Snapshot
+	lag           stats.Snapshot // of the load generator
 }
 
 func (g glance) join(o glance) glance {
-	return glance{from: min(g.from, o.from), to: max(g.to, o.to), calls: g.calls + o.calls, failed: g.failed + o.failed, latency: g.latency.Merge(o.latency)}
+	return glance{from: min(g.from, o.from), to: max(g.to, o.to), calls: g.calls + o.calls, failed: g.failed + o.failed, latency: g.latency.Merge(o.latency), lag: g.lag.Merge(o.lag)}
 }
 
 // tape is consecutive glances.
@@ -51,6 +53,56 @@ func (g glance) figures() ChaosFigures {
 }
 
 func (g glance) errors() float64 { return float64(g.failed) / float64(max(g.calls, 1)) }
+
+// late reports whether the load generator sent so late that what was seen is the machine's as much as the system's.
+func (g glance) late() bool {
+	return g.lag.Quantile(0.99) > max(lateTime, time.Duration(lateRatio*float64(g.latency.Quantile(0.5))))
+}
+
+// The lateness that is put up with, as in a load test: so much, or that part of the median.
+const (
+	lateTime  = 5 * time.Millisecond
+	lateRatio = 0.05
+)
+
+// chance is how many standard deviations a share of failed calls may lie above a bound by chance alone, in one of 100.
+const chance = 2.33
+
+// leastErrors is the share of failed calls that those which were seen are no better than, as few as they are.
+//
+// Source: Wilson, Probable inference, the law of succession, and statistical inference (JASA 1927): the lower end of the interval.
+func (g glance) leastErrors() float64 {
+	n, p := float64(max(g.calls, 1)), g.errors()
+	z := chance * chance / n
+	return max(0, (p+z/2-chance*math.Sqrt((p*(1-p)+z/4)/n))/(1+z))
+}
+
+// ChaosPoint is what clients saw in a piece of time.
+type ChaosPoint struct {
+	At     time.Duration `json:"at_ns"` // since the beginning of the schedule; below 0 in the calm
+	Took   time.Duration `json:"took_ns"`
+	Calls  uint64        `json:"calls"`  // that ended
+	Errors float64       `json:"errors"` // share of Calls
+	P99    float64       `json:"p99_ms"`
+}
+
+// maxPoints bounds a timeline. Where there would be more, neighbours become one, with the worse of their latencies.
+const maxPoints = 2400
+
+func addPoint(list []ChaosPoint, p ChaosPoint) []ChaosPoint {
+	if list = append(list, p); len(list) < maxPoints {
+		return list
+	}
+	half := list[:0]
+	for i := 0; i+1 < len(list); i += 2 {
+		a, b := list[i], list[i+1]
+		failed := a.Errors*float64(a.Calls) + b.Errors*float64(b.Calls)
+		a.Took, a.Calls, a.P99 = b.At+b.Took-a.At, a.Calls+b.Calls, max(a.P99, b.P99)
+		a.Errors = failed / float64(max(a.Calls, 1))
+		half = append(half, a)
+	}
+	return half
+}
 
 // guard says when faults are taken away before their time.
 type guard struct {
@@ -88,10 +140,11 @@ type protections struct {
 	counts    map[string]uint64 // by reaction
 	refused   uint64            // retries, by their budget
 	open, out map[string]bool   // endpoints by route, whose breaker is not closed; that were ejected
+	unfit     map[string]bool   // likewise, by their health checks
 }
 
 func protectionsOf(routes []gateway.RouteStatus) protections {
-	p := protections{counts: map[string]uint64{}, open: map[string]bool{}, out: map[string]bool{}}
+	p := protections{counts: map[string]uint64{}, open: map[string]bool{}, out: map[string]bool{}, unfit: map[string]bool{}}
 	for _, r := range routes {
 		t := r.Tally
 		p.counts[Retried] += t.Retries
@@ -109,6 +162,9 @@ func protectionsOf(routes []gateway.RouteStatus) protections {
 			}
 			if e.Ejected {
 				p.out[where] = true
+			}
+			if !e.Healthy {
+				p.unfit[where] = true
 			}
 		}
 	}
@@ -150,6 +206,7 @@ func (w *watcher) look(now protections, after time.Duration) {
 	add(Opened, fresh(now.open, w.last.open))
 	add(Ejected, fresh(now.out, w.last.out))
 	add(Back, fresh(w.last.out, now.out))
+	add(Unfit, fresh(now.unfit, w.last.unfit))
 	w.refused += now.refused - min(now.refused, w.last.refused)
 	w.last = now
 }
@@ -197,6 +254,7 @@ type ChaosResult struct {
 	Took      time.Duration `json:"took_ns"`
 	Stopped   string        `json:"stopped,omitempty"` // why it was taken away before its time; "" = it was not
 	Held      bool          `json:"held"`              // its hypothesis
+	Late      bool          `json:"late,omitempty"`    // the load generator sent late meanwhile: what does not hold is the machine's as much as the system's
 	Why       []string      `json:"why"`               // what does not hold; never nil
 	Before    ChaosFigures  `json:"before"`
 	During    ChaosFigures  `json:"during"` // all of the time that it was on
@@ -204,8 +262,9 @@ type ChaosResult struct {
 	After     ChaosFigures  `json:"after"`
 	Recovered *float64      `json:"recovered_ms"` // from its end until all was as before; nil = not within its slot
 	Reactions []Reaction    `json:"reactions"`
-	Refused   uint64        `json:"retries_refused"` // for want of budget
-	Together  int           `json:"together"`        // faults that were on at the same time, this one among them: figures and reactions are of all of them
+	Refused   uint64        `json:"retries_refused"`       // for want of budget
+	Out       bool          `json:"already_out,omitempty"` // its replica got no calls before, so that no policy had to react
+	Together  int           `json:"together"`              // faults that were on at the same time, this one among them: figures and reactions are of all of them
 }
 
 // episode is what a slot was: when its faults were on, what clients saw, and what policies did.
@@ -213,6 +272,7 @@ type episode struct {
 	slot    Slot
 	off     time.Duration // when they really ended
 	stopped string
+	out     map[string]bool    // replicas that got no calls before the faults began, by name
 	calm    glance             // of the beginning
 	usual   map[string]float64 // what policies did then, a second
 	seen    tape
@@ -233,7 +293,7 @@ func (e *episode) judge() []ChaosResult {
 	var all []ChaosResult
 	for _, x := range e.slot.Faults {
 		r := ChaosResult{
-			Drawn: x, At: e.slot.On, Took: e.off - e.slot.On, Stopped: e.stopped, Together: len(e.slot.Faults), Why: []string{},
+			Drawn: x, At: e.slot.On, Took: e.off - e.slot.On, Stopped: e.stopped, Late: e.seen.between(e.slot.At, e.slot.End).late(), Together: len(e.slot.Faults), Why: []string{},
 			Before: before.figures(), During: during.figures(), Judged: judged.figures(), After: after.figures(),
 			Reactions: e.reactions(), Refused: e.watched.refused,
 		}
@@ -243,6 +303,9 @@ func (e *episode) judge() []ChaosResult {
 		}
 		own := h
 		own.Reacts = x.Hypothesis.Reacts
+		if r.Out = e.out[x.Where]; r.Out {
+			own.Reacts = nil
+		}
 		r.Why = append(r.Why, e.broken(own, judged, recovered, back)...)
 		r.Held = len(r.Why) == 0
 		all = append(all, r)
@@ -275,7 +338,7 @@ func (e *episode) broken(h Hypothesis, judged glance, recovered time.Duration, b
 	} else if judged.calls < fewCalls && h.MaxErrors < 1 {
 		why = append(why, fmt.Sprintf("only %d calls ended in the time that is judged", judged.calls))
 	}
-	if errors := judged.errors(); errors > h.MaxErrors {
+	if errors := judged.errors(); judged.leastErrors() > h.MaxErrors {
 		why = append(why, fmt.Sprintf("%.3g %% of the calls failed, more than %.3g %%", 100*errors, 100*h.MaxErrors))
 	}
 	if p99, most := judged.latency.Quantile(0.99), h.bound(e.calm); h.Factor > 0 && p99 > most {
@@ -286,6 +349,7 @@ func (e *episode) broken(h Hypothesis, judged glance, recovered time.Duration, b
 		why = append(why, "no policy reacted: "+oneOf(h.Reacts)+" was expected, and seen was "+e.reacted())
 	}
 	switch {
+	case !back && e.slot.End-e.off < h.Recovery: // it had less time than it may take, and nothing is known
 	case !back:
 		why = append(why, fmt.Sprintf("not as before %s after its end", (e.slot.End-e.off).Round(100*time.Millisecond)))
 	case recovered > h.Recovery:

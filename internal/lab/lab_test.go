@@ -309,7 +309,7 @@ func TestSystemLeavesNothingBehind(t *testing.T) {
 		}
 	}
 	w.get(t, "/browse?category=art", "")
-	folder := w.lab.db.folder
+	folder := w.lab.db.folder.Path()
 	w.close(t, "")
 	if _, err := os.Stat(folder); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the database's folder is still there: %v", err)

@@ -62,6 +62,7 @@ type Interval struct {
 // Measure is what clients of the first route saw in one phase.
 type Measure struct {
 	Quantile
+	Served  float64 `json:"served_p99"` // p99 of the calls that did not fail, at most, in milliseconds
 	Errors  float64 `json:"errors"`
 	Calls   uint64  `json:"calls"`
 	Cost    float64 `json:"cost"`           // calls that the gateway sent to services for each call of a client, of all routes
@@ -192,8 +193,9 @@ func (o *Outcome) judge() {
 		case o.After == nil:
 			fault(false, "the change ended %s: %s", o.Cure.Phase, o.Cure.Why)
 		default:
-			bound := t.P99After.Seconds() * 1e3
-			fault(o.After.P99 <= bound, "p99 after is %.0f ms, more than %.0f ms", o.After.P99, bound)
+			for _, why := range o.After.beyond(&o.Before, t) {
+				fault(false, "%s", why)
+			}
 		}
 	}
 	o.Verdict = "pass"
@@ -202,11 +204,34 @@ func (o *Outcome) judge() {
 	}
 }
 
+// errorsMore is the share of calls that may fail beyond what failed before, by chance.
+const errorsMore = 0.01
+
+// beyond says which of the bounds of a truth are not kept in m, that was measured once a cure was in force.
+func (m *Measure) beyond(before *Measure, t scenario.Truth) (why []string) {
+	if m.Calls == 0 {
+		return []string{"no call ended after the change"}
+	}
+	p99 := cmp.Or(m.Served, m.P99) // older results have the latter only
+	if bound := t.P99After.Seconds() * 1e3; p99 > bound {
+		why = append(why, fmt.Sprintf("p99 after is %.0f ms, more than %.0f ms", p99, bound))
+	}
+	errors := t.ErrorsAfter
+	if errors == 0 {
+		errors = before.Errors + errorsMore
+	}
+	if m.Errors > errors {
+		why = append(why, fmt.Sprintf("%.1f %% of the calls fail after, more than %.1f %%", 100*m.Errors, 100*errors))
+	}
+	return why
+}
+
 // measureOf is what clients of one target saw.
 func measureOf(r load.Result) Measure {
 	at := func(q float64) float64 { return r.Response.Quantile(q).Seconds() * 1e3 }
 	return Measure{
 		Quantile: Quantile{P50: at(0.5), P95: at(0.95), P99: at(0.99)}, Errors: r.ErrorRatio(), Calls: r.Calls,
-		Late: r.Lag.Quantile(0.99).Seconds() * 1e3, Doubted: r.Doubt() != "",
+		Served: at(1 - 0.01*(1-r.ErrorRatio())), // beyond it lie one in a hundred of the calls that did not fail, if those that did are none of them
+		Late:   r.Lag.Quantile(0.99).Seconds() * 1e3, Doubted: r.Doubt() != "",
 	}
 }

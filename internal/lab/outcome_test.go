@@ -58,7 +58,7 @@ func TestOutcomesAreJudgedByTheTruth(t *testing.T) {
 			o.Cure = &Cure{Phase: "rolled_back"}
 		}
 		if x.after > 0 {
-			o.After = &Measure{Quantile: Quantile{P99: x.after}}
+			o.After = &Measure{Served: x.after, Calls: 100}
 		}
 		o.judge()
 		why := strings.Join(o.Why, "; ")
@@ -74,11 +74,11 @@ func TestTallyCountsWhatThePromiseIsAbout(t *testing.T) {
 		{
 			Truth: truth, Rank: 1, Action: "index", Verdict: "pass", Seconds: 20, Cure: &Cure{Phase: "promoted"},
 			Forecast: &Quantile{P50: 10, P95: 20, P99: 44}, Interval: &Interval{P50: [2]float64{9, 11}, P95: [2]float64{15, 19}, P99: [2]float64{30, 50}},
-			After: &Measure{Quantile: Quantile{P50: 10, P95: 20, P99: 40}},
+			After: &Measure{Quantile: Quantile{P50: 10, P95: 20, P99: 40}, Served: 40, Calls: 100},
 		},
 		{
 			Truth: truth, Rank: 3, Action: "cache", Verdict: "fail", Seconds: 20, Cure: &Cure{Phase: "promoted"}, Before: Measure{Doubted: true},
-			Forecast: &Quantile{P50: 10, P95: 30, P99: 30}, After: &Measure{Quantile: Quantile{P50: 20, P95: 20, P99: 60}},
+			Forecast: &Quantile{P50: 10, P95: 30, P99: 30}, After: &Measure{Quantile: Quantile{P50: 20, P95: 20, P99: 60}, Served: 60, Calls: 100},
 		},
 		{Truth: truth, Rank: 0, Verdict: "fail", Seconds: 20, Cure: &Cure{Phase: "inconclusive"}},
 		{Truth: scenario.Truth{Healthy: true}, Verdict: "pass"},
@@ -147,8 +147,8 @@ func TestTheActionNamedFirstIsTried(t *testing.T) {
 }
 
 func TestCanariesLastAsLongAsAVerdictTakes(t *testing.T) {
-	for perSecond, want := range map[float64]time.Duration{0: canaryTimeMax, 10: canaryTimeMax, 70: 102 * time.Second, 40: 177 * time.Second, 1000: canaryTimeMin} {
-		got, enough := canaryTime(perSecond)
+	for perSecond, want := range map[float64]time.Duration{0: canaryTimeMax, 10: canaryTimeMax, 70: canaryTimeMin, 40: 102 * time.Second, 1000: canaryTimeMin} {
+		got, enough := canaryTime(perSecond / 2)
 		if got.Round(time.Second) != want || enough != (perSecond > 10) {
 			t.Errorf("at %v calls a second: %s, enough: %t; want %s", perSecond, got, enough, want)
 		}

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/longpole/longpole/internal/scenario"
+	"github.com/longpole/longpole/internal/servers"
 )
 
 // maxMessages bounds a queue; what is more is refused, as by any stream with a bound.
@@ -21,7 +21,7 @@ const maxMessages = 100_000
 type queue struct {
 	*stream
 	broker *natsserver.Server
-	folder string
+	folder *servers.Folder
 }
 
 func newQueue(spec scenario.Queue, h handler) *queue {
@@ -31,11 +31,11 @@ func newQueue(spec scenario.Queue, h handler) *queue {
 }
 
 func (q *queue) open(ctx context.Context) (err error) {
-	if q.folder, err = os.MkdirTemp("", "longpole-lab-queue-"); err != nil {
+	if q.folder, err = servers.NewFolder("lab-queue"); err != nil {
 		return fmt.Errorf("lab: queue %s: %w", q.spec.Name, err)
 	}
 	q.broker, err = natsserver.NewServer(&natsserver.Options{
-		ServerName: q.spec.Name, DontListen: true, NoSigs: true, NoLog: true, JetStream: true, StoreDir: q.folder,
+		ServerName: q.spec.Name, DontListen: true, NoSigs: true, NoLog: true, JetStream: true, StoreDir: q.folder.Path(),
 		JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: 1 << 20, // streams are in memory
 	})
 	if err != nil {
@@ -57,8 +57,8 @@ func (q *queue) close() error {
 		q.broker.Shutdown()
 		q.broker.WaitForShutdown()
 	}
-	if q.folder != "" {
-		err = errors.Join(err, os.RemoveAll(q.folder))
+	if q.folder != nil {
+		err = errors.Join(err, q.folder.Remove())
 	}
 	return err
 }

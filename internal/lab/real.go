@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/longpole/longpole/internal/scenario"
 	"github.com/longpole/longpole/internal/servers"
@@ -40,7 +41,7 @@ type reality struct {
 	with     Real
 	seed     uint64
 	site     Site
-	started  []*servers.Server
+	started  map[string]*servers.Server // by what stands in them: stores, caches, queues
 	children []*child
 	lost     chan error // the first child that ended by itself
 	wiring   Wiring
@@ -57,7 +58,7 @@ func NewSystemOn(real *Real, spec scenario.Scenario, seed uint64) *System {
 // newRealSystem builds the system of a scenario, as [NewSystem] does, on real servers. Nothing runs yet.
 func newRealSystem(spec scenario.Scenario, seed uint64, with Real) *System {
 	s := newSystem(spec)
-	r := &reality{with: with, seed: seed, site: Site{Postgres: with.Postgres, Redis: with.Redis, NATS: with.NATS}}
+	r := &reality{with: with, seed: seed, started: map[string]*servers.Server{}, site: Site{Postgres: with.Postgres, Redis: with.Redis, NATS: with.NATS}}
 	if r.site != (Site{}) {
 		r.site.Mark = newMark()
 	}
@@ -106,7 +107,7 @@ func (s *System) startServers(ctx context.Context) error {
 		if err != nil {
 			return needs(err, "--redis")
 		}
-		r.started = append(r.started, x)
+		r.started[inCaches] = x
 		r.site.Redis = x.Address()
 	}
 	if len(s.spec.Queues) > 0 && r.site.NATS == "" {
@@ -114,7 +115,7 @@ func (s *System) startServers(ctx context.Context) error {
 		if err != nil {
 			return needs(err, "--nats")
 		}
-		r.started = append(r.started, x)
+		r.started[inQueues] = x
 		r.site.NATS = "nats://" + x.Address()
 	}
 	return s.describe(r.site, Assignment{}, r.seed)
@@ -146,7 +147,7 @@ func (r *reality) startPostgres(ctx context.Context, spec *scenario.Scenario) (d
 	if err != nil {
 		return "", needs(err, "--postgres")
 	}
-	r.started = append(r.started, x)
+	r.started[inStores] = x
 	const database = "lab"
 	if err = prepare(ctx, x.DSN("postgres"), "create database "+database); err != nil {
 		return "", err
@@ -190,6 +191,7 @@ func (s *System) describe(at Site, a Assignment, seed uint64) error {
 	}
 	for _, x := range s.spec.Queues {
 		q := newStream(x, at.NATS, at.Mark, sends)
+		q.kept = jetstream.FileStorage // messages outlive a server that crashes
 		switch {
 		case owner:
 			q.role, q.tell = owns, func(ctx context.Context, n int) error { return s.staffElsewhere(ctx, x.Name, n) }
@@ -237,8 +239,38 @@ func (s *System) stopServers() error {
 	for _, x := range s.real.started {
 		faults = append(faults, x.Stop())
 	}
-	s.real.started = nil
+	clear(s.real.started)
 	return errors.Join(faults...)
+}
+
+// What stands in the servers that a lab starts.
+const (
+	inStores = "stores"
+	inCaches = "caches"
+	inQueues = "queues"
+)
+
+// errLent says that a server is not the lab's own.
+var errLent = errors.New("lab: a server that was not started here is not killed")
+
+// crash kills the server of something that the lab started itself, or starts it again. It returns when that is done.
+func (s *System) crash(ctx context.Context, what string, on bool) error {
+	x := s.real.started[what]
+	switch {
+	case x == nil:
+		return errLent
+	case on:
+		return x.Kill()
+	}
+	return x.Restart(ctx)
+}
+
+// mortal is what stands in servers that the lab starts, and may kill.
+func (r *Real) mortal() map[string]bool {
+	if r == nil {
+		return nil
+	}
+	return map[string]bool{inStores: r.Postgres == "", inCaches: r.Redis == "", inQueues: r.NATS == ""}
 }
 
 // queriesOf is every statement of a scenario.

@@ -25,6 +25,8 @@ const (
 	fetchTime  = time.Second      // that one request for a message waits
 	ackTime    = 30 * time.Second // after which a message whose worker is gone is delivered again; more where its work may take as long
 	brokerTime = 5 * time.Second  // of a request to the server
+
+	reconnectTime = 200 * time.Millisecond // between two tries to reach a server that is away
 )
 
 // role is what a process does with a queue.
@@ -43,6 +45,7 @@ type stream struct {
 	server string // URL
 	name   string // of the stream, and its subject
 	role   role
+	kept   jetstream.StorageType                  // where its messages are
 	handle handler                                // nil unless it works
 	tell   func(ctx context.Context, n int) error // sets how many workers there are elsewhere; nil unless it owns
 
@@ -64,11 +67,11 @@ func newStream(spec scenario.Queue, server, mark string, as role) *stream {
 	if mark != "" {
 		name = marked("longpole-lab", mark, name, "-")
 	}
-	return &stream{spec: spec, server: server, name: name, role: as, workers: spec.Workers, changed: make(chan struct{})}
+	return &stream{spec: spec, server: server, name: name, role: as, kept: jetstream.MemoryStorage, workers: spec.Workers, changed: make(chan struct{})}
 }
 
 func (q *stream) open(ctx context.Context) (err error) {
-	if q.conn, err = nats.Connect(q.server, append(q.options, nats.Name("longpole-lab"), nats.Timeout(brokerTime), nats.MaxReconnects(-1))...); err != nil {
+	if q.conn, err = nats.Connect(q.server, append(q.options, nats.Name("longpole-lab"), nats.Timeout(brokerTime), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectTime))...); err != nil {
 		return fmt.Errorf("lab: NATS: %w", err)
 	}
 	if q.js, err = jetstream.New(q.conn, jetstream.WithDefaultTimeout(brokerTime)); err != nil {
@@ -78,7 +81,7 @@ func (q *stream) open(ctx context.Context) (err error) {
 		return nil
 	}
 	_, err = q.js.CreateStream(ctx, jetstream.StreamConfig{
-		Name: q.name, Subjects: []string{q.name}, Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage, MaxMsgs: maxMessages, Discard: jetstream.DiscardNew,
+		Name: q.name, Subjects: []string{q.name}, Retention: jetstream.WorkQueuePolicy, Storage: q.kept, MaxMsgs: maxMessages, Discard: jetstream.DiscardNew,
 	})
 	if err == nil {
 		q.made = true

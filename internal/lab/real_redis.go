@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type redis struct {
 	server string
 	prefix string
 	owner  bool
+	lent   bool // the server outlives the lab
 	random *dice
 
 	client rueidis.Client // nil = not connected
@@ -32,12 +34,16 @@ type redis struct {
 
 // newRedis describes a cache at host:port. mark tells this lab's keys from those of others.
 func newRedis(spec scenario.Cache, server, mark string, owner bool, seed uint64) *redis {
-	return &redis{spec: spec, server: server, prefix: marked("longpole-lab", mark, spec.Name, ":") + ":", owner: owner, random: newDice(seed, spec.Name)}
+	return &redis{spec: spec, server: server, prefix: marked("longpole-lab", mark, spec.Name, ":") + ":", owner: owner, lent: mark != "", random: newDice(seed, spec.Name)}
 }
 
 // open connects. There is nothing to be made.
 func (c *redis) open(context.Context) error {
-	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{c.server}, ClientName: "longpole-lab", DisableCache: true, ForceSingleClient: true})
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{c.server}, ClientName: "longpole-lab", DisableCache: true, ForceSingleClient: true,
+		DisableRetry:          true, // a command fails with its server, and does not wait for it
+		DisableAutoPipelining: true, // a connection for each, as most clients do: no small value waits behind a large one
+	})
 	if err != nil {
 		return fmt.Errorf("lab: Redis: %w", err)
 	}
@@ -92,18 +98,38 @@ func (c *redis) get(ctx context.Context, key string) (hit bool, err error) {
 	return err == nil, c.slowly(ctx, began)
 }
 
+// value is what stands under a key.
+func (c *redis) value(key string) string {
+	if c.spec.Hot > 0 && hot(key) {
+		return strings.Repeat("1", int(c.spec.Hot))
+	}
+	return "1"
+}
+
 func (c *redis) put(ctx context.Context, key string, ttl time.Duration) error {
 	began := time.Now()
-	if err := c.client.Do(ctx, c.client.B().Set().Key(c.prefix+key).Value("1").Px(max(ttl, time.Millisecond)).Build()).Error(); err != nil {
+	if err := c.client.Do(ctx, c.client.B().Set().Key(c.prefix+key).Value(c.value(key)).Px(max(ttl, time.Millisecond)).Build()).Error(); err != nil {
 		return fmt.Errorf("lab: Redis: %w", err)
 	}
 	return c.slowly(ctx, began)
 }
 
+// staleTries is how often a flush is tried: each connection that a server which crashed has left fails once.
+const staleTries = 4
+
 // flush takes away the keys of this cache; the server may have others.
-func (c *redis) flush(ctx context.Context) error {
+func (c *redis) flush(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, realFaultTime)
 	defer cancel()
+	for range staleTries {
+		if err = c.sweep(ctx); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+func (c *redis) sweep(ctx context.Context) error {
 	for cursor := uint64(0); ; {
 		found, err := c.client.Do(ctx, c.client.B().Scan().Cursor(cursor).Match(c.prefix+"*").Count(1000).Build()).AsScanEntry()
 		if err == nil && len(found.Elements) > 0 {
@@ -123,7 +149,7 @@ func (c *redis) close() (err error) {
 		return nil
 	}
 	defer c.client.Close()
-	if c.owner {
+	if c.owner && c.lent {
 		err = c.flush(context.Background())
 	}
 	if errors.Is(err, rueidis.ErrClosing) {

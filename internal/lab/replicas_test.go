@@ -19,6 +19,7 @@ import (
 	"github.com/longpole/longpole/internal/discover"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/scenario"
+	"github.com/longpole/longpole/internal/systemtest"
 )
 
 const growingYAML = `
@@ -87,9 +88,7 @@ func TestReplicasThatComeAndGoLoseNoCall(t *testing.T) {
 		if err := errors.Join(step(t.Context(), "a"), step(t.Context(), "b")); err != nil {
 			t.Error(err)
 		}
-		for calls.Load() < before+20 {
-			time.Sleep(time.Millisecond)
-		}
+		systemtest.Eventually(t, "calls go on", func() bool { return calls.Load() >= before+20 })
 	}
 	close(over)
 	callers.Wait()

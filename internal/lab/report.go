@@ -123,13 +123,18 @@ func CurveOf(s stats.Snapshot) []Point {
 //go:embed report.html.tmpl
 var reportPage string
 
+// pageStyle is what the pages of this package have in common.
+//
+//go:embed style.html.tmpl
+var pageStyle string
+
 // WriteReport writes r as one HTML page that needs nothing else: no script, no font, no address is fetched. Colours follow the
 // reader's light or dark scheme, and never carry a meaning alone. An error is w's.
 func WriteReport(w io.Writer, r Report) error {
 	page, err := template.New("report").Funcs(template.FuncMap{
 		"ms": milliseconds, "percent": percent, "share": whole, "span": lasting, "factor": factor, "change": change, "off": off,
 		"headline": headline, "status": status, "curves": curves, "timeline": timeline, "shares": shareBars, "words": words,
-	}).Parse(reportPage)
+	}).Parse(pageStyle + reportPage)
 	if err != nil {
 		return fmt.Errorf("lab: report: %w", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
 )
 
 // Tally counts over outcomes what the promise of the lab is about.
@@ -83,7 +82,7 @@ func (t *Tally) truth(o *Outcome) {
 	}
 	if o.Truth.P99After > 0 {
 		t.Ours++
-		one(&t.Cured, o.After != nil && o.After.P99 <= float64(o.Truth.P99After)/float64(time.Millisecond))
+		one(&t.Cured, o.After != nil && len(o.After.beyond(&o.Before, o.Truth)) == 0)
 	}
 }
 

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -162,7 +163,8 @@ func (t *trial) play(ctx context.Context) error {
 	}
 	facts := t.system.Facts(ctx, healthy)
 	to := time.Now()
-	if err := t.wait(ctx, settleTime, "collecting the last spans"); err != nil {
+	slow := time.Duration(before.P99 * float64(time.Millisecond)) // that began last
+	if err := t.wait(ctx, settleTime+slow, "collecting the last spans"); err != nil {
 		return err
 	}
 	t.outcome.Before = before
@@ -174,6 +176,11 @@ func (t *trial) play(ctx context.Context) error {
 	promoted, err := t.try(ctx, cure)
 	if err != nil || !promoted {
 		return err
+	}
+	if cure.Turns { // as in the washout of a turn
+		if err := t.wait(ctx, canaryTurn, "working off what is queued"); err != nil {
+			return err
+		}
 	}
 	after, err := t.measure(ctx, "after")
 	if err != nil {
@@ -239,6 +246,9 @@ func (t *trial) measure(ctx context.Context, phase string) (Measure, error) {
 	calls := uint64(0)
 	for _, r := range seen.Results {
 		calls += r.Calls
+		if r.Calls == 0 {
+			t.outcome.Doubts = append(t.outcome.Doubts, fmt.Sprintf("%s: %s: none of its calls ended, so that there is nothing to measure", phase, r.Target))
+		}
 	}
 	m := measureOf(seen.Results[0])
 	m.Cost = float64(sent) / float64(max(calls, 1))
@@ -254,24 +264,39 @@ const (
 	canaryWarmup = 2 * time.Second
 )
 
+// The turns of a cure whose canary's arms would feel each other, as those of a limit do that share what they protect. What one arm
+// has queued is worked off in the washout.
+const (
+	canaryTurn    = 4 * time.Second
+	canaryWashout = 1500 * time.Millisecond
+	judgedInTurns = float64(canaryTurn-canaryWashout) / float64(2*canaryTurn) // of all calls, by each arm
+)
+
 // What a canary is given. That a candidate whose calls never fail is no worse in errors than a baseline whose calls never fail
-// takes the judge some 1700 calls of each; as many again are for those that do fail. One that is not decided by then goes on as
+// takes the judge some 1400 calls of each; the rest is for those that do fail. One that is not decided by then goes on as
 // long as the judge sees an end.
 const (
-	verdictCalls  = 3500
-	leastCalls    = 1200 // of each, fewer of which decide nothing whatever they show
+	verdictCalls  = 2000
+	leastCalls    = 600 // of each, fewer of which decide nothing whatever they show
 	canaryTimeMin = 60 * time.Second
 	canaryTimeMax = 240 * time.Second
 )
 
-// canaryTimes are how long a canary on a route is planned to go on, and how long at most, by the calls that came while
+// canaryTimes are how long a canary of a cure is planned to go on, and how long at most, by the calls that came to its route while
 // it was measured; doubt says that these are too few for a verdict.
-func (t *trial) canaryTimes(route string) (planned, longest time.Duration, doubt string) {
-	perSecond := t.arrivals[route] / t.spec.Load.Duration.Seconds()
-	planned, enough := canaryTime(perSecond)
+func (t *trial) canaryTimes(cure *advise.Action) (planned, longest time.Duration, doubt string) {
+	route := cmp.Or(cure.Observe, cure.Change.Route)
+	perSecond, judged := t.arrivals[route]/t.spec.Load.Duration.Seconds(), canarySteps[0]
+	if cure.Turns {
+		judged = judgedInTurns
+	}
+	planned, enough := canaryTime(perSecond * judged)
 	longest = canaryTimeMax
 	if t.o.Canary > 0 {
 		planned, longest = t.o.Canary, t.o.Canary
+	}
+	if cure.Turns {
+		planned = longest // few pairs of turns do not tell how many more it takes
 	}
 	if !enough {
 		doubt = fmt.Sprintf("canary on %s: %.3g calls a second are too few for a verdict, which takes some %d of each arm", route, perSecond, verdictCalls)
@@ -279,12 +304,12 @@ func (t *trial) canaryTimes(route string) (planned, longest time.Duration, doubt
 	return planned, longest, doubt
 }
 
-// canaryTime is how long a canary with half of the calls may need at so many calls a second, and whether that is within what it is
-// given at most.
+// canaryTime is how long a canary may need each of whose arms gets so many calls a second that are judged, and whether that is within
+// what it is given at most.
 func canaryTime(perSecond float64) (longest time.Duration, enough bool) {
 	need := canaryTimeMax + 1
 	if perSecond > 0 {
-		need = canaryWarmup + time.Duration(min(verdictCalls/(perSecond*canarySteps[0]), 3600)*float64(time.Second))
+		need = canaryWarmup + time.Duration(min(verdictCalls/perSecond, 3600)*float64(time.Second))
 	}
 	return min(max(need, canaryTimeMin), canaryTimeMax), need <= canaryTimeMax
 }
@@ -310,12 +335,16 @@ func vain(g judge.Judgement, gone, planned, left time.Duration) string {
 func (t *trial) try(ctx context.Context, cure advise.Action) (bool, error) {
 	path := "/" + strings.Replace(t.spec.Load.Routes[0].To, ".", "/", 1)
 	t.outcome.Forecast, t.outcome.Interval = forecast(cure, path)
-	planned, longest, doubt := t.canaryTimes(cure.Change.Route)
+	planned, longest, doubt := t.canaryTimes(&cure)
 	if doubt != "" {
 		t.outcome.Doubts = append(t.outcome.Doubts, doubt)
 	}
 	t.outcome.Cure = &Cure{Kind: cure.Kind, Route: cure.Change.Route, Summary: cure.Summary}
 	spec := rollout.Spec{Change: *cure.Change, Steps: canarySteps, Slice: canarySlice, Warmup: canaryWarmup, MaxDuration: longest, Risk: 1, Reason: "lab: " + cure.Summary}
+	if cure.Turns {
+		spec.Switchback, spec.Washout = canaryTurn, canaryWashout
+	}
+	spec.Shed, spec.Observe = cure.Shed, cure.Observe
 	if cure.Predicted == nil {
 		spec.Goal = rollout.GoalNoWorse // a guard that promises no shorter time is tried for harm alone
 	}

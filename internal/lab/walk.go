@@ -157,7 +157,7 @@ func rowsOf(q *scenario.Query, key int) string {
 	return fmt.Sprintf("%s.%s.%s:%d", q.Store, q.Table, q.Where, key)
 }
 
-// through asks a cache first, and fills it.
+// through asks a cache first, and fills it. A cache that fails is one that has nothing: its span tells, and the request goes on.
 func (x *walk) through(ctx context.Context, l *scenario.Lookup, key string, get func() error) error {
 	if l == nil {
 		return get()
@@ -165,13 +165,14 @@ func (x *walk) through(ctx context.Context, l *scenario.Lookup, key string, get 
 	c := x.node.sys.caches[l.In]
 	var hit bool
 	err := x.command(ctx, c, "GET", key, func(ctx context.Context) (err error) { hit, err = c.get(ctx, key); return err })
-	if err != nil || hit {
+	if hit || ctx.Err() != nil {
 		return err
 	}
-	if err := get(); err != nil {
+	if err := get(); err != nil || ctx.Err() != nil {
 		return err
 	}
-	return x.command(ctx, c, "SET", key, func(ctx context.Context) error { return c.put(ctx, key, l.TTL) })
+	_ = x.command(ctx, c, "SET", key, func(ctx context.Context) error { return c.put(ctx, key, l.TTL) }) // as above
+	return nil
 }
 
 // command is one round trip to a cache, in its span.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/longpole/longpole/internal/diagnose"
 )
 
 func setDefault[T comparable](field *T, value T) {
@@ -52,6 +54,12 @@ func (s Scenario) WithDefaults() Scenario {
 		setDefault(&x.Share, 1)
 		setDefault(&x.Status, 500)
 		x.Delay = distOr(x.Delay, Dist{})
+	}
+	s.Truth.Code = slices.Clone(s.Truth.Code)
+	for _, x := range diagnose.Causes() {
+		if x.Name != x.Class && slices.Contains(s.Truth.Class, x.Name) && !slices.Contains(s.Truth.Code, x.Code) {
+			s.Truth.Code = append(s.Truth.Code, x.Code) // named by what it is, of a class that holds more than it
+		}
 	}
 	setDefault(&s.Load.Arrivals, "poisson")
 	setDefault(&s.Load.Warmup, 3*time.Second)

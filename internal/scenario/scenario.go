@@ -152,6 +152,7 @@ type Cache struct {
 	Shards int    `yaml:"shards"` // each works on one lookup at a time; a key is always on the same one; default 4
 	Lookup *Dist  `yaml:"lookup"` // time of one; default median 0.3ms, p99 0.8ms
 	Keys   int    `yaml:"keys"`   // it can hold; the oldest goes first; default 100000
+	Hot    int64  `yaml:"hot"`    // bytes of the value of key 1, the most popular one where keys are not all alike; up to 64MiB; 0 = as small as all others
 }
 
 // Queue is a queue of messages and who works on them.
@@ -221,7 +222,9 @@ type Truth struct {
 	Segment  string        `yaml:"segment" json:"segment,omitempty"`        // "" = not judged
 	Service  []string      `yaml:"service" json:"service,omitempty"`        // that the finding names
 	Action   []string      `yaml:"action" json:"action,omitempty"`          // kinds, any of which should come first
-	P99After time.Duration `yaml:"p99_after" json:"p99_after_ns,omitempty"` // bound on the first route's p99 once a cure of ours is in force; 0 = no cure of ours is expected
+	P99After time.Duration `yaml:"p99_after" json:"p99_after_ns,omitempty"` // bound on the first route's p99, of the calls that do not fail, once a cure of ours is in force; 0 = no cure of ours is expected
+
+	ErrorsAfter float64 `yaml:"errors_after" json:"errors_after,omitempty"` // bound on the share of the first route's calls that fail then, refused ones included; 0 = no more than before
 }
 
 // The kinds of fault.

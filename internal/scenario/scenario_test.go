@@ -93,6 +93,9 @@ func TestFaultsOfAFileAreNamedWithTheirLine(t *testing.T) {
 		"protocol":            {"replicas: 2", "protocol: soap", "services[1].protocol"},
 		"load over gRPC":      {"name: frontend\n", "name: frontend\n    protocol: grpc\n", "which is what clients speak"},
 		"no truth":            {"class: database, ", "", "truth.class"},
+		"no such class":       {"class: database", "class: databse", "shop.yaml:35:16: truth.class[0]"},
+		"classes to choose":   {"class: database", "class: [database, slow]", "one of cache_miss, clock, cold_start, cpu, database, dependency, fan_out, gc_pause, grey_failure"},
+		"no such code":        {"class: database", "code: LP199", "one of LP101, LP102"},
 		"two names":           {"name: redis", "name: db", "no other service, store, cache or queue"},
 		"ring":                {"- publish: {queue: mail}", "- call: {to: frontend.checkout}", "do not lead back"},
 		"share":               {"share: 50%", "share: 150%", "0%..100%"},
@@ -113,6 +116,13 @@ func TestFaultsOfAFileAreNamedWithTheirLine(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), x.want) || !strings.Contains(err.Error(), "shop.yaml:") {
 			t.Errorf("%s: %v; want %q and a line", name, err, x.want)
 		}
+	}
+}
+
+func TestAFindingCanBeToldByItsOwnName(t *testing.T) {
+	s, err := Read("shop.yaml", []byte(strings.Replace(shop, "class: database", "class: slow_endpoint", 1)))
+	if err != nil || !slices.Equal(s.Truth.Code, []string{"LP103"}) {
+		t.Errorf("slow_endpoint, of the class dependency, gives the codes %v, %v; want LP103", s.Truth.Code, err)
 	}
 }
 

@@ -34,8 +34,7 @@ func partOf(t reflect.Type, parts object) object {
 	case reflect.Pointer:
 		return partOf(t.Elem(), parts)
 	case reflect.Slice:
-		one := partOf(t.Elem(), parts)
-		return object{"anyOf": []object{one, {"type": "array", "items": one}}}
+		return oneOrMore(partOf(t.Elem(), parts))
 	case reflect.Map:
 		return object{"type": "object", "additionalProperties": partOf(t.Elem(), parts)}
 	case reflect.String:
@@ -56,6 +55,11 @@ func partOf(t reflect.Type, parts object) object {
 	return object{"type": "integer"}
 }
 
+// oneOrMore is a list, of which one value may stand alone.
+func oneOrMore(one object) object {
+	return object{"anyOf": []object{one, {"type": "array", "items": one}}}
+}
+
 func structOf(t reflect.Type, parts object) object {
 	if parts[t.Name()] == nil {
 		fields := object{}
@@ -68,6 +72,9 @@ func structOf(t reflect.Type, parts object) object {
 			fields["kind"] = object{"enum": Kinds()}
 		case reflect.TypeFor[Service]():
 			fields["protocol"] = object{"enum": []string{HTTP, GRPC}}
+		case reflect.TypeFor[Truth]():
+			classes, codes := causes()
+			fields["class"], fields["code"] = oneOrMore(object{"enum": classes}), oneOrMore(object{"enum": codes})
 		}
 	}
 	return object{"$ref": "#/$defs/" + t.Name()}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/longpole/longpole/internal/diagnose"
 	"github.com/longpole/longpole/setting"
 )
 
@@ -21,6 +22,7 @@ const (
 	maxRepeat     = 500
 	maxRate       = 2000
 	maxAnswer     = 8 << 20
+	maxHot        = 64 << 20
 	maxRows       = 10_000_000
 	maxTime       = 10 * time.Minute
 	maxFaults     = 64
@@ -319,6 +321,7 @@ func (v *validator) cache(x Cache) error {
 	v.name(&f, x.Name, "cache")
 	within(&f, "shards", x.Shards, 0, 256)
 	within(&f, "keys", x.Keys, 0, 10_000_000)
+	f.Check(x.Hot >= 0 && x.Hot <= maxHot, "hot", x.Hot, "a size up to 64MiB")
 	f.Within("lookup", x.Lookup.validate())
 	return f.Err()
 }
@@ -418,10 +421,28 @@ func (t Truth) validate() error {
 	f.Check(t.Healthy || len(t.Class)+len(t.Code) > 0, "class", nil, "the class of the problem, or healthy: true")
 	f.Check(!t.Healthy || len(t.Class)+len(t.Code)+len(t.Service)+len(t.Action) == 0, "healthy", true, "nothing else beside it")
 	f.Check(t.Healthy || len(t.Service) > 0, "service", nil, "the service that a finding should name")
+	classes, codes := causes()
+	for i, x := range t.Class {
+		f.Check(slices.Contains(classes, x), fmt.Sprintf("class[%d]", i), x, "one of "+strings.Join(classes, ", "))
+	}
+	for i, x := range t.Code {
+		f.Check(slices.Contains(codes, x), fmt.Sprintf("code[%d]", i), x, "one of "+strings.Join(codes, ", "))
+	}
 	segments := []string{"", "client", "gateway", "service", "downstream", "cache", "database", "queue", "network"}
 	f.Check(slices.Contains(segments, t.Segment), "segment", t.Segment, "one of "+strings.Join(segments, " "))
 	span(&f, "p99_after", t.P99After)
+	f.Check(t.ErrorsAfter >= 0 && t.ErrorsAfter <= 1, "errors_after", t.ErrorsAfter, "0%..100%")
+	f.Check(t.ErrorsAfter == 0 || t.P99After > 0, "errors_after", t.ErrorsAfter, "a p99_after beside it")
 	return f.Err()
+}
+
+// causes is what a truth may give as classes and as codes. A finding's own name, where it is not its class, does for a class too.
+func causes() (classes, codes []string) {
+	for _, x := range diagnose.Causes() {
+		classes, codes = append(classes, x.Class, x.Name), append(codes, x.Code)
+	}
+	slices.Sort(classes)
+	return slices.Compact(classes), codes
 }
 
 // cycles refuses operations that call each other in a ring: a call would never end. It reports whether there are some.

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -27,27 +29,87 @@ var errTaken = errors.New("servers: the port is taken")
 
 // Server is one server that runs. Its methods are safe for concurrent use, except Stop, which comes once and last.
 type Server struct {
+	plan    plan
 	address string
-	folder  string
-	pid     int
+	folder  *Folder
 	guard   *exec.Cmd
-	pipe    io.Closer // the guard's standard input
+
+	mu    sync.Mutex     // one order at a time
+	pipe  io.WriteCloser // the guard's standard input
+	told  *bufio.Reader  // its standard output
+	pid   atomic.Int64
+	quiet int64 // bytes of its log that came before this life of it
 }
 
 // Address is where the server listens, as 127.0.0.1:5432.
 func (s *Server) Address() string { return s.address }
 
 // PID is the process of the server, or its first one where it has several.
-func (s *Server) PID() int { return s.pid }
+func (s *Server) PID() int { return int(s.pid.Load()) }
 
 // Log is the file that takes what the server prints. It goes with the server.
-func (s *Server) Log() string { return filepath.Join(s.folder, "log") }
+func (s *Server) Log() string { return filepath.Join(s.folder.Path(), "log") }
+
+// Kill ends the server at once, as a crash does, and returns when its first process is gone. What it has on disk stays.
+func (s *Server) Kill() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.order("kill"); err != nil {
+		return fmt.Errorf("servers: %s cannot be killed: %w", s.plan.title, err)
+	}
+	return nil
+}
+
+// Restart starts a server that was killed again, with what it had on disk and at the same address, and returns when it takes
+// connections; within a minute, or before ctx ends. It tries again and again, because PostgreSQL refuses to begin while processes of its
+// last life are still there.
+func (s *Server) Restart(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	for {
+		if log, err := os.Stat(s.Log()); err == nil {
+			s.quiet = log.Size()
+		}
+		line, err := s.order("start")
+		if err == nil {
+			err = s.born(line)
+		}
+		if err != nil {
+			return fmt.Errorf("servers: %s cannot be started again: %w", s.plan.title, err)
+		}
+		if err = s.await(ctx); err == nil || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(againTime):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// order has the guard do something and returns its answer. s.mu is held.
+func (s *Server) order(word string) (string, error) {
+	if _, err := io.WriteString(s.pipe, word+"\n"); err != nil {
+		return "", err
+	}
+	line, err := s.told.ReadString('\n')
+	return strings.TrimSpace(line), err
+}
+
+// born takes note of the process that a guard tells.
+func (s *Server) born(line string) error {
+	pid, err := strconv.ParseInt(line, 10, 64)
+	s.pid.Store(pid)
+	return err
+}
 
 // Stop ends the server with all its processes and removes its folder. It returns when that is done.
 func (s *Server) Stop() error {
 	_ = s.pipe.Close() // the guard is told by that, or is gone already, and then Wait says so
 	err := s.guard.Wait()
-	if left := os.RemoveAll(s.folder); left != nil { // the guard cannot, where its user may not write next to it
+	if left := s.folder.Remove(); left != nil { // the guard cannot, where its user may not write next to it
 		err = left
 	} else if x, ended := errors.AsType[*exec.ExitError](err); ended && x.Exited() {
 		err = nil // its rm could not
@@ -75,6 +137,7 @@ type plan struct {
 const (
 	startTime = time.Minute // for a machine that is busy with something else
 	lookTime  = 20 * time.Millisecond
+	againTime = 200 * time.Millisecond
 	tries     = 5 // with another port each
 )
 
@@ -91,19 +154,27 @@ func start(ctx context.Context, p plan) (s *Server, err error) {
 }
 
 // guardScript runs the commands $3 and then a server ($4...) until standard input ends, then ends it by the signal $1 and removes
-// the folder $2. It prints the server's process ID, or failed after commands that did. A signal to itself ends the wait too: cat
-// is in the same group of processes. The signal is repeated, for a server that has just begun does not heed it yet.
+// the folder $2. It prints the server's process ID, or failed after commands that did. A line of standard input has it
+// kill the server, or start it again. It reads by a command, because a shell takes note of a server that is gone while it waits for a command,
+// and because a signal to them all ends that command, and with it everything. The last signal to the server is repeated, for a server that
+// has just begun does not heed it yet. All of them have the locked folder open, as descriptor 3.
 const guardScript = `PATH=$PATH:/usr/bin:/bin
 signal=$1 folder=$2 prepare=$3; shift 3
 trap : HUP INT TERM PIPE
 server=
-if { eval "$prepare"; } </dev/null >>"$folder/log" 2>&1; then
+serve() {
 	"$@" </dev/null >>"$folder/log" 2>&1 &
 	server=$!
-fi
+}
+if { eval "$prepare"; } </dev/null >>"$folder/log" 2>&1; then serve "$@"; fi
 echo ${server:-failed}
+while head -n 1 >"$folder/order" && read -r order <"$folder/order"; do
+	if test -n "$server"; then kill -s KILL $server; wait $server; fi
+	server=
+	if test $order = start; then serve "$@"; fi
+	echo ${server:-killed}
+done
 exec >/dev/null 2>&1
-cat
 while test -n "$server" && kill -s "$signal" $server; do sleep 0.05 || sleep 1; done
 wait
 cd /
@@ -120,25 +191,25 @@ func (p *plan) once(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{address: address, folder: folder}
-	if err = s.run(ctx, p, port); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(folder))
+	s := &Server{plan: *p, address: address, folder: folder}
+	if err = s.run(ctx, port); err != nil {
+		return nil, err
 	}
-	if err = s.await(ctx, p); err != nil {
+	if err = s.await(ctx); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
 
 // newFolder makes a folder of the user that the server will be.
-func (p *plan) newFolder() (string, error) {
-	folder, err := os.MkdirTemp("", "longpole-"+strings.ToLower(p.title)+"-")
+func (p *plan) newFolder() (*Folder, error) {
+	folder, err := NewFolder(strings.ToLower(p.title))
 	if err != nil {
-		return "", fmt.Errorf("servers: %w", err)
+		return nil, err
 	}
 	if p.as.Credential != nil {
-		if err = os.Chown(folder, int(p.as.Credential.Uid), int(p.as.Credential.Gid)); err != nil {
-			return "", errors.Join(fmt.Errorf("servers: %w", err), os.Remove(folder))
+		if err = os.Chown(folder.Path(), int(p.as.Credential.Uid), int(p.as.Credential.Gid)); err != nil {
+			return nil, errors.Join(fmt.Errorf("servers: %w", err), folder.Remove())
 		}
 	}
 	return folder, nil
@@ -146,37 +217,28 @@ func (p *plan) newFolder() (string, error) {
 
 // run starts the guard, and through it the server. The guard has its own group of processes, so that an interrupt that is
 // typed goes to whoever started it alone; and it is not bound to a context, because it must be the last to go.
-func (s *Server) run(ctx context.Context, p *plan, port string) error {
-	args := append([]string{"-c", guardScript, "longpole-guard", p.signal, s.folder, p.prepare}, p.command(s.folder, port)...)
+// After an error nothing is left.
+func (s *Server) run(ctx context.Context, port string) error {
+	p, folder := &s.plan, s.folder.Path()
+	args := append([]string{"-c", guardScript, "longpole-guard", p.signal, folder, p.prepare}, p.command(folder, port)...)
 	s.guard = exec.Command("/bin/sh", args...) //nolint:noctx // see above
-	s.guard.SysProcAttr, s.guard.Dir = p.as, s.folder
+	s.guard.SysProcAttr, s.guard.Dir, s.guard.ExtraFiles = p.as, folder, []*os.File{s.folder.lock}
 	s.guard.SysProcAttr.Setpgid = true
 	if p.environment != nil {
 		s.guard.Env = append(os.Environ(), p.environment(port)...)
 	}
-	pipe, err := s.guard.StdinPipe()
-	if err != nil {
-		return fmt.Errorf("servers: %s: %w", p.title, err)
+	if err := s.begin(); err != nil {
+		return errors.Join(err, s.folder.Remove())
 	}
-	said, err := s.guard.StdoutPipe()
-	if err != nil {
-		return fmt.Errorf("servers: %s: %w", p.title, err)
-	}
-	if err = s.guard.Start(); errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("servers: %s: the user that it runs as may not enter %s; set TMPDIR to a folder that everybody may enter", p.title, filepath.Dir(s.folder))
-	} else if err != nil {
-		return fmt.Errorf("servers: %s: %w", p.title, err)
-	}
-	s.pipe = pipe
 	hurry := context.AfterFunc(ctx, func() { _ = syscall.Kill(-s.guard.Process.Pid, syscall.SIGTERM) }) // it ends what prepares the server
-	line, err := bufio.NewReader(said).ReadString('\n')
+	line, err := s.told.ReadString('\n')
 	hurry()
 	line = strings.TrimSpace(line)
 	switch {
 	case err == nil && line == "failed":
 		err = cmp.Or(context.Cause(ctx), fmt.Errorf("it could not be prepared:\n%s", s.tail()))
 	case err == nil:
-		s.pid, err = strconv.Atoi(line)
+		err = s.born(line)
 	default:
 		err = fmt.Errorf("its guard did not tell the process: %w", err)
 	}
@@ -186,8 +248,28 @@ func (s *Server) run(ctx context.Context, p *plan, port string) error {
 	return nil
 }
 
+// begin starts the guard with a pipe to it and one from it.
+func (s *Server) begin() error {
+	in, err := s.guard.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("servers: %s: %w", s.plan.title, err)
+	}
+	out, err := s.guard.StdoutPipe()
+	if err != nil {
+		return fmt.Errorf("servers: %s: %w", s.plan.title, err)
+	}
+	if err = s.guard.Start(); errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("servers: %s: the user that it runs as may not enter %s; set TMPDIR to a folder that everybody may enter", s.plan.title, filepath.Dir(s.folder.Path()))
+	} else if err != nil {
+		return fmt.Errorf("servers: %s: %w", s.plan.title, err)
+	}
+	s.pipe, s.told = in, bufio.NewReader(out)
+	return nil
+}
+
 // await waits until the server takes connections, or is gone.
-func (s *Server) await(ctx context.Context, p *plan) error {
+func (s *Server) await(ctx context.Context) error {
+	p := &s.plan
 	tick := time.NewTicker(lookTime)
 	defer tick.Stop()
 	for !s.said(p.says) || !p.ready(ctx, s.address) {
@@ -207,14 +289,14 @@ func (s *Server) await(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// said reports whether the server has printed text.
+// said reports whether the server has printed text since it was started last.
 func (s *Server) said(text string) bool {
 	data, err := os.ReadFile(s.Log())
-	return err == nil && bytes.Contains(data, []byte(text))
+	return err == nil && bytes.Contains(data[min(s.quiet, int64(len(data))):], []byte(text))
 }
 
 // gone reports whether the server's process has ended.
-func (s *Server) gone() bool { return errors.Is(syscall.Kill(s.pid, 0), syscall.ESRCH) }
+func (s *Server) gone() bool { return errors.Is(syscall.Kill(s.PID(), 0), syscall.ESRCH) }
 
 // maxTail bounds what an error shows of a server's log.
 const maxTail = 2 << 10

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/longpole/longpole/internal/systemtest"
 )
 
 // aloneVariable makes the test's program one that starts a server and then waits to be killed.
@@ -27,22 +29,18 @@ func TestMain(m *testing.M) {
 			select {}
 		}
 		s, err := Redis(context.Background())
-		fmt.Println(s.PID(), s.folder, err)
+		fmt.Println(s.PID(), s.folder.Path(), err)
 		select {}
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// absent ends a test for want of a program: it fails where CI=true says that all of them are installed.
+// absent ends a test for want of a server.
 func absent(t *testing.T, err error) {
 	t.Helper()
-	if !errors.Is(err, ErrMissing) {
-		return
+	if errors.Is(err, ErrMissing) {
+		systemtest.Missing(t, err.Error())
 	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%v; scripts/setup-tests.sh installs it", err)
-	}
-	t.Skipf("%v; scripts/setup-tests.sh installs it", err)
 }
 
 // ended waits until a process is gone.
@@ -95,7 +93,7 @@ func TestServersComeAndGoWithAllTheyHave(t *testing.T) {
 			for _, pid := range all {
 				ended(t, pid)
 			}
-			gone(t, s.folder)
+			gone(t, s.folder.Path())
 		})
 	}
 }
@@ -235,14 +233,15 @@ func TestAServerIsNotTakenForAnotherAtItsPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{address: other.Address(), folder: t.TempDir(), pid: os.Getpid()} // our own comes up, and has said nothing yet
+	p := plan{title: "Redis", says: "Ready", ready: func(ctx context.Context, address string) bool { return greets(ctx, address, "PING\r\n", "+PONG") }}
+	s := &Server{plan: p, address: other.Address(), folder: &Folder{path: t.TempDir()}} // our own comes up, and has said nothing yet
+	s.pid.Store(int64(os.Getpid()))
 	if err := os.WriteFile(s.Log(), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	p := &plan{title: "Redis", says: "Ready", ready: func(ctx context.Context, address string) bool { return greets(ctx, address, "PING\r\n", "+PONG") }}
-	if err := s.await(ctx, p); err == nil {
+	if err := s.await(ctx); err == nil {
 		t.Error("somebody else's answer counts as the server's")
 	}
 	if err := other.Stop(); err != nil {
@@ -276,4 +275,57 @@ func TestServersThatEndAtOnceSayWhy(t *testing.T) {
 	if len(after) > len(before) {
 		t.Errorf("folders %v stay", after)
 	}
+}
+
+func TestServersThatWereKilledComeBackWhereTheyWere(t *testing.T) {
+	for name, start := range map[string]func(context.Context) (*Server, error){
+		"PostgreSQL": func(ctx context.Context) (*Server, error) { return Postgres(ctx, PostgresOptions{}) },
+		"Redis":      func(ctx context.Context) (*Server, error) { return Redis(ctx) },
+		"NATS":       func(ctx context.Context) (*Server, error) { return NATS(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, err := start(t.Context())
+			absent(t, err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first := s.PID()
+			for range 2 { // it may be dead already
+				if err := s.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if s.plan.ready(t.Context(), s.Address()) {
+				t.Error("a server that was killed answers")
+			}
+			if err := s.Restart(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if !s.plan.ready(t.Context(), s.Address()) || s.PID() == first {
+				t.Errorf("a server that was started again does not answer, or is still process %d", first)
+			}
+			last := s.PID()
+			if err := s.Stop(); err != nil {
+				t.Error(err)
+			}
+			ended(t, last)
+			gone(t, s.folder.Path())
+		})
+	}
+}
+
+func TestServersThatStayDeadLeaveNothing(t *testing.T) {
+	s, err := Redis(t.Context())
+	absent(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Kill(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	gone(t, s.folder.Path())
 }
