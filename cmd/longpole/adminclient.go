@@ -35,12 +35,7 @@ func (c *adminClient) flags(f *pflag.FlagSet) {
 func adminGroup(group *cobra.Command, commands ...func(*adminClient) *cobra.Command) *cobra.Command {
 	var c adminClient
 	c.flags(group.PersistentFlags())
-	group.Args = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return unknownCommand(cmd, args[0])
-		}
-		return nil
-	}
+	group.Args = onlyCommands
 	group.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	for _, command := range commands {
 		group.AddCommand(command(&c))

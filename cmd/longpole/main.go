@@ -100,13 +100,8 @@ func newRoot() *cobra.Command {
 		Long:          rootLong,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			return unknownCommand(cmd, args[0])
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          onlyCommands,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &failure{code: exitUsage, err: err, hint: fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
@@ -115,6 +110,14 @@ func newRoot() *cobra.Command {
 	root.SetHelpCommand(newHelp())
 	plainUsage(root)
 	return root
+}
+
+// onlyCommands lets nothing follow a group of commands but one of them.
+func onlyCommands(group *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return unknownCommand(group, args[0])
 }
 
 // unknownCommand is what was asked for below parent and is not there, with what was perhaps meant.

@@ -40,12 +40,7 @@ func newProbePrometheus() *cobra.Command {
 		Long:  probePrometheusLong,
 		Example: `  longpole probe prometheus http://prometheus:9090 --traces traces/ -o json > facts.json
   longpole probe prometheus https://metrics.example --token-file token --from 1h --to 30m --match cluster=eu`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usagef("want one URL, as http://prometheus:9090", "longpole probe prometheus takes one server, not %d", len(args))
-			}
-			return nil
-		},
+		Args: oneArg("the URL of a server, as http://prometheus:9090"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.cfg.URL = args[0]
 			return f.run(cmd)

@@ -37,12 +37,7 @@ func newRoutes() *cobra.Command {
 		Example: `  longpole routes
   longpole routes -o wide          # each endpoint on a line of its own, too
   longpole routes -o json orders | jq '.routes[0].policy'`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usagef("`longpole routes` shows all of them", "want at most one name, not %d", len(args))
-			}
-			return nil
-		},
+		Args: maxOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output, "table", "wide", "json"); err != nil {
 				return err

@@ -37,7 +37,7 @@ func newSLO() *cobra.Command {
   longpole slo rules --config longpole.yaml > longpole.rules.yml
   longpole slo dashboards --config longpole.yaml --folder grafana
   longpole slo import openslo.yaml >> longpole.yaml`,
-		Args: func(cmd *cobra.Command, args []string) error { return maxOne(cmd, args) },
+		Args: maxOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err

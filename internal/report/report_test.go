@@ -13,10 +13,10 @@ import (
 
 	"github.com/longpole/longpole"
 	"github.com/longpole/longpole/internal/advise"
-	"github.com/longpole/longpole/internal/browsertest"
 	"github.com/longpole/longpole/internal/diagnose"
 	"github.com/longpole/longpole/internal/evidence"
 	"github.com/longpole/longpole/internal/report"
+	"github.com/longpole/longpole/internal/systemtest"
 	"github.com/longpole/longpole/internal/trace"
 )
 
@@ -220,7 +220,7 @@ func TestAPageStaysBelowItsBound(t *testing.T) {
 // TestThePageInABrowser says what it looks for in ui/report.test.mjs. With LONGPOLE_SCREENSHOTS it leaves pictures in that
 // folder.
 func TestThePageInABrowser(t *testing.T) {
-	browsertest.Need(t)
+	systemtest.NeedBrowser(t)
 	p, _ := pageOf(t, 300)
 	pages := map[string]string{"/": render(t, p), "/beside": render(t, beside(t))}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -228,5 +228,5 @@ func TestThePageInABrowser(t *testing.T) {
 		_, _ = w.Write([]byte(pages[r.URL.Path]))
 	}))
 	defer server.Close()
-	browsertest.Run(t, "report.test.mjs", server.URL)
+	systemtest.Look(t, "report.test.mjs", server.URL)
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/longpole/longpole/internal/certs"
 	"github.com/longpole/longpole/internal/conf"
 	"github.com/longpole/longpole/internal/gateway"
-	"github.com/longpole/longpole/internal/judge"
 	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/setting"
 )
@@ -25,6 +24,10 @@ const (
 	maxReason = 1000    // bytes of the text that explains it
 
 	defaultHoldback = 0.01
+
+	// Of advice whose arms would feel each other: long enough for a queue to drain and for slow calls to end.
+	advisedTurn    = 30 * time.Second
+	advisedWashout = 5 * time.Second
 )
 
 func (a *admin) routes(w http.ResponseWriter, _ *http.Request) {
@@ -83,7 +86,9 @@ type Request struct {
 	Risk           float64          `yaml:"risk"`
 	Switchback     time.Duration    `yaml:"switchback"`
 	Washout        time.Duration    `yaml:"washout"`
-	Holdback       *float64         `yaml:"holdback"` // default 1%
+	Observe        string           `yaml:"observe"`  // default that of the advice, or the route itself
+	Shed           *float64         `yaml:"shed"`     // default that of the advice, or 0
+	Holdback       *float64         `yaml:"holdback"` // default 1%; with a switchback none, and a share of the time
 	Restart        string           `yaml:"restart"`
 	Reason         string           `yaml:"reason"`   // up to 1000 bytes
 	Override       bool             `yaml:"override"` // true = although the environment that must have verified the change has not; takes a reason
@@ -122,9 +127,12 @@ func (q *Request) spec() rollout.Spec {
 	s := rollout.Spec{
 		Change: longpole.Change{Route: q.Route}, Goal: q.Goal, Target: q.Target, Steps: q.Steps, Slice: q.Slice,
 		Warmup: q.Warmup, MaxDuration: q.MaxDuration, OnInconclusive: q.OnInconclusive, Reason: q.Reason,
-		Version: q.Version, Risk: q.Risk, Switchback: q.Switchback, Washout: q.Washout, Holdback: q.Holdback, Restart: q.Restart, Override: q.Override,
+		Version: q.Version, Risk: q.Risk, Switchback: q.Switchback, Washout: q.Washout, Observe: q.Observe, Holdback: q.Holdback, Restart: q.Restart, Override: q.Override,
 	}
-	if s.Holdback == nil && s.Version == "" {
+	if q.Shed != nil {
+		s.Shed = *q.Shed
+	}
+	if s.Holdback == nil && s.Version == "" && s.Switchback == 0 {
 		share := defaultHoldback
 		s.Holdback = &share
 	}
@@ -143,6 +151,18 @@ func (q *Request) advised(report advise.Report) (rollout.Spec, error) {
 			q.Advice, strings.TrimRight(" "+q.Kind, " "), q.Route)
 	}
 	s.Change = *action.Change
+	if q.Shed == nil {
+		s.Shed = action.Shed
+	}
+	if action.Turns && s.Switchback == 0 {
+		s.Switchback, s.Holdback = advisedTurn, q.Holdback
+		if s.Washout == 0 {
+			s.Washout = advisedWashout
+		}
+	}
+	if s.Observe == "" {
+		s.Observe = action.Observe
+	}
 	if e := action.Effect(q.Route); e != nil {
 		s.Predicted = rollout.Quantiles{P50: millis(e.Predicted.P50), P95: millis(e.Predicted.P95), P99: millis(e.Predicted.P99)}
 	}
@@ -227,8 +247,8 @@ func (a *admin) startRollout(w http.ResponseWriter, r *http.Request) {
 // plan says what a rollout will be able to see at the traffic of now. It is said anew, of its own cohorts, after the warm-up.
 func (a *admin) plan(s rollout.Spec) string {
 	for _, r := range a.Gateway.Routes() {
-		if r.Name == s.Change.Route {
-			return judge.Plan(r.RPS*s.Steps[len(s.Steps)-1], s.MaxDuration-s.Warmup, a.Rollouts.Calibration(s.Change.Route).Join)
+		if r.Name == s.Judged() {
+			return s.Plan(r.RPS, s.MaxDuration-s.Warmup, a.Rollouts.Calibration(r.Name))
 		}
 	}
 	return ""
@@ -258,7 +278,7 @@ func (o *order) Validate() error {
 	return f.Err()
 }
 
-// steer promotes, aborts, pauses, resumes or undoes a rollout.
+// steer promotes, aborts, pauses, resumes or undoes a rollout, or releases its holdback.
 func (a *admin) steer(do func(id, reason string) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var o order
@@ -317,6 +337,9 @@ func (a *admin) ready(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(text, "%s route %s: %d of %d endpoints fit\n", mark, route.Name, fit, len(route.Endpoints))
 	}
 	a.Live.readySources(text)
+	if n := a.Rollouts.Unwritten(); n > 0 {
+		fmt.Fprintf(text, "[+] rollouts: degraded: the journal refused %d entries\n", n)
+	}
 	if a.Gateway.Draining() {
 		status = http.StatusServiceUnavailable
 		fmt.Fprintln(text, "[-] the gateway drains")

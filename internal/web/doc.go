@@ -7,7 +7,7 @@
 //	POST /api/v1/rollouts                start one: {"route", "to" or "advice", ...}
 //	POST /api/v1/rollouts/ID/promote     {"reason"}
 //	POST /api/v1/rollouts/ID/abort       {"reason"}
-//	POST /api/v1/rollouts/ID/pause       {"reason"}, and resume, undo
+//	POST /api/v1/rollouts/ID/pause       {"reason"}, and resume, undo, release
 //	GET  /api/v1/history                 percentiles over time
 //	GET  /api/v1/traces[/ID]             kept traces
 //	GET  /api/v1/slos                    objectives and error budgets

@@ -37,6 +37,7 @@ var (
 	weightDesc              = prometheus.NewDesc("longpole_rollout_weight_ratio", "Share of the calls that the candidate gets.", []string{"rollout", "route"}, nil)
 	phaseDesc               = prometheus.NewDesc("longpole_rollout_phase_info", "1 for the phase of a rollout that has not ended.", []string{"rollout", "route", "phase"}, nil)
 	evidenceDesc            = prometheus.NewDesc("longpole_rollout_evidence_log10", "Evidence for a claim about the candidate; 1 means ten times.", []string{"rollout", "route", "metric", "claim"}, nil)
+	unwrittenDesc           = prometheus.NewDesc("longpole_rollout_unwritten_total", "Entries that the journal of rollouts refused, as with a full disk: what they say is forgotten with the process.", nil, nil)
 	rememberedDesc          = prometheus.NewDesc("longpole_rollouts_remembered", "Rollouts that are remembered, by phase.", []string{"phase"}, nil)
 	unroutedDesc            = prometheus.NewDesc("longpole_unrouted_total", "Calls refused before a route was found for them.", nil, nil)
 	unloggedDesc            = prometheus.NewDesc("longpole_access_log_dropped_total", "Lines of the access log that were not written.", nil, nil)
@@ -107,6 +108,7 @@ func (a *admin) Collect(out chan<- prometheus.Metric) {
 		s.counter(storeDroppedDesc, d.Traces, "traces")
 		s.counter(storeDroppedDesc, d.Damaged, "damaged")
 	}
+	s.counter(unwrittenDesc, a.Rollouts.Unwritten())
 	for reason, n := range a.Dropped() {
 		s.counter(droppedDesc, n, reason)
 	}

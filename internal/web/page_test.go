@@ -6,17 +6,18 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/longpole/longpole"
-	"github.com/longpole/longpole/internal/browsertest"
 	"github.com/longpole/longpole/internal/gateway"
 	"github.com/longpole/longpole/internal/rollout"
 	"github.com/longpole/longpole/internal/slo"
 	"github.com/longpole/longpole/internal/stats"
 	"github.com/longpole/longpole/internal/store"
+	"github.com/longpole/longpole/internal/systemtest"
 )
 
 // busyShop is a running gateway with two fit endpoints and an unfit one, with calls on both routes until the test ends.
@@ -104,26 +105,30 @@ func promises() []slo.Status {
 	return book.Status(now)
 }
 
+// oddRoute takes and does what few routes do.
+const oddRoute = `- {name: old, match: {host: a.example, pattern: "/old/{id}", header: [{name: X-Age, prefix: v1}]}, static: {status: 410}}
+`
+
 // TestPageInABrowser says what it looks for in ui/page.test.mjs. With LONGPOLE_SCREENSHOTS it leaves pictures in that
 // folder.
 func TestPageInABrowser(t *testing.T) {
-	browsertest.Need(t)
+	systemtest.NeedBrowser(t)
 	f := busyShop(t)
 	to := longpole.Config{Timeout: 29 * time.Second}.Safe()
 	_, err := f.rollouts.Start(rollout.Spec{
 		Change: longpole.Change{Route: "catalogue", To: to}, Steps: []float64{0.25, 0.5}, Slice: 5 * time.Second, Warmup: time.Second,
 		MaxDuration: time.Hour, Predicted: rollout.Quantiles{P50: time.Millisecond, P95: 2 * time.Millisecond, P99: 4 * time.Millisecond},
-		Reason: "a shorter timeout",
+		Shed: 0.1, Reason: "a shorter timeout",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	busy := httptest.NewServer(f.handler)
 	defer busy.Close()
-	idle := httptest.NewServer(newFixture(t, twoRoutes("http://127.0.0.1:1"), gateway.Options{}).handler)
+	idle := httptest.NewServer(newFixture(t, strings.Replace(twoRoutes("http://127.0.0.1:1"), "routes:\n", "routes:\n"+oddRoute, 1), gateway.Options{}).handler)
 	defer idle.Close()
 
-	browsertest.Run(t, "page.test.mjs", busy.URL, idle.URL)
+	systemtest.Look(t, "page.test.mjs", busy.URL, idle.URL)
 	s, ok := f.rollouts.Get("r2")
 	if !ok || s.Phase != rollout.Aborted || s.Reason != "LP103, from the page" {
 		t.Errorf("the rollout that the page started and ended: %+v", s)

@@ -114,3 +114,43 @@ func TestAnAdvisedRolloutRemembersItsHypothesis(t *testing.T) {
 	f.do("POST", "/api/v1/rollouts", `{"route": "orders", "advice": "LP103"}`).
 		want(http.StatusCreated, `"code":"LP103","kind":"hedge","segment":"downstream"`, `"cost":"5.2 % more upstream calls"`, `"share_p99":0.72`, `"high_ms":{"p50":8.3,"p95":15,"p99":24.4}`)
 }
+
+// TestAnAdvisedLimitTakesTurnsAndItsPrice has the hedge of the finding be one whose arms would feel each other.
+func TestAnAdvisedLimitTakesTurnsAndItsPrice(t *testing.T) {
+	f := newFixture(t, twoRoutes(upstream(t)), gateway.Options{}, func(f *fixture) {
+		f.findings = sample("orders")
+		a := &f.findings.Report.Routes[0].Findings[0].Actions[1]
+		a.Turns, a.Shed = true, 0.7
+	})
+	f.do("POST", "/api/v1/rollouts", `{"route": "orders", "advice": "LP103"}`).want(http.StatusCreated, `"shed":0.7`, `"switchback_ms":30000,"washout_ms":5000`)
+	f.do("POST", "/api/v1/rollouts/r1/release", `{}`).want(http.StatusConflict, "holds no calls back")
+	f.do("POST", "/api/v1/rollouts/r1/abort", `{}`).want(http.StatusOK)
+	if s, _ := f.rollouts.Get("r1"); s.Holdback != 0 {
+		t.Errorf("%v of the time is held back, which nobody asked for", s.Holdback)
+	}
+	f.do("POST", "/api/v1/rollouts", `{"route": "orders", "advice": "LP103", "shed": 0.2, "switchback": "4s", "washout": "1s", "holdback": 0.01}`).
+		want(http.StatusCreated, `"holdback":0.01`, `"shed":0.2`, `"switchback_ms":4000,"washout_ms":1000`)
+}
+
+// brokenDisk is a journal that refuses what it is told once it is full.
+type brokenDisk struct{ full bool }
+
+func (d *brokenDisk) Append(rollout.Entry) error {
+	if d.full {
+		return errors.New("no space left")
+	}
+	return nil
+}
+
+func TestDecisionsThatWereNotWrittenDownAreShown(t *testing.T) {
+	disk := &brokenDisk{}
+	f := newFixture(t, twoRoutes(upstream(t)), gateway.Options{}, func(f *fixture) {
+		f.rollouts = rollout.NewController(rollout.Options{Target: f.gateway, Journal: disk})
+	})
+	f.do("GET", "/metrics", "").want(http.StatusOK, "\nlongpole_rollout_unwritten_total 0\n")
+	f.do("POST", "/api/v1/rollouts", `{"route": "orders", "to": {"timeout": "9s"}}`).want(http.StatusCreated)
+	disk.full = true
+	f.do("POST", "/api/v1/rollouts/r1/abort", `{}`).want(http.StatusOK)
+	f.do("GET", "/readyz?verbose", "").want(http.StatusOK, "[+] rollouts: degraded: the journal refused 2 entries")
+	f.do("GET", "/metrics", "").want(http.StatusOK, "\nlongpole_rollout_unwritten_total 2\n")
+}

@@ -185,7 +185,7 @@ func otlpOf(spans []trace.Span) otlpTrace {
 			TraceID: ingest.WireTraceID(s.TraceID), SpanID: s.ID, Parent: s.Parent, Name: s.Name, Kind: int(s.Kind),
 			Start: strconv.FormatInt(s.Start, 10), End: strconv.FormatInt(s.End, 10),
 		}
-		for _, a := range s.Attributes {
+		for a := range s.All() {
 			one.Attributes = append(one.Attributes, otlpAttribute{a.Key, otlpValue{a.Value}})
 		}
 		for l := s.Link; l != nil; l = l.Next {

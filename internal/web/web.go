@@ -82,6 +82,7 @@ func New(o Options) http.Handler {
 	guarded.HandleFunc("POST /api/v1/rollouts/{id}/pause", a.steer(a.Rollouts.Pause))
 	guarded.HandleFunc("POST /api/v1/rollouts/{id}/resume", a.steer(a.Rollouts.Resume))
 	guarded.HandleFunc("POST /api/v1/rollouts/{id}/undo", a.steer(a.Rollouts.Undo))
+	guarded.HandleFunc("POST /api/v1/rollouts/{id}/release", a.steer(a.Rollouts.Release))
 	guarded.HandleFunc("POST /judge", a.judge)
 	guarded.HandleFunc("GET /api/v1/faults", a.faults)
 	guarded.HandleFunc("GET /api/v1/faults/{name}", a.oneFault)
@@ -104,7 +105,7 @@ func New(o Options) http.Handler {
 		profile(guarded)
 	}
 	guarded.HandleFunc("GET /api/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; there are /api/v1/routes, config, overload, findings, rollouts, slos, scale, traces, received, calibration, faults, jobs, discovery, certificates, history, killed, records, workload, exercised, predictions, dismissals and review")
+		writeError(w, http.StatusNotFound, "there is no "+r.URL.Path+"; there are /api/v1/routes, config, overload, findings, evidence, rollouts, slos, scale, traces, received, calibration, faults, jobs, discovery, certificates, history, killed, records, workload, exercised, predictions, dismissals and review")
 	})
 	guarded.Handle("GET /", http.FileServerFS(static))
 	sameOrigin := http.NewCrossOriginProtection()

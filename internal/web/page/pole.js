@@ -108,6 +108,7 @@ function startOf(finding, action, act) {
   const route = action.change.route;
   const name = `start ${route} ${finding.code} ${action.kind}`;
   const running = act.running(route);
+  const how = [action.shed && `may refuse ${percent(action.shed)} of the calls`, action.turns && 'lets the arms take turns'].filter(Boolean);
   return h('p', { class: 'buttons', key: 'start' },
     h('button', {
       type: 'button', class: 'primary', disabled: Boolean(running) || act.busy(name), 'aria-label': `Start rollout of ${action.kind} on ${route}`,
@@ -115,5 +116,6 @@ function startOf(finding, action, act) {
     }, 'Start rollout'),
     running ? h('span', { class: 'soft' }, `${running} of route ${route} is under way`)
       : h('code', {}, `longpole rollout start --route ${route} --advice ${finding.code}`),
+    how.length > 0 && h('span', { class: 'soft' }, ` The rollout ${how.join(' and ')}.`),
     act.fault(name));
 }

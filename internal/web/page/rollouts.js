@@ -53,12 +53,35 @@ function body(r, act) {
     h('p', { class: 'verdict' }, ended(r) && r.outcome ? r.outcome : sentence),
     !ended(r) && r.outcome && h('p', { class: 'note' }, `Ending as ${words(r.ending || r.phase)}: ${r.outcome}`),
     r.plan && h('p', { class: 'soft' }, r.plan),
+    notes(r, metrics).map((text) => h('p', { class: 'soft' }, text)),
     compared(r),
     metrics.length > 0 && judged(metrics),
     r.change && h('details', { class: 'inner', key: 'change' }, h('summary', {}, 'the change of the policy'), policyChange(r.change)),
     h('details', { class: 'inner', key: 'journal' }, h('summary', {}, 'journal'), journal(r)),
     buttons(r, act),
   ];
+}
+
+// notes are the price of a candidate beside what is paid, how often the judge is wrong on the route, and what became of the holdback.
+function notes(r, metrics) {
+  const list = [];
+  if (r.shed) {
+    const paid = metrics.find((m) => m.metric === 'shed' && !m.downstream);
+    list.push(`Price: it may refuse ${percent(r.shed)} of the calls beyond what the baseline refuses`
+      + (paid ? `; it refuses ${percent(paid.candidate)}, the baseline ${percent(paid.baseline)}.` : '.'));
+  }
+  if (r.observe) list.push(`Judged by the calls of route ${r.observe}, where the change shows.`);
+  if (r.switchback_ms) list.push(`All calls go to one arm at a time, in turns of ${measured(r.switchback_ms)}; the first ${measured(r.washout_ms)} of each are not judged.`);
+  const c = r.calibration;
+  if (c) {
+    list.push(`Calibration: of ${plural(c.runs, 'comparison')} of this route's policy with itself the judge called ${percent(c.false_alarm_ratio)} worse; `
+      + `it looks at slices of ${10 * c.join} s at least${c.noisy ? ', and promotes nothing while that is so' : ''}.`);
+  }
+  if (r.held) {
+    list.push(r.held === 'held' ? `Holdback: ${r.switchback_ms ? `for ${percent(r.holdback)} of the time all calls get` : `${percent(r.holdback)} of the calls keep`} the policy without this change; the review says whether it still helps.`
+      : `Holdback: none: ${r.held}.`);
+  }
+  return list;
 }
 
 function stepsOf(r) {
@@ -130,7 +153,8 @@ function buttons(r, act) {
   const paused = r.phase === 'paused';
   if (ended(r) && r.phase !== 'promoted') return null;
   return h('p', { class: 'buttons', key: 'buttons' },
-    r.phase === 'promoted' && button('undo', 'Undo', `Undo ${r.id}`, `Put the policy of ${r.route} from before ${r.id} in force again now?`, 'danger'),
+    r.phase === 'promoted' && button('undo', 'Undo', `Undo ${r.id}`, `Take the change of ${r.id} back from the policy of ${r.route} now?`, 'danger'),
+    r.held === 'held' && button('release', 'End holdback', `End the holdback of ${r.id}`, `Give the calls that keep the policy of ${r.route} without ${r.id} to the policy in force?`),
     !ended(r) && !paused && button('promote', 'Promote now', `Promote now: ${r.id}`, `Make the candidate of ${r.id} the policy of ${r.route} now, whatever the evidence?`),
     !ended(r) && !paused && button('pause', 'Pause', `Pause ${r.id}`),
     paused && button('resume', 'Resume', `Resume ${r.id}`, '', 'primary'),

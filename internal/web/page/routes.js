@@ -40,8 +40,24 @@ function head(...names) {
   return h('thead', {}, h('tr', {}, names.map(([name, kind]) => h('th', { scope: 'col', class: kind }, name))));
 }
 
+// matchOf says which calls a route takes.
 function matchOf(m) {
-  return `${(m.method || []).join(', ')} ${m.host || ''}${m.path || '/'}`.trim();
+  const where = `${(m.host || []).join(', ')}${m.pattern || m.exact || m.path || '/'}`;
+  return [
+    (m.method || []).join(', '), m.scheme ? `${m.scheme}://${where}` : where,
+    ...(m.query || []).map((c) => `?${condition(c)}`), ...(m.header || []).map(condition),
+  ].filter(Boolean).join(' ');
+}
+
+function condition(c) {
+  if (c.absent) return `!${c.name}`;
+  if (c.prefix) return `${c.name}=${c.prefix}*`;
+  return c.name + (c.exact ? `=${c.exact}` : c.regexp ? `~${c.regexp}` : '');
+}
+
+// targetOf says where its calls go: to one upstream, to several with their weights, or to none.
+function targetOf(r) {
+  return r.upstream || (r.versions || []).map((v) => `${v.upstream}:${v.weight}`).join(' ') || r.action;
 }
 
 // routeTable describes the table of routes.
@@ -53,7 +69,7 @@ export function routeTable(routes) {
     h('tbody', {}, routes.map((r) => h('tr', { key: r.name },
       h('th', { class: 'text', scope: 'row' }, r.name, r.arms && h('span', { class: 'badge wait' }, `candidate ${percent(r.arms.weight)}`)),
       h('td', { class: 'text soft roomy' }, matchOf(r.match || {})),
-      h('td', { class: 'text soft roomy' }, r.upstream),
+      h('td', { class: 'text soft roomy' }, targetOf(r)),
       h('td', {}, rate(r.rps)),
       h('td', { class: r.error_ratio > 0 ? 'bad' : undefined }, r.rps > 0 ? percent(r.error_ratio) : none),
       qs.map((q) => h('td', {}, measured(r.latency_ms[q]))))))));
