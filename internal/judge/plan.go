@@ -59,10 +59,11 @@ func Soonest(callsPerSlice, most float64) float64 {
 	if callsPerSlice > per {
 		per = callsPerSlice
 	}
-	goal := math.Log(1/AlphaNoWorse) + math.Log(ratesTried/aloneTrust)
 	least := fewer[ratesTried-1]
-	trials := func(rate float64) float64 { return goal / (math.Log1p(-rate*least) - math.Log1p(-rate)) }
-	n := max(minCalls, trials(1-table[p99].q), trials(table[errored].pass))
+	trials := func(rate, trust float64) float64 {
+		return math.Log(ratesTried/(trust*AlphaNoWorse)) / (math.Log1p(-rate*least) - math.Log1p(-rate))
+	}
+	n := max(minCalls, trials(1-table[p99].q, trustLatencies), trials(table[errored].pass, trustShares))
 	for _, i := range [...]int{p50, p95} {
 		p := 1 - table[i].q
 		signal := per / 2 * p * p / table[i].floor // of a slice

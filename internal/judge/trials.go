@@ -108,9 +108,20 @@ func (a *alone) p99(of func(*lower) *trials) float64 {
 func passing(l *lower) *trials   { return &l.pass }
 func improving(l *lower) *trials { return &l.plain }
 
-// aloneTrust is the weight of that evidence beside that of the Series. It is what a burst that did not come yet may be worth,
-// and what the evidence of a big improvement costs all others.
-const aloneTrust = 0.1
+// The weights of that evidence beside that of the Series. They are what a burst that did not come yet may be worth, and what
+// the evidence of a big improvement costs all others: at a tenth for latencies, two in a hundred of equal candidates could not be
+// called no worse any more in ten minutes of stalls and waves.
+const (
+	trustShares    = 0.1
+	trustLatencies = 0.02
+)
+
+func (j *Judge) trust(i int) float64 {
+	if j.metric(i).kind == share {
+		return trustShares
+	}
+	return trustLatencies
+}
 
 func (j *Judge) addAlone(b, c *counts) {
 	a := &j.alone
@@ -151,7 +162,7 @@ func (j *Judge) aside(i int) (logE float64, ok bool) {
 func (j *Judge) noWorse(i int) float64 {
 	series := j.pass[i].LogEBelow(j.floor(i))
 	if other, ok := j.aside(i); ok {
-		return together(series, other)
+		return together(series, other, j.trust(i))
 	}
 	return series
 }
@@ -161,9 +172,9 @@ func (j *Judge) improved(i int) float64 {
 	series := j.plain[i].LogEBelow(j.floor(i))
 	switch i {
 	case p99:
-		return together(series, j.alone.p99(improving))
+		return together(series, j.alone.p99(improving), trustLatencies)
 	case p95:
-		return together(series, j.alone.p95Below50.logE(&j.alone.p95Below50.plain))
+		return together(series, j.alone.p95Below50.logE(&j.alone.p95Below50.plain), trustLatencies)
 	}
 	return series
 }
@@ -172,13 +183,13 @@ func (j *Judge) improved(i int) float64 {
 // number would.
 func (j *Judge) neededNoWorse(i int) int {
 	goal := math.Log(1 / AlphaNoWorse)
-	n := j.pass[i].NeededBelow(goal-math.Log1p(-aloneTrust), j.floor(i))
+	n := j.pass[i].NeededBelow(goal-math.Log1p(-j.trust(i)), j.floor(i))
 	other, ok := j.aside(i)
 	growth := (other + math.Log(ratesTried)) / float64(j.pass[i].Len()) // of the rate that explains the slices best
 	if !ok || !(growth > 0) {
 		return n
 	}
-	alone := int(math.Ceil(min((goal+math.Log(ratesTried/aloneTrust))/growth, math.MaxInt32)))
+	alone := int(math.Ceil(min((goal+math.Log(ratesTried/j.trust(i)))/growth, math.MaxInt32)))
 	if n == 0 || alone < n {
 		return alone
 	}
@@ -186,6 +197,6 @@ func (j *Judge) neededNoWorse(i int) int {
 }
 
 // together is the weighted mean of two pieces of evidence, which is evidence again however they depend on each other.
-func together(series, alone float64) float64 {
-	return logSum([]float64{math.Log1p(-aloneTrust) + series, math.Log(aloneTrust) + alone})
+func together(series, alone, trust float64) float64 {
+	return logSum([]float64{math.Log1p(-trust) + series, math.Log(trust) + alone})
 }
