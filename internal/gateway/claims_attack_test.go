@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -332,19 +331,12 @@ func TestClientsAreToldToGoBeforeTheGatewayEnds(t *testing.T) {
 			w.WriteHeader(http.StatusEarlyHints)
 			_, _ = io.WriteString(w, "body")
 		})
-		g, err := New(load(t, "limits: {drain_delay: 5s}\n"+one("{}", "http://a:1")), Options{Dial: n.dial, Listen: n.listen})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- g.Run(ctx) }()
-		<-g.Ready()
+		end, ended := n.startMortal(t, "limits: {drain_delay: 5s}\n"+one("{}", "http://a:1"))
 		conn, r := n.raw(t, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
 		if got := finals(t, r); fmt.Sprint(got) != "[200]" {
 			t.Fatal(got)
 		}
-		cancel()
+		end()
 		time.Sleep(time.Second)
 		go func() {
 			_, _ = io.WriteString(conn, strings.Repeat("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", 2))

@@ -128,6 +128,20 @@ func (n *network) start(t *testing.T, file string, spans func([]trace.Span)) *Ga
 	return run(t, load(t, file), Options{Dial: n.dial, Listen: n.listen, Spans: spans})
 }
 
+// startMortal starts a gateway that the test itself ends, by end; ended tells how it did.
+func (n *network) startMortal(t *testing.T, file string) (end context.CancelFunc, ended <-chan error) {
+	t.Helper()
+	g, err := New(load(t, file), Options{Dial: n.dial, Listen: n.listen})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	how := make(chan error)
+	go func() { how <- g.Run(ctx) }()
+	<-g.Ready()
+	return end, how
+}
+
 func run(t *testing.T, c Config, o Options) *Gateway {
 	t.Helper()
 	g, err := New(c, o)

@@ -418,19 +418,12 @@ func TestRunDrainsBeforeItEnds(t *testing.T) {
 		var gone atomic.Int64
 		n.serve(t, "a:1", slow(3*time.Second, "in time", &gone))
 		n.serve(t, "b:1", slow(time.Hour, "", &gone))
-		g, err := New(load(t, `
+		end, ended := n.startMortal(t, `
 listen: gw:80
 limits: {drain_timeout: 5s}
 upstreams: {a: {endpoints: http://a:1}, b: {endpoints: http://b:1}}
 routes: [{name: a, match: {path: /a}, upstream: a}, {name: b, match: {path: /b}, upstream: b, policy: {timeout: 1h}}]
-`), Options{Dial: n.dial, Listen: n.listen})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- g.Run(ctx) }()
-		<-g.Ready()
+`)
 		c := n.client(t)
 		if idle, err := n.dial(t.Context(), "tcp", "gw:80"); err != nil {
 			t.Error(err)
@@ -450,7 +443,7 @@ routes: [{name: a, match: {path: /a}, upstream: a}, {name: b, match: {path: /b},
 		})
 		time.Sleep(time.Second)
 		start := time.Now()
-		cancel()
+		end()
 		if err := <-ended; err != nil || time.Since(start) < 5*time.Second || time.Since(start) > 6*time.Second {
 			t.Errorf("ended after %v: %v", time.Since(start), err)
 		}
@@ -529,22 +522,15 @@ func TestALongUploadToASlowUpstreamIsNotCut(t *testing.T) {
 func TestAnIdleConnectionDoesNotHoldUpTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
-		g, err := New(load(t, one("{}", "http://a:1")), Options{Dial: n.dial, Listen: n.listen})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- g.Run(ctx) }()
-		<-g.Ready()
-		conn, err := n.dial(ctx, "tcp", "gw:80")
+		end, ended := n.startMortal(t, one("{}", "http://a:1"))
+		conn, err := n.dial(t.Context(), "tcp", "gw:80")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
 		synctest.Wait()
 		start := time.Now()
-		cancel()
+		end()
 		if err := <-ended; err != nil || time.Since(start) > time.Second {
 			t.Errorf("ended after %v: %v", time.Since(start), err)
 		}

@@ -169,6 +169,15 @@ routes:
 	})
 }
 
+// getAll makes so many calls, and waits until all is counted.
+func getAll(t *testing.T, c *http.Client, calls int) {
+	t.Helper()
+	for range calls {
+		get(t, c, "http://gw:80/")
+	}
+	synctest.Wait()
+}
+
 func TestAHoldbackKeepsTheOldPolicyOnAFewCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
@@ -179,10 +188,7 @@ func TestAHoldbackKeepsTheOldPolicyOnAFewCalls(t *testing.T) {
 		must(t, err)
 		must(t, g.Stage("all", keeps), g.Promote("all"), g.Hold("all", "r1", before, 0.1))
 		const calls = 3000
-		for range calls {
-			get(t, c, "http://gw:80/")
-		}
-		synctest.Wait()
+		getAll(t, c, calls)
 		now, held, err := g.Held("all", "r1")
 		must(t, err)
 		for name, got := range map[string]uint64{"promoted": now.Calls, "held back": held.Calls} {
@@ -195,10 +201,7 @@ func TestAHoldbackKeepsTheOldPolicyOnAFewCalls(t *testing.T) {
 		}
 		// A rollout goes before: no call takes part in both.
 		must(t, g.Stage("all", longpole.Config{Timeout: time.Second}), g.Weight("all", 0.5))
-		for range 300 {
-			get(t, c, "http://gw:80/")
-		}
-		synctest.Wait()
+		getAll(t, c, 300)
 		if _, after, _ := g.Held("all", "r1"); after.Calls != held.Calls {
 			t.Errorf("%d calls were held back while all took part in a rollout", after.Calls-held.Calls)
 		}
@@ -234,10 +237,7 @@ func TestEachPromotedChangeKeepsItsOwnHoldback(t *testing.T) {
 			t.Error("more than a tenth of the calls are held back")
 		}
 		const calls = 3000
-		for range calls {
-			get(t, c, "http://gw:80/")
-		}
-		synctest.Wait()
+		getAll(t, c, calls)
 		for name, share := range map[string]float64{"r1": 0.02, "r2": 0.04, "r3": 0.04} {
 			now, held, err := g.Held("all", name)
 			must(t, err)
