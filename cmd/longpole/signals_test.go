@@ -34,15 +34,19 @@ import (
 func TestAFullReceiverSaysComeAgain(t *testing.T) {
 	y := newSystem(t, config("{}", newBackend(t, named("a"))))
 	address := y.otlpHTTP.Addr().String()
-	for range 32 { // all that are taken at a time: heads whose bodies do not come
+	occupy := func() { // one of the 32 that are taken at a time: a head whose body does not come
 		c, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		t.Cleanup(func() { c.Close() })
 		fmt.Fprint(c, "POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
 	}
+	for range 32 {
+		occupy()
+	}
 	eventually(t, "429 with Retry-After", func() bool {
+		occupy() // in place of a head that was refused while a call of this loop had its place
 		resp, err := client.Post("http://"+address+"/v1/traces", "application/json", strings.NewReader(`{"resourceSpans":[]}`))
 		if err != nil {
 			t.Fatal(err)
