@@ -18,6 +18,7 @@ import (
 // a comparison pay for the bookkeeping.
 type cohort struct {
 	upstream string // what the version's upstream stands as among the downstreams; "" = its own name
+	took     outcomes
 	counters
 	cpu, bytes atomic.Int64
 
@@ -27,10 +28,24 @@ type cohort struct {
 
 // downstream is what a cohort's calls caused at one system.
 type downstream struct {
-	name    string
-	latency stats.Histogram
-	calls   atomic.Uint64
-	failed  atomic.Uint64
+	name   string
+	took   outcomes
+	calls  atomic.Uint64
+	failed atomic.Uint64
+}
+
+// outcomes keeps how long calls took, those that failed apart: an arm that fails at once, or refuses its slow calls, would pass
+// for a quick one. A call that timed out has told how slow it is, and counts among the answered ones.
+type outcomes struct{ latency, failed stats.Histogram }
+
+func (o *outcomes) record(took time.Duration, class call.Class) {
+	switch {
+	case class == call.Shed:
+	case class.Failed() && class != call.Timeout:
+		o.failed.Record(took)
+	default:
+		o.latency.Record(took)
+	}
 }
 
 const (
@@ -40,13 +55,10 @@ const (
 	longestTiming   = time.Hour
 )
 
-// add counts a call that went to upstream, whose answer said timings. The latency of a call that was shed is left out: an arm
-// that refuses its slow calls at once would pass for a quick one.
+// add counts a call that went to upstream, whose answer said timings.
 func (c *cohort) add(rec *call.Record, upstream string, timings []timing) {
 	c.count(rec)
-	if rec.Class != call.Shed {
-		c.latency.Record(rec.Latency)
-	}
+	c.took.record(rec.Latency, rec.Class)
 	c.bytes.Add(max(rec.RequestBytes, 0) + max(rec.ResponseBytes, 0))
 	if c.upstream != "" && upstream != "" {
 		upstream = c.upstream
@@ -56,7 +68,7 @@ func (c *cohort) add(rec *call.Record, upstream string, timings []timing) {
 		if d == nil {
 			break
 		}
-		d.count(a.Latency, 1, a.Class.Failed())
+		d.count(a.Latency, 1, a.Class)
 	}
 	if rec.Count == 0 {
 		return // an answer from the cache tells what another call cost
@@ -67,7 +79,7 @@ func (c *cohort) add(rec *call.Record, upstream string, timings []timing) {
 			continue
 		}
 		if d := c.down(t.name); d != nil {
-			d.count(t.took, t.calls, false)
+			d.count(t.took, t.calls, call.OK)
 		}
 	}
 }
@@ -91,21 +103,24 @@ func (c *cohort) down(name string) *downstream {
 	return d
 }
 
-func (d *downstream) count(took time.Duration, calls uint64, failed bool) {
-	d.latency.Record(took)
+func (d *downstream) count(took time.Duration, calls uint64, class call.Class) {
+	d.took.record(took, class)
 	d.calls.Add(calls)
-	if failed {
+	if class.Failed() {
 		d.failed.Add(1)
 	}
 }
 
 func (c *cohort) tally() stats.Tally {
 	t := c.counters.tally()
+	t.Latency, t.FailedLatency = c.took.latency.Snapshot(), c.took.failed.Snapshot()
 	t.CPU, t.Bytes = time.Duration(c.cpu.Load()), uint64(c.bytes.Load())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, d := range c.downs {
-		t.Downstreams = append(t.Downstreams, stats.Downstream{Name: d.name, Latency: d.latency.Snapshot(), Calls: d.calls.Load(), Failed: d.failed.Load()})
+		t.Downstreams = append(t.Downstreams, stats.Downstream{
+			Name: d.name, Latency: d.took.latency.Snapshot(), FailedLatency: d.took.failed.Snapshot(), Calls: d.calls.Load(), Failed: d.failed.Load(),
+		})
 	}
 	return t
 }

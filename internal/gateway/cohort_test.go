@@ -98,7 +98,17 @@ func TestARefusalIsNoQuickAnswer(t *testing.T) {
 	for range 9 {
 		c.add(&call.Record{Class: call.Shed, Latency: 20 * time.Microsecond}, "", nil)
 	}
-	if got := c.tally(); got.Calls != 10 || got.Shed != 9 || got.Latency.Count() != 1 || got.Latency.Quantile(0.5) < 79*time.Millisecond {
-		t.Errorf("%d calls, %d shed, p50 of %d is %v", got.Calls, got.Shed, got.Latency.Count(), got.Latency.Quantile(0.5))
+	for _, class := range []call.Class{call.Server, call.Refused} {
+		rec := call.Record{Class: class, Latency: time.Millisecond}
+		rec.Add(call.Attempt{Class: class, Latency: time.Millisecond})
+		c.add(&rec, "orders", nil)
+	}
+	c.add(&call.Record{Class: call.Timeout, Latency: time.Second}, "", nil)
+	got := c.tally()
+	if got.Calls != 13 || got.Shed != 9 || got.Failed != 3 || got.Latency.Count() != 2 || got.Latency.Quantile(0) < 79*time.Millisecond {
+		t.Errorf("%d calls, %d shed, %d failed, p0 of %d is %v", got.Calls, got.Shed, got.Failed, got.Latency.Count(), got.Latency.Quantile(0))
+	}
+	if down := got.Downstreams[0]; got.FailedLatency.Count() != 2 || down.Latency.Count() != 0 || down.FailedLatency.Count() != 2 || down.Failed != 2 {
+		t.Errorf("%d failed, and downstream %+v", got.FailedLatency.Count(), down)
 	}
 }

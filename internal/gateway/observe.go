@@ -15,18 +15,11 @@ const (
 	windowWidth = 10 * time.Second
 )
 
-// counters are a stats.Tally that grows. They are safe for concurrent use.
+// counters are the counts of a stats.Tally. They are safe for concurrent use.
 type counters struct {
-	latency                                                                        stats.Histogram
 	calls, failed, timedOut, shed, attempts, hedges, hedgesWon, retries, cacheHits atomic.Uint64
 }
 
-func (c *counters) add(rec *call.Record) {
-	c.latency.Record(rec.Latency)
-	c.count(rec)
-}
-
-// count is add without the latency.
 func (c *counters) count(rec *call.Record) {
 	c.calls.Add(1)
 	if rec.Class.Failed() {
@@ -60,7 +53,7 @@ func (c *counters) count(rec *call.Record) {
 
 func (c *counters) tally() stats.Tally {
 	return stats.Tally{
-		Latency: c.latency.Snapshot(), Calls: c.calls.Load(), Failed: c.failed.Load(), TimedOut: c.timedOut.Load(), Shed: c.shed.Load(),
+		Calls: c.calls.Load(), Failed: c.failed.Load(), TimedOut: c.timedOut.Load(), Shed: c.shed.Load(),
 		Attempts: c.attempts.Load(), Hedges: c.hedges.Load(), HedgesWon: c.hedgesWon.Load(), Retries: c.retries.Load(), CacheHits: c.cacheHits.Load(),
 	}
 }
@@ -68,6 +61,7 @@ func (c *counters) tally() stats.Tally {
 // figures are what is measured of one route. They survive a reload.
 type figures struct {
 	since        time.Time
+	latency      stats.Histogram // of all calls
 	total        counters
 	classes      [call.Shed + 1]atomic.Uint64
 	caches       [call.Revalidated + 1]stats.Histogram // by call.CacheState
@@ -83,7 +77,8 @@ func newFigures(now time.Time) *figures {
 }
 
 func (f *figures) add(now time.Time, rec *call.Record) {
-	f.total.add(rec)
+	f.latency.Record(rec.Latency)
+	f.total.count(rec)
 	f.classes[min(rec.Class, call.Shed)].Add(1)
 	f.caches[min(rec.Cache, call.Revalidated)].Record(rec.Latency)
 	f.requestBytes.Record(rec.RequestBytes)
@@ -92,6 +87,12 @@ func (f *figures) add(now time.Time, rec *call.Record) {
 	if bad(rec.Class) {
 		f.recentFailed.Record(now, rec.Latency)
 	}
+}
+
+func (f *figures) tally() stats.Tally {
+	t := f.total.tally()
+	t.Latency = f.latency.Snapshot()
+	return t
 }
 
 // bad reports whether a call got no good answer for a reason that is not the client's.

@@ -149,7 +149,7 @@ func (g *Gateway) Versions(route string) (map[string]stats.Tally, error) {
 	}
 	all := make(map[string]stats.Tally, len(r.live.versions))
 	for _, v := range r.live.versions {
-		all[v.name()] = v.figures.total.tally()
+		all[v.name()] = v.figures.tally()
 	}
 	return all, nil
 }

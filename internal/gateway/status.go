@@ -160,7 +160,7 @@ func (r *route) status(now time.Time) RouteStatus {
 	s := RouteStatus{
 		SideStatus: r.sideStatus(now), Name: r.cfg.Name, Match: r.cfg.Match, Action: r.cfg.action(), Upstream: r.cfg.Upstream, Priority: r.cfg.Priority.label(), Tenant: r.cfg.Tenant.label(),
 		Policy: json.RawMessage("null"), RPS: float64(recent.Count()) / f.span(now).Seconds(), ErrorRatio: ratio(failed.Count(), recent.Count()), LatencyMS: QuantilesOf(recent),
-		Tally: f.total.tally(), Classes: make(map[string]uint64), Caches: make(map[string]stats.Snapshot),
+		Tally: f.tally(), Classes: make(map[string]uint64), Caches: make(map[string]stats.Snapshot),
 	}
 	s.Calls = s.Tally.Calls
 	s.AttemptsPerCall = ratio(s.Tally.Attempts, s.Tally.Calls)
@@ -198,7 +198,7 @@ func (r *route) status(now time.Time) RouteStatus {
 func (v *version) status(now time.Time, weight int) VersionStatus {
 	recent, failed := v.figures.recent.Snapshot(now), v.figures.recentFailed.Snapshot(now)
 	s := VersionStatus{
-		Upstream: v.name(), Weight: weight, Tally: v.figures.total.tally(), LatencyMS: QuantilesOf(recent),
+		Upstream: v.name(), Weight: weight, Tally: v.figures.tally(), LatencyMS: QuantilesOf(recent),
 		RPS: float64(recent.Count()) / v.figures.span(now).Seconds(), ErrorRatio: ratio(failed.Count(), recent.Count()),
 	}
 	s.Calls = s.Tally.Calls

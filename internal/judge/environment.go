@@ -29,15 +29,16 @@ type surroundings struct {
 }
 
 func (e *environment) freeze(t *stats.Tally, failed float64) {
+	all := t.Latency.Merge(t.FailedLatency)
 	for i, row := range [envRows]int{p50, p95, p99} {
-		e.before[i] = stats.Shift(t.Latency.Quantile(table[row].q), envShift)
+		e.before[i] = stats.Shift(all.Quantile(table[row].q), envShift)
 	}
 	e.errors = failed / max(float64(t.Calls), 1)
 }
 
 func (j *Judge) measureEnvironment(c *counts, t *stats.Tally) {
 	for i, x := range j.environment.before {
-		c.beyond[i] = float64(t.Latency.Above(x))
+		c.beyond[i] = float64(t.Latency.Above(x)) + float64(t.FailedLatency.Above(x))
 	}
 }
 

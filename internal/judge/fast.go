@@ -70,7 +70,8 @@ func logSum(parts []float64) float64 {
 // before Freeze, when it sees errors and timeouts only. Longer slices are fine, and see less.
 func (j *Judge) Watch(baseline, candidate stats.Tally) {
 	slow := func(t *stats.Tally) bool {
-		return j.referred > 0 && t.Latency.Above(stats.Shift(j.reference[p99], slowShift)) > 0
+		x := stats.Shift(j.reference[p99], slowShift)
+		return j.reference[p99] > 0 && t.Latency.Above(x)+t.FailedLatency.Above(x) > 0
 	}
 	j.watch(
 		[fastRows]bool{j.failed(&baseline) > 0, baseline.TimedOut > 0, slow(&baseline), j.served(&baseline, &candidate)},

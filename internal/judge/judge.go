@@ -125,7 +125,7 @@ func New(c Config) Judge {
 // p99 of the first hundred calls may lie where hardly any call of thousands does. Slices are judged by thresholds that
 // knew nothing of them. It reports false, and changes nothing, while there are too few calls for that.
 func (j *Judge) Freeze(baseline stats.Tally) bool {
-	n := baseline.Latency.Count()
+	n := baseline.Latency.Count() + baseline.FailedLatency.Count()
 	if n < max(minCalls, 2*j.referred) {
 		return false
 	}

@@ -135,7 +135,7 @@ type event struct {
 
 // counts is what the judge keeps of one arm's slice.
 type counts struct {
-	calls, timed float64 // ended; with a latency
+	calls, timed float64 // ended; answered or failed
 	shed         float64
 	rows         [rows]event
 	middles      [MaxDownstreams]event // calls slower than a downstream's p50
@@ -166,7 +166,7 @@ func (e *event) plus(f *event) {
 
 // measure reduces a slice to the events that are judged.
 func (j *Judge) measure(t *stats.Tally) counts {
-	calls, timed := float64(t.Calls), float64(t.Latency.Count())
+	calls, timed := float64(t.Calls), float64(t.Latency.Count())+float64(t.FailedLatency.Count())
 	c := counts{calls: calls, timed: timed, shed: float64(t.Shed)}
 	served := calls
 	if j.config.Shed > 0 {
@@ -174,7 +174,7 @@ func (j *Judge) measure(t *stats.Tally) counts {
 		served = max(calls-c.shed, 0)
 	}
 	for _, i := range [...]int{p50, p95, p99, p999} {
-		c.rows[i] = j.slower(i, &t.Latency)
+		c.rows[i] = beyond(j.reference[i], j.metric(i), &t.Latency, &t.FailedLatency)
 	}
 	if timed < sliceCallsP999 || j.referred < referenceCallsP999 {
 		c.rows[p999] = event{}
@@ -192,9 +192,9 @@ func (j *Judge) measure(t *stats.Tally) counts {
 			continue
 		}
 		c.rows[at+downCalls] = counted(served, float64(d.Calls))
-		c.rows[at+downLatency] = j.slower(at+downLatency, &d.Latency)
-		k := (at - fixedRows) / perDownstream
-		c.middles[k] = beyond(j.middles[k], j.metric(at+downLatency), &d.Latency)
+		m, k := j.metric(at+downLatency), (at-fixedRows)/perDownstream
+		c.rows[at+downLatency] = beyond(j.reference[at+downLatency], m, &d.Latency, &d.FailedLatency)
+		c.middles[k] = beyond(j.middles[k], m, &d.Latency, &d.FailedLatency)
 		c.rows[at+downErrors] = counted(float64(d.Calls), float64(d.Failed))
 	}
 	for i := range j.names { // a downstream that was not called was called 0 times by so many calls
@@ -221,19 +221,16 @@ func (c *counts) enough() bool {
 
 func counted(of, n float64) event { return event{of: of, plain: n, fail: n, pass: n} }
 
-// slower counts the calls beyond row i's threshold and beyond it times each margin.
-func (j *Judge) slower(i int, s *stats.Snapshot) event {
-	return beyond(j.reference[i], j.metric(i), s)
-}
-
-// beyond counts the calls beyond x, and beyond it times each margin of m; x = 0 is not known yet.
-func beyond(x time.Duration, m *metric, s *stats.Snapshot) event {
+// beyond counts the calls beyond x, and beyond it times each margin of m; x = 0 is not known yet. A call that failed within x
+// is left out: nobody knows how long its answer would have taken. One that failed after x would have been slower than that.
+func beyond(x time.Duration, m *metric, answered, failed *stats.Snapshot) event {
 	if x == 0 {
 		return event{}
 	}
+	above := func(x time.Duration) float64 { return float64(answered.Above(x)) + float64(failed.Above(x)) }
 	return event{
-		of: float64(s.Count()), plain: float64(s.Above(x)),
-		fail: float64(s.Above(stats.Shift(x, int(m.fail)))), pass: float64(s.Above(stats.Shift(x, int(m.pass)))),
+		of: float64(answered.Count()) + float64(failed.Above(x)), plain: above(x),
+		fail: above(stats.Shift(x, int(m.fail))), pass: above(stats.Shift(x, int(m.pass))),
 	}
 }
 

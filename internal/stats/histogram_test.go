@@ -300,11 +300,11 @@ func TestWindowTakesALateRecord(t *testing.T) {
 }
 
 func TestTallyCountsWhatCameSince(t *testing.T) {
-	a := Tally{Latency: Of(time.Second), Calls: 1, Failed: 2, TimedOut: 3, Shed: 4, Attempts: 5, Hedges: 6, Retries: 7, CacheHits: 8}
-	b := Tally{Latency: Of(time.Minute), Calls: 10, Failed: 20, TimedOut: 30, Shed: 40, Attempts: 50, Hedges: 60, Retries: 70, CacheHits: 80}
+	a := Tally{Latency: Of(time.Second), FailedLatency: Of(1), Calls: 1, Failed: 2, TimedOut: 3, Shed: 4, Attempts: 5, Hedges: 6, Retries: 7, CacheHits: 8}
+	b := Tally{Latency: Of(time.Minute), FailedLatency: Of(time.Hour), Calls: 10, Failed: 20, TimedOut: 30, Shed: 40, Attempts: 50, Hedges: 60, Retries: 70, CacheHits: 80}
 	since := a.Merge(b).Sub(a)
-	if !equal(since.Latency, b.Latency) {
-		t.Errorf("latency = %+v", since.Latency)
+	if !equal(since.Latency, b.Latency) || !equal(since.FailedLatency, b.FailedLatency) {
+		t.Errorf("latency = %+v, of failed calls %+v", since.Latency, since.FailedLatency)
 	}
 	since.Latency, b.Latency = Snapshot{}, Snapshot{}
 	if since.Calls != 10 || since.Failed != 20 || since.TimedOut != 30 || since.Shed != 40 || since.Attempts != 50 ||

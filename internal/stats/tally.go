@@ -5,9 +5,12 @@ import "time"
 // Tally is what one arm of a route has done since it began. All fields only grow. It is a value: copies share nothing
 // that changes.
 type Tally struct {
-	// Latency is of the calls, to the head of the answer or to the error. An arm that is compared with another leaves out
-	// those that were shed: a quick refusal is no quick answer.
-	Latency   Snapshot
+	// Latency is of the calls, to the head of the answer or to the error. An arm that is compared with another has those
+	// alone that were answered or timed out: a quick refusal is no quick answer.
+	Latency Snapshot
+	// FailedLatency is of the calls of such an arm that failed otherwise than by a timeout.
+	FailedLatency Snapshot
+
 	Calls     uint64 // ended calls, whatever their class
 	Failed    uint64 // calls whose dependency failed; TimedOut is part of it
 	TimedOut  uint64
@@ -25,61 +28,64 @@ type Tally struct {
 
 // Downstream is what one arm's calls caused at a system behind the route.
 type Downstream struct {
-	Name    string
-	Latency Snapshot
-	Calls   uint64 // ended ones
-	Failed  uint64
+	Name          string
+	Latency       Snapshot // as a Tally's
+	FailedLatency Snapshot // as a Tally's
+	Calls         uint64   // ended ones
+	Failed        uint64
 }
 
 // Sub is what was done since earlier, a Tally of the same arm. A count that
 // shrank, because the arm began anew, gives 0.
 func (t Tally) Sub(earlier Tally) Tally {
 	return Tally{
-		Latency:     t.Latency.Sub(earlier.Latency),
-		Calls:       since(t.Calls, earlier.Calls),
-		Failed:      since(t.Failed, earlier.Failed),
-		TimedOut:    since(t.TimedOut, earlier.TimedOut),
-		Shed:        since(t.Shed, earlier.Shed),
-		Attempts:    since(t.Attempts, earlier.Attempts),
-		Hedges:      since(t.Hedges, earlier.Hedges),
-		HedgesWon:   since(t.HedgesWon, earlier.HedgesWon),
-		Retries:     since(t.Retries, earlier.Retries),
-		CacheHits:   since(t.CacheHits, earlier.CacheHits),
-		CPU:         since(t.CPU, earlier.CPU),
-		Bytes:       since(t.Bytes, earlier.Bytes),
-		Downstreams: join(t.Downstreams, earlier.Downstreams, Downstream.sub),
+		Latency:       t.Latency.Sub(earlier.Latency),
+		FailedLatency: t.FailedLatency.Sub(earlier.FailedLatency),
+		Calls:         since(t.Calls, earlier.Calls),
+		Failed:        since(t.Failed, earlier.Failed),
+		TimedOut:      since(t.TimedOut, earlier.TimedOut),
+		Shed:          since(t.Shed, earlier.Shed),
+		Attempts:      since(t.Attempts, earlier.Attempts),
+		Hedges:        since(t.Hedges, earlier.Hedges),
+		HedgesWon:     since(t.HedgesWon, earlier.HedgesWon),
+		Retries:       since(t.Retries, earlier.Retries),
+		CacheHits:     since(t.CacheHits, earlier.CacheHits),
+		CPU:           since(t.CPU, earlier.CPU),
+		Bytes:         since(t.Bytes, earlier.Bytes),
+		Downstreams:   join(t.Downstreams, earlier.Downstreams, Downstream.sub),
 	}
 }
 
 // Merge is both together, as of two gateways that serve the same arm.
 func (t Tally) Merge(o Tally) Tally {
 	return Tally{
-		Latency:     t.Latency.Merge(o.Latency),
-		Calls:       t.Calls + o.Calls,
-		Failed:      t.Failed + o.Failed,
-		TimedOut:    t.TimedOut + o.TimedOut,
-		Shed:        t.Shed + o.Shed,
-		Attempts:    t.Attempts + o.Attempts,
-		Hedges:      t.Hedges + o.Hedges,
-		HedgesWon:   t.HedgesWon + o.HedgesWon,
-		Retries:     t.Retries + o.Retries,
-		CacheHits:   t.CacheHits + o.CacheHits,
-		CPU:         t.CPU + o.CPU,
-		Bytes:       t.Bytes + o.Bytes,
-		Downstreams: join(t.Downstreams, o.Downstreams, Downstream.merge),
+		Latency:       t.Latency.Merge(o.Latency),
+		FailedLatency: t.FailedLatency.Merge(o.FailedLatency),
+		Calls:         t.Calls + o.Calls,
+		Failed:        t.Failed + o.Failed,
+		TimedOut:      t.TimedOut + o.TimedOut,
+		Shed:          t.Shed + o.Shed,
+		Attempts:      t.Attempts + o.Attempts,
+		Hedges:        t.Hedges + o.Hedges,
+		HedgesWon:     t.HedgesWon + o.HedgesWon,
+		Retries:       t.Retries + o.Retries,
+		CacheHits:     t.CacheHits + o.CacheHits,
+		CPU:           t.CPU + o.CPU,
+		Bytes:         t.Bytes + o.Bytes,
+		Downstreams:   join(t.Downstreams, o.Downstreams, Downstream.merge),
 	}
 }
 
 func since[N uint64 | time.Duration](now, then N) N { return now - min(now, then) }
 
 func (d Downstream) sub(earlier Downstream) Downstream {
-	d.Latency = d.Latency.Sub(earlier.Latency)
+	d.Latency, d.FailedLatency = d.Latency.Sub(earlier.Latency), d.FailedLatency.Sub(earlier.FailedLatency)
 	d.Calls, d.Failed = since(d.Calls, earlier.Calls), since(d.Failed, earlier.Failed)
 	return d
 }
 
 func (d Downstream) merge(o Downstream) Downstream {
-	d.Latency = d.Latency.Merge(o.Latency)
+	d.Latency, d.FailedLatency = d.Latency.Merge(o.Latency), d.FailedLatency.Merge(o.FailedLatency)
 	d.Calls, d.Failed = d.Calls+o.Calls, d.Failed+o.Failed
 	return d
 }

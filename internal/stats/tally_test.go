@@ -9,7 +9,7 @@ import (
 
 func TestTalliesAddUpAndTakeApart(t *testing.T) {
 	down := func(name string, calls, failed uint64, ds ...time.Duration) Downstream {
-		return Downstream{Name: name, Calls: calls, Failed: failed, Latency: Of(ds...)}
+		return Downstream{Name: name, Calls: calls, Failed: failed, Latency: Of(ds...), FailedLatency: Of(ds...)}
 	}
 	early := Tally{Calls: 10, CPU: 3 * time.Second, Bytes: 100, Downstreams: []Downstream{down("b", 4, 1, 5e6), down("d", 1, 0)}}
 	more := Tally{Calls: 5, CPU: time.Second, Bytes: 50, Downstreams: []Downstream{down("a", 2, 0, 1e6), down("b", 3, 2, 9e6), down("e", 1, 1)}}
