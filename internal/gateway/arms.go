@@ -59,12 +59,11 @@ func (a *arms) each(with func([]*arm)) {
 	with(a.baseline)
 	if a.candidate != nil {
 		with(a.candidate.arms)
+		with(a.candidate.twins)
 	}
 	for _, t := range a.holdbacks {
 		with(t.arms)
-		if t.twins != nil {
-			with(t.twins)
-		}
+		with(t.twins)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 type trial struct {
 	name    string  // of a holdback
 	arms    []*arm  // by version; nil = the policy in force
-	twins   []*arm  // of the paired baseline, by version: the policy in force, learning from as few calls as arms; nil = what is in force
+	twins   []*arm  // of the paired baseline, by version: the policy in force, with a cache that as few calls fill; nil = what is in force
 	version int     // that gets the trial's calls; -1 = as the weights say
 	weight  float64 // share of the calls; an equal one is the paired baseline
 	block   block   // all calls take part instead, by turns
@@ -130,7 +130,7 @@ func (v *visit) join(a *arms, t *trial, i int) (version int, took bool) {
 	v.cohort = to
 	if !tried {
 		v.rec.Arm = t.names[0]
-		if t.twins != nil {
+		if t.twins != nil && t.block == paired { // in turns each arm has all calls
 			v.arm = t.twins[i]
 		}
 		return i, true
@@ -159,19 +159,36 @@ func (g *Gateway) Policy(route string) (longpole.Config, error) {
 	return r.live.arms.Load().baseline[0].wanted, nil
 }
 
-// Stage compiles candidate, completed by longpole.Config.Safe, as the route's second arm, without traffic. It returns
-// ErrNoRoute, ErrNoPolicy, ErrStaged, or the faults of candidate.
+// Stage compiles candidate, completed by longpole.Config.Safe, as the route's second arm, without traffic. A cache that few
+// calls fill is no match for one that all fill: where both policies have one, the paired baseline cohort has its own, too. It
+// returns ErrNoRoute, ErrNoPolicy, ErrStaged, or the faults of candidate.
 func (g *Gateway) Stage(route string, candidate longpole.Config) error {
 	return g.change(route, func(l *live, now *arms) (*arms, error) {
 		if now.candidate != nil {
 			return nil, fmt.Errorf("%w: %q", ErrStaged, route)
 		}
-		all, err := g.armsFor(route, candidate, l)
+		t, err := g.trialOf(route, candidate, l, now, [2]string{armBaseline, armCandidate})
 		if err != nil {
 			return nil, err
 		}
-		return &arms{baseline: now.baseline, candidate: newTrial(all, -1, [2]string{armBaseline, armCandidate}), holdbacks: now.holdbacks}, nil
+		return &arms{baseline: now.baseline, candidate: t, holdbacks: now.holdbacks}, nil
 	})
+}
+
+// trialOf compares c with what is in force.
+func (g *Gateway) trialOf(route string, c longpole.Config, l *live, now *arms, names [2]string) (*trial, error) {
+	all, err := g.armsFor(route, c, l)
+	if err != nil {
+		return nil, err
+	}
+	t := newTrial(all, -1, names)
+	if inForce := now.baseline[0].wanted; c.Cache != nil && inForce.Cache != nil {
+		if t.twins, err = g.armsFor(route, inForce, l); err != nil {
+			t.close()
+			return nil, err
+		}
+	}
+	return t, nil
 }
 
 // armsFor compiles the settings that somebody asks for by hand.
@@ -292,7 +309,7 @@ func (g *Gateway) Promote(route string) error {
 		}
 		next := &arms{baseline: now.baseline}
 		if t.arms != nil {
-			next.baseline, goes = t.arms, now.baseline
+			next.baseline, goes = t.arms, slices.Concat(now.baseline, t.twins)
 		}
 		if t.version >= 0 {
 			weights := make([]int, len(l.versions))
@@ -327,10 +344,9 @@ const (
 )
 
 // Hold keeps the share ratio of a route's calls under the policy without, and compares them with as many under the one in
-// force, so that it is known for as long as it lasts what the difference is worth. A cache that few calls fill is no match for one that
-// all fill: where the policy without has one, those under the policy in force have theirs, too. It takes the place of a holdback of that
-// name, which goes on undisturbed when it is the same. A route has at most 10, with 10% of the calls together. It returns
-// ErrNoRoute, ErrNoPolicy, or the faults of without.
+// force, so that it is known for as long as it lasts what the difference is worth. Caches are as with Stage. It takes the place of
+// a holdback of that name, which goes on undisturbed when it is the same. A route has at most 10, with 10% of the calls together. It
+// returns ErrNoRoute, ErrNoPolicy, or the faults of without.
 func (g *Gateway) Hold(route, name string, without longpole.Config, ratio float64) error {
 	var old *trial
 	err := g.change(route, func(l *live, now *arms) (*arms, error) {
@@ -346,18 +362,11 @@ func (g *Gateway) Hold(route, name string, without longpole.Config, ratio float6
 		case at >= 0 && now.holdbacks[at].weight == ratio && reflect.DeepEqual(now.holdbacks[at].arms[0].wanted, without.Safe()):
 			return now, nil
 		}
-		all, err := g.armsFor(route, without, l)
+		t, err := g.trialOf(route, without, l, now, [2]string{armPromoted, armHoldback})
 		if err != nil {
 			return nil, err
 		}
-		t := newTrial(all, -1, [2]string{armPromoted, armHoldback})
 		t.name, t.weight = name, ratio
-		if c := now.baseline[0].wanted; c.Cache != nil && without.Cache != nil {
-			if t.twins, err = g.armsFor(route, c, l); err != nil {
-				t.close()
-				return nil, err
-			}
-		}
 		next := *now
 		next.holdbacks = slices.Clone(now.holdbacks)
 		if at >= 0 {

@@ -298,6 +298,47 @@ func TestACacheOfFewCallsIsComparedWithOneOfAsFew(t *testing.T) {
 	})
 }
 
+// TestACandidateWithACacheIsComparedWithAsColdAOne has a change that leaves the cache alone: the baseline's answers, which all calls
+// keep, are no advantage of the cohort that the candidate is compared with.
+func TestACandidateWithACacheIsComparedWithAsColdAOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.serve(t, "a:1", ok("x"))
+		g := n.start(t, one("{}", "http://a:1"), nil)
+		c := n.client(t)
+		candidate := keeps
+		candidate.Timeout = time.Minute
+		call := func(rounds int) {
+			for range rounds {
+				for i := range 150 {
+					get(t, c, fmt.Sprint("http://gw:80/", i))
+				}
+			}
+			synctest.Wait()
+		}
+		must(t, g.Adopt("all", keeps))
+		call(1)
+		must(t, g.Stage("all", candidate), g.Weight("all", 0.1))
+		call(20)
+		old, tried, err := g.Tallies("all")
+		must(t, err)
+		hits := func(s stats.Tally) float64 { return float64(s.CacheHits) / float64(s.Calls) }
+		if hits(old) > 0.9 || math.Abs(hits(old)-hits(tried)) > 0.25 { // 6 sigma
+			t.Errorf("%.2f of the baseline's calls hit the cache, %.2f of the candidate's", hits(old), hits(tried))
+		}
+		must(t, g.Turn("all", false, true))
+		call(1)
+		if turn, _, _ := g.Tallies("all"); turn.CacheHits-old.CacheHits != 150 {
+			t.Errorf("in its turn the baseline has %d of 150 hits; want what all calls have kept", turn.CacheHits-old.CacheHits)
+		}
+		twins := g.table.Load().byName["all"].live.arms.Load().candidate.twins
+		must(t, g.Kill("all", "cache"), g.Kill("all"), g.Promote("all"))
+		if p, _ := g.Policy("all"); p.Timeout != time.Minute || len(twins) != 1 {
+			t.Errorf("%+v is in force after %d twins", p, len(twins))
+		}
+	})
+}
+
 // TestHoldbacksComeAndGoUnderLoad does all that ends a holdback while calls take part in it.
 func TestHoldbacksComeAndGoUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
