@@ -60,7 +60,7 @@ func precompute(s *situation) (Action, string) {
 	if hot > 1000 {
 		return Action{}, fmt.Sprintf("nothing to precompute: %d keys are asked for %d times or more, too many for a list", hot, hotReads)
 	}
-	return Action{
+	a := Action{
 		Kind: KindPrecompute, Effects: s.forecast(p),
 		Summary: fmt.Sprintf("make the answers of %s for the %d keys that are asked for most before they are asked for: a warm list, or a read model that every write keeps up to date", name(route, s.finding), hot),
 		Benefit: fmt.Sprintf("%.0f%% of the reads are for these keys", 100*covered),
@@ -72,10 +72,15 @@ func precompute(s *situation) (Action, string) {
 or as a read model:
     on every write of a part:  UPDATE page_of SET body = <made anew> WHERE id = <its page>
     on read:                   SELECT body FROM page_of WHERE id = $1`, hot),
-	}, ""
+	}
+	if e := a.on(s.route); e == nil || e.gain() < minGain { // the slowest reads are for other keys
+		return s.fewerMisses()
+	}
+	return a, ""
 }
 
-// fewerMisses is the advice where the spans do not tell which keys are asked for. The forecast is for half of the fetches.
+// fewerMisses is the advice where the spans do not tell which keys are asked for, or too many are. The forecast is for half of the
+// fetches; where the tail is more than that, it is advice all the same, and promises nothing.
 func (s *situation) fewerMisses() (Action, string) {
 	d := s.finding.Detail
 	calls := s.calls()
@@ -89,11 +94,12 @@ func (s *situation) fewerMisses() (Action, string) {
 	})
 	p.doubt = modelDoubt
 	a := Action{
-		Kind: KindPrecompute, Effects: s.forecast(p), ExtraLoad: -0.5,
-		Summary: fmt.Sprintf("fill the cache of %s before it is asked, and keep what it holds for longer; the forecast is for half of the fetches", s.finding.Service),
+		plain: true,
+		Kind:  KindPrecompute, Effects: s.forecast(p), ExtraLoad: -0.5,
+		Summary: fmt.Sprintf("fill the cache of %s before it is asked, and keep what it holds for longer", s.finding.Service),
 		Benefit: fmt.Sprintf("%.0f%% of the lookups find an answer today", 100*d.HitRatio),
 		Cost:    "memory, older answers, and fetches of what nobody asks for",
-		Risk:    "half is a goal and no promise: a miss of a key that was never there stays one",
+		Risk:    "a forecast is for half of the fetches, a goal and no promise: a miss of a key that was never there stays one",
 		Text: `longer:      ttl plus jitter of 5 %, and stale-while-revalidate as long again
 nothing:     keep "there is none" too, for a second (negative_ttl)
 before:      on every write, write the cache; after a start, load the hottest keys`,
