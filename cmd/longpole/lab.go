@@ -148,6 +148,7 @@ type labRun struct {
 	real                  realFlags
 	with                  *lab.Real // nil = all in this process
 	canary                time.Duration
+	unsaved               error // why the traces of the last scenario are not in their folder
 }
 
 func newLabRun() *cobra.Command {
@@ -244,16 +245,21 @@ func (o *labRun) one(cmd *cobra.Command, s scenario.Scenario, seed uint64, numbe
 	case err != nil:
 		return out, fmt.Errorf("%s: %w", s.Name, err)
 	}
-	if err := o.keep(out); err != nil {
+	if err := cmp.Or(o.keep(out), o.unsaved); err != nil {
 		return out, &failure{code: exitError, err: err}
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "longpole: %s: %s: %s %s\n", number, s.Name, out.Verdict, strings.Join(out.Why, "; "))
 	return out, nil
 }
 
-// begin reads the outcomes of the run that is resumed, or empties the results file. A last line that was cut off, as when the
+// begin makes the folder for traces, and reads the outcomes of the run that is resumed, or empties the results file. A last line that was cut off, as when the
 // machine went down, is taken away: its scenario runs again.
 func (o *labRun) begin() (done []lab.Outcome, err error) {
+	if o.save != "" {
+		if err := os.MkdirAll(o.save, 0o755); err != nil {
+			return nil, err
+		}
+	}
 	if o.results == "" {
 		return nil, nil
 	}
@@ -313,12 +319,8 @@ func (o *labRun) keeper(name string) func([]trace.Trace, evidence.Facts) {
 			spans = append(spans, t.Spans...)
 		}
 		facts, err := json.MarshalIndent(f, "", "  ")
-		err = cmp.Or(err, os.MkdirAll(o.save, 0o755))
 		err = cmp.Or(err, os.WriteFile(o.save+"/"+name+".otlp", ingest.EncodeOTLP(spans), 0o644))
-		err = cmp.Or(err, os.WriteFile(o.save+"/"+name+".facts.json", facts, 0o644))
-		if err != nil {
-			o.progress.Show("not kept: %v", err)
-		}
+		o.unsaved = cmp.Or(err, os.WriteFile(o.save+"/"+name+".facts.json", facts, 0o644))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml"
 	check "github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/longpole/longpole/internal/evidence"
 	"github.com/longpole/longpole/internal/lab"
 	"github.com/longpole/longpole/internal/scenario"
 )
@@ -53,6 +54,7 @@ func TestLabRefusesWhatItCannotRun(t *testing.T) {
 		{[]string{"run", "healthy", "-o", "xml"}, exitUsage, "want table or json"},
 		{[]string{"run"}, exitUsage, "a scenario"},
 		{[]string{"up", "healthy", "healthy-slow"}, exitUsage, "one scenario at a time"},
+		{[]string{"run", "healthy", "--traces", file}, exitError, "mine.yaml"}, // a file where the folder is to be
 		{[]string{"run", "healthy", "--runs", "0"}, exitUsage, "want 1..100"},
 		{[]string{"score"}, exitUsage, "a results file"},
 		{[]string{"score", "no-such.jsonl"}, exitError, "no-such.jsonl"},
@@ -87,6 +89,26 @@ func TestLabResumesFromItsResults(t *testing.T) {
 	}
 	if code, _, errs = lablong(t, "run", "healthy", "--results", file, "--resume"); code != exitError || !strings.Contains(errs, "results.jsonl:1:") {
 		t.Errorf("a damaged results file ends with %d: %s", code, errs)
+	}
+}
+
+func TestLabTellsWhichTracesItCouldNotKeep(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "traces")
+	o := &labRun{save: folder}
+	if _, err := o.begin(); err != nil {
+		t.Fatal(err)
+	}
+	if o.keeper("healthy")(nil, evidence.Facts{}); o.unsaved != nil {
+		t.Error(o.unsaved)
+	}
+	if names, err := os.ReadDir(folder); err != nil || len(names) != 2 {
+		t.Errorf("%v, %v", names, err)
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	if o.keeper("healthy")(nil, evidence.Facts{}); o.unsaved == nil || !strings.Contains(o.unsaved.Error(), "healthy.otlp") {
+		t.Errorf("without the folder: %v", o.unsaved)
 	}
 }
 
