@@ -30,7 +30,7 @@ import (
 type TrialOptions struct {
 	Seed     uint64                                       // of all draws
 	Progress func(phase string)                           // told what is being done; nil = nobody listens
-	Canary   time.Duration                                // longest time of the trial of a cure; 0 = what the calls of the route need for a verdict, 60s..240s
+	Canary   time.Duration                                // longest time of the trial of a cure; 0 = what the calls of the route need for a verdict, 60s..240s, in turns 300s
 	Traces   func(traces []trace.Trace, f evidence.Facts) // takes what was diagnosed; nil = nobody wants it
 	Report   func(advise.Report)                          // takes the diagnosis with its advice; nil = nobody wants it
 	Real     *Real                                        // servers and processes of their own; nil = all in this process
@@ -280,6 +280,7 @@ const (
 	leastCalls    = 600 // of each, fewer of which decide nothing whatever they show
 	canaryTimeMin = 60 * time.Second
 	canaryTimeMax = 240 * time.Second
+	turnsTimeMax  = 300 * time.Second // in turns, of whose calls fewer are judged
 )
 
 // canaryTimes are how long a canary of a cure is planned to go on, and how long at most, by the calls that came to its route while
@@ -292,11 +293,14 @@ func (t *trial) canaryTimes(cure *advise.Action) (planned, longest time.Duration
 	}
 	planned, enough := canaryTime(perSecond * judged)
 	longest = canaryTimeMax
-	if t.o.Canary > 0 {
-		planned, longest = t.o.Canary, t.o.Canary
-	}
 	if cure.Turns {
-		planned = longest // few pairs of turns do not tell how many more it takes
+		longest = turnsTimeMax
+	}
+	if t.o.Canary > 0 {
+		longest = t.o.Canary
+	}
+	if cure.Turns || t.o.Canary > 0 { // few pairs of turns do not tell how many more it takes
+		planned = longest
 	}
 	if !enough {
 		doubt = fmt.Sprintf("canary on %s: %.3g calls a second are too few for a verdict, which takes some %d of each arm", route, perSecond, verdictCalls)
