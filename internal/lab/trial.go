@@ -267,8 +267,8 @@ const (
 // The turns of a cure whose canary's arms would feel each other, as those of a limit do that share what they protect. What one arm
 // has queued is worked off in the washout.
 const (
-	canaryTurn    = 4 * time.Second
-	canaryWashout = 1500 * time.Millisecond
+	canaryTurn    = 4500 * time.Millisecond
+	canaryWashout = 2 * time.Second
 	judgedInTurns = float64(canaryTurn-canaryWashout) / float64(2*canaryTurn) // of all calls, by each arm
 )
 
