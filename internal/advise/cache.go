@@ -100,6 +100,11 @@ func (r *reads) half(n int) *reads {
 			h.list = append(h.list, r.list[i])
 		}
 	}
+	for i := range r.unseen {
+		if r.unseen[i].lots>>(n/2)&1 == uint64(n&1) {
+			h.unseen = append(h.unseen, r.unseen[i])
+		}
+	}
 	return h
 }
 
@@ -203,7 +208,7 @@ func (s *situation) keep(r *reads, route string) (Action, string) {
 			"but not every header. The forecast takes the cache as warm",
 	}
 	if r.sampled() {
-		a.Risk += ". The traces are a sample: keys are asked for more often than they show, so that more reads will hit"
+		a.Risk += ". The traces are a sample: keys that show twice are taken to be asked for as often as their traces stand for, others once"
 	}
 	if route == "" {
 		a.Summary += "; in the caller, or with a gateway in between"

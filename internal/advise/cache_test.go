@@ -1,6 +1,7 @@
 package advise
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -292,6 +293,44 @@ func TestAdviceDependsOnNoOrder(t *testing.T) {
 		b := load(shuffled, diagnose.ClockOptions{}).advise(f, routeKey{gatewayService, "checkout"}, nil)
 		if asJSON(t, a.Actions) != asJSON(t, b.Actions) {
 			t.Errorf("%s: two orders, two answers:\n%s\n%s", f.Code, asJSON(t, a.Actions), asJSON(t, b.Actions))
+		}
+	}
+}
+
+// TestASampleForecastsWhatTheWholeDoes keeps one trace in ten. Of keys that are all asked for once it must not take the ten that a
+// trace stands for as calls for its key.
+func TestASampleForecastsWhatTheWholeDoes(t *testing.T) {
+	once := arrivals(3, 60, 120*time.Second, 12)
+	for i := range once {
+		once[i].key = i
+	}
+	config := cache.Config{TTL: 5 * time.Second, StaleWhileRevalidate: 15 * time.Second}
+	for name, c := range map[string]struct {
+		list        []arrival
+		below, over float64 // that the share of reads that wait may be off by
+	}{
+		"few keys":       {weighted(1, 60, 120*time.Second, shares(12)), 0.002, 0.002},
+		"many keys":      {weighted(2, 60, 120*time.Second, shares(300)), 0.02, 0.08},
+		"each key once":  {once, 0, 0},
+		"and in between": {arrivals(2, 60, 120*time.Second, 3000), 0.02, 0.05},
+	} {
+		traces := catalogue(c.list)
+		var some []trace.Trace
+		for i := range traces {
+			if i*7919%10 == 0 {
+				some = append(some, traces[i])
+				some[len(some)-1].Weight = 10
+			}
+		}
+		whole, _ := load(traces, diagnose.ClockOptions{}).readsOf(&repeatedReads)
+		part, _ := load(some, diagnose.ClockOptions{}).readsOf(&repeatedReads)
+		want, got := whole.waits(whole.simulate(config)), part.waits(part.simulate(config))
+		if got < want-c.below || got > want+c.over {
+			t.Errorf("%s: by one read in ten %.4f of the reads wait, by all of them %.4f", name, got, want)
+		}
+		half := part.half(0)
+		if n := float64(len(half.unseen)); math.Abs(n-float64(len(part.unseen))/2) > 5*math.Sqrt(n+1) {
+			t.Errorf("%s: half of %d guessed reads are %v", name, len(part.unseen), n)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package advise
 
 import (
 	"cmp"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -36,12 +38,13 @@ const serveHit = 8 * time.Microsecond
 // reads is one route's or one client's, in the order they began.
 type reads struct {
 	list     []read
-	personal int   // that carry credentials
-	foreign  int   // that are no GET and no query
-	opaque   int   // whose key the spans do not tell
-	keys     int   // distinct
-	cached   bool  // a cache of ours answered some of them
-	period   int64 // ns from the first to the one that would follow the last
+	unseen   []read // that a sample left out, by guess; they keep a cache warm, and nothing more
+	personal int    // that carry credentials
+	foreign  int    // that are no GET and no query
+	opaque   int    // whose key the spans do not tell
+	keys     int    // distinct
+	cached   bool   // a cache of ours answered some of them
+	period   int64  // ns from the first to the one that would follow the last
 }
 
 // outcome is how a cache would have answered a read.
@@ -205,6 +208,50 @@ func (r *reads) sort() {
 		window := r.list[n-1].start - r.list[0].start
 		r.period = window + window/(n-1)
 	}
+	r.guess()
+}
+
+// mostUnseen bounds the reads that are guessed.
+const mostUnseen = 50_000
+
+// guess draws the reads that a sample left out. A key is taken to be asked for as often as its reads stand for, less what one of them
+// stands for: one that was seen once may be one of many that are asked for once, which no cache helps, and is taken for that (as
+// Good-Turing does). When they come is drawn evenly.
+func (r *reads) guess() {
+	type asked struct{ seen, all float64 }
+	keys, sum := make(map[string]*asked), 0.0
+	for i := range r.list {
+		x := &r.list[i]
+		k := keys[x.key]
+		if k == nil {
+			k = &asked{}
+			keys[x.key] = k
+		}
+		k.seen++
+		k.all += x.weight
+	}
+	delete(keys, "")
+	missing := func(x *read) float64 { // its part of those of its key
+		k := keys[x.key]
+		if k == nil {
+			return 0
+		}
+		return max(0, k.all-k.all/k.seen+1-k.seen) * x.weight / k.all
+	}
+	for i := range r.list {
+		sum += missing(&r.list[i])
+	}
+	part := min(1, mostUnseen/max(sum, 1))
+	for i := range r.list {
+		x := &r.list[i]
+		random := rand.New(rand.NewPCG(x.lots, 1))
+		for n := part * missing(x); random.Float64() < n; n-- {
+			y := *x
+			y.start, y.lots = r.list[0].start+int64(random.Float64()*float64(r.period)), random.Uint64()
+			r.unseen = append(r.unseen, y)
+		}
+	}
+	slices.SortStableFunc(r.unseen, func(a, b read) int { return cmp.Compare(a.start, b.start) })
 }
 
 // window is how long the reads were watched.
@@ -227,9 +274,18 @@ func (r *reads) simulate(c cache.Config) []outcome {
 	entries := make(map[string]*kept, r.keys)
 	out := make([]outcome, len(r.list))
 	for pass := range int64(2) {
-		for i := range r.list {
-			out[i] = r.list[i].answer(entries, c, r.list[i].start+pass*r.period)
+		left, shift := r.unseen, pass*r.period
+		warm := func(until int64) {
+			for len(left) > 0 && left[0].start < until {
+				left[0].answer(entries, c, left[0].start+shift)
+				left = left[1:]
+			}
 		}
+		for i := range r.list {
+			warm(r.list[i].start)
+			out[i] = r.list[i].answer(entries, c, r.list[i].start+shift)
+		}
+		warm(math.MaxInt64)
 	}
 	return out
 }
@@ -294,7 +350,7 @@ func (r *reads) part(out []outcome, such func(outcome) bool) float64 {
 	return share(n, all)
 }
 
-// sampled reports whether the reads are a part of those that were made: then a cache would do better than forecast.
+// sampled reports whether the reads are a part of those that were made.
 func (r *reads) sampled() bool {
 	return slices.ContainsFunc(r.list, func(x read) bool { return x.weight > 1 })
 }

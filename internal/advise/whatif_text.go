@@ -237,7 +237,7 @@ func (c *corpus) keeping(ch change) (plan, string) {
 	out := r.simulate(config)
 	p.notes = []string{fmt.Sprintf("%d reads of %d keys in %s; %.1f%% wait for a fetch with a warm cache", len(r.list), r.keys, short(r.period), 100*r.waits(out))}
 	if r.sampled() {
-		p.notes = append(p.notes, "the traces are a sample: keys are asked for more often than they show, so that more reads will hit")
+		p.notes = append(p.notes, "the traces are a sample: keys that show twice are taken to be asked for as often as their traces stand for, others once")
 	}
 	if ch.ttl+ch.stale > r.window()/2 {
 		p.notes = append(p.notes, "the lifetime is longer than half of what was watched: the share of hits is too good")
