@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"strings"
-
-	"github.com/longpole/longpole/internal/trace"
 )
 
 // order lists the nodes with parents before their children, and finds how deep they are.
@@ -84,11 +82,11 @@ func (b *builder) arrange() {
 	for i := range sorted {
 		place[sorted[i].node] = int32(i)
 	}
-	t.Spans = make([]trace.Span, len(sorted))
-	numbers := make([]int32, 2*len(sorted))
+	t.Spans = b.rolls.spans.cut(len(sorted))
+	numbers := b.rolls.numbers.cut(2 * len(sorted))
 	t.Parent, t.depth = numbers[:len(sorted):len(sorted)], numbers[len(sorted):]
 	if b.layouts != nil {
-		t.layouts, t.marks = make([]*layout, len(sorted)), make([]marks, len(sorted))
+		t.layouts, t.marks = b.rolls.layouts.cut(len(sorted)), b.rolls.marks.cut(len(sorted))
 	}
 	if t.SkewCorrected > 0 {
 		t.skew = make([]int64, len(sorted))
@@ -135,15 +133,15 @@ func (b *builder) root(i int, n int32) {
 }
 
 // hang lists the children of every span.
-func (t *Tree) hang() {
+func (t *Tree) hang(r *rolls) {
 	n := len(t.Parent)
-	numbers := make([]int32, 2*n+1)
+	numbers := r.numbers.cut(2*n + 1)
 	t.childFrom, t.child = bucket(t.Parent, numbers[:n+1:n+1], numbers[n+1:])
 }
 
 // clipAll cuts every span to what lies within its ancestors; down has parents before children.
-func (t *Tree) clipAll(down []int32) {
-	t.clip = make([]interval, len(t.Spans))
+func (t *Tree) clipAll(down []int32, r *rolls) {
+	t.clip = r.clips.cut(len(t.Spans))
 	for _, i := range down {
 		s := &t.Spans[i]
 		c := interval{s.Start, s.End}

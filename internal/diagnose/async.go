@@ -62,10 +62,10 @@ func (t *Tree) Async(root int) []Async {
 }
 
 // detach finds which children their parents did not wait for, and lists the others by their end.
-func (t *Tree) detach() {
+func (t *Tree) detach(r *rolls) {
 	n := len(t.Spans)
-	t.why = make([]Detached, n)
-	numbers := make([]int32, n+1+len(t.child))
+	t.why = r.why.cut(n)
+	numbers := r.numbers.cut(n + 1 + len(t.child))
 	t.blockFrom, t.block = numbers[:n+1:n+1], numbers[n+1:n+1]
 	for i := range n {
 		at := len(t.block)

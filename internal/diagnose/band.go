@@ -58,28 +58,19 @@ type taker struct {
 	slot   []int32 // the index in pieces of each place, plus 1; 0 = it has none
 
 	// What the samples keep is cut from larger pieces of memory.
-	sections []Section
-	kept     []piece
+	sections roll[Section]
+	kept     roll[piece]
 }
 
 func newTaker(p *places) *taker { return &taker{places: p, slot: make([]int32, len(p.list))} }
 
-// cutFrom is a copy of list in the memory of room, or in new memory where there is too little left.
-func cutFrom[T any](room *[]T, list []T) []T {
-	const least = 1 << 12
-	if cap(*room)-len(*room) < len(list) {
-		*room = make([]T, 0, max(least, len(list)))
-	}
-	from := len(*room)
-	*room = append(*room, list...)
-	return (*room)[from:len(*room):len(*room)]
-}
-
 // take measures the path of root.
 func (p *taker) take(t *Tree, root int) sample {
-	p.walk.tree, p.walk.path = t, p.walk.path[:0]
-	p.walk.run(root)
-	s := sample{tree: t, root: root, weight: t.Weight, sections: cutFrom(&p.sections, p.walk.path)}
+	s := sample{tree: t, root: root, weight: t.Weight, sections: t.walked}
+	if s.sections == nil || root != t.Roots[0] {
+		p.walk.of(t, root)
+		s.sections = p.sections.keep(p.walk.path)
+	}
 	span := &t.Spans[root]
 	s.operation, s.failed, s.duration = t.spots[root], span.Failed, span.End-span.Start
 	p.pieces = p.pieces[:0]
@@ -94,7 +85,7 @@ func (p *taker) take(t *Tree, root int) sample {
 	for _, x := range p.pieces {
 		p.slot[x.place] = 0
 	}
-	s.pieces = cutFrom(&p.kept, p.pieces)
+	s.pieces = p.kept.keep(p.pieces)
 	return s
 }
 
@@ -213,7 +204,7 @@ func (v *view) thin(most int) *view {
 	}
 	keep := min(slow, most/2)
 	w := *v
-	w.whole, w.seen = v, nil
+	w.whole, w.seen = v.all(), nil
 	w.samples = make([]sample, 0, most)
 	for _, part := range []struct {
 		of   []sample

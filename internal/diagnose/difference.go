@@ -49,6 +49,9 @@ const (
 // Source: the idea is Honeycomb's BubbleUp. R. A. Fisher, Statistical Methods for Research Workers, 1934, section 21.02;
 // Y. Benjamini, Y. Hochberg, Controlling the false discovery rate, 1995.
 func (v *view) differences() (list []Difference, cut int) {
+	if v.answered != nil {
+		v = v.answered
+	}
 	s := newSurvey(v)
 	if s.slow == 0 || s.slow == len(s.traces) {
 		return nil, 0

@@ -59,8 +59,8 @@ func quickHash(service, operation string) uint32 {
 }
 
 // mark gives every span of t the number of its operation.
-func (o *spots) mark(t *Tree) {
-	t.spots = make([]int32, len(t.Spans))
+func (o *spots) mark(t *Tree, r *rolls) {
+	t.spots = r.numbers.cut(len(t.Spans))
 	for i := range t.Spans {
 		t.spots[i] = o.number(t.Spans[i].Service, t.Spans[i].Name)
 	}

@@ -25,9 +25,8 @@ const (
 type orders struct {
 	at   []*siblings // by spots number of the parent; nil = nothing was learnt
 	kept int
-	lost int // spans with children whose order was not learnt because of the bounds
-
-	local [maxSiblings]int8 // scratch of learn
+	lost int  // spans with children whose order was not learnt because of the bounds
+	some bool // an order was dropped
 }
 
 // siblings is the children of one operation.
@@ -75,6 +74,7 @@ func learnOrders(trees []*Tree, operations int, clock ClockOptions) *orders {
 	for _, s := range o.at {
 		if s != nil {
 			s.decide()
+			o.some = o.some || s.dropped
 		}
 	}
 	return o
@@ -89,6 +89,7 @@ func (o *orders) learn(t *Tree, i int) {
 		return
 	}
 	var list [maxSiblings]int32
+	var local [maxSiblings]int8 // places of list
 	n, all := 0, true
 	for at, k := range children {
 		if t.why[k] != Waited {
@@ -103,7 +104,7 @@ func (o *orders) learn(t *Tree, i int) {
 			all = false
 			continue
 		}
-		list[n], o.local[n] = k, int8(place)
+		list[n], local[n] = k, int8(place)
 		n++
 	}
 	if !all {
@@ -113,7 +114,7 @@ func (o *orders) learn(t *Tree, i int) {
 	length := parent.End - parent.Start
 	for b := 1; b < n; b++ {
 		for a := range b {
-			s.pairs[int(o.local[a])*maxSiblings+int(o.local[b])].add(t, list[a], list[b], length)
+			s.pairs[int(local[a])*maxSiblings+int(local[b])].add(t, list[a], list[b], length)
 		}
 	}
 }

@@ -29,6 +29,9 @@ func (t *Tree) Path(root int) []Section { return t.AppendPath(nil, root) }
 
 // AppendPath is [Tree.Path] into memory of the caller's.
 func (t *Tree) AppendPath(path []Section, root int) []Section {
+	if t.walked != nil && root == t.Roots[0] {
+		return append(path, t.walked...)
+	}
 	w := walk{tree: t, path: path}
 	w.run(root)
 	return w.path
@@ -49,6 +52,12 @@ type frame struct {
 	now      int64
 	later    int32     // the child that the path went through last; -1 = none
 	known    *siblings // orders that are none; nil = there are no such
+}
+
+// of makes the path of root of t, in the memory of the one before.
+func (w *walk) of(t *Tree, root int) {
+	w.tree, w.path = t, w.path[:0]
+	w.run(root)
 }
 
 // run appends the path of root.

@@ -41,7 +41,7 @@ func (s *sample) critical() (order []int, inclusive []int64) {
 	for _, x := range s.sections {
 		inclusive[x.Span] += x.End - x.Start
 	}
-	order = s.appendBelow(make([]int, 0, len(t.Spans)))
+	order = t.appendBelow(make([]int, 0, len(t.Spans)), s.root)
 	for at := len(order) - 1; at > 0; at-- {
 		i := order[at]
 		inclusive[t.Parent[i]] += inclusive[i]
@@ -50,12 +50,12 @@ func (s *sample) critical() (order []int, inclusive []int64) {
 	return order, inclusive
 }
 
-// appendBelow appends the sample's root and the spans below it, parents first.
-func (s *sample) appendBelow(order []int) []int {
+// appendBelow appends root and the spans below it, parents first.
+func (t *Tree) appendBelow(order []int, root int) []int {
 	from := len(order)
-	order = append(order, s.root)
+	order = append(order, root)
 	for at := from; at < len(order); at++ {
-		for _, c := range s.tree.Children(order[at]) {
+		for _, c := range t.Children(order[at]) {
 			order = append(order, int(c))
 		}
 	}
@@ -119,6 +119,7 @@ func (v *view) findRemotes(s *sample) []remote {
 			below[p] = -int32(len(wraps) - 1)
 		}
 	}
+	slices.Reverse(found) // which puts most of them in order
 	slices.SortFunc(found, func(a, b remote) int {
 		if a.parent != b.parent {
 			return cmp.Compare(a.parent, b.parent)

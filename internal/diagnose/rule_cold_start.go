@@ -35,8 +35,8 @@ type processes struct {
 func newProcesses() *processes { return &processes{numbers: newSpots()} }
 
 // number finds the processes that the spans of t came in by.
-func (p *processes) number(t *Tree) {
-	t.process = make([]int32, len(t.Spans))
+func (p *processes) number(t *Tree, r *rolls) {
+	t.process = r.numbers.cut(len(t.Spans))
 	for i := range t.Spans {
 		t.process[i] = -1
 		if s := &t.Spans[i]; s.Kind != trace.Client && entry(t, i) {
@@ -70,6 +70,12 @@ func (p *processes) see(t *Tree) {
 		p.widen(s.Start, s.End)
 		p.lives[n].add(s)
 	}
+}
+
+// forget forgets all requests.
+func (p *processes) forget() {
+	p.from, p.to, p.some = 0, 0, false
+	clear(p.lives)
 }
 
 func (p *processes) widen(from, to int64) {

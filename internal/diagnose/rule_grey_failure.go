@@ -66,7 +66,7 @@ func (v *view) fates() map[spot]*fates {
 			}
 			var x *fates
 			if a.served < 0 {
-				x = c.fatesOf(v.callee(s.tree, a))
+				x = c.fatesOf(c.called[a.as])
 			} else if x = recorded[a.to]; x == nil {
 				x = c.fatesOf(v.target(a))
 				recorded[a.to] = x

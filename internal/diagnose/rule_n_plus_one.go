@@ -21,6 +21,9 @@ type repeated struct {
 
 // nPlusOne finds LP102: the same call made again and again by one span.
 func nPlusOne(v *view) []Finding {
+	if !v.anyLoop() {
+		return nil
+	}
 	at := make(map[spot]map[call]*repeated)
 	for i := range v.samples {
 		v.rest()
@@ -42,6 +45,30 @@ func nPlusOne(v *view) []Finding {
 		}
 	}
 	return found
+}
+
+// anyLoop reports whether a span may make one call again and again at all: mostly none does, and then nothing needs to be counted.
+func (v *view) anyLoop() bool {
+	for i := range v.samples {
+		v.rest()
+		for _, list := range v.remotes(i) {
+			if len(list) > nearby {
+				return true
+			}
+			for k := 0; k+manyCalls <= len(list); k++ {
+				equal := 0
+				for _, r := range list[k:] {
+					if r.key == list[k].key {
+						equal++
+					}
+				}
+				if equal >= manyCalls {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // loops counts the equal calls in list, which one span waits for.

@@ -58,12 +58,25 @@ func (v *view) anyLarge() bool {
 			continue
 		}
 		for i := range t.Spans {
-			if t.size(i) >= largeBytes {
+			if t.mayBeLarge(i) && t.size(i) >= largeBytes {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// mayBeLarge reports whether a size that span i tells has as many digits as a large one, or, of a number that came as a float, an
+// exponent (1e+06). Most have not, and need not be read.
+func (t *Tree) mayBeLarge(i int) bool {
+	const digits = 6 // of largeBytes
+	if has, known := t.knows(i, markSized); known && !has {
+		return false
+	}
+	return slices.ContainsFunc(t.all(i, kindSize), func(k int16) bool {
+		text := t.Spans[i].At(int(k)).Value
+		return len(text) >= digits || len(text) == digits-1 && text[1] == 'e'
+	})
 }
 
 // size is the largest size that span i tells, of what is sent or of what comes back; 0 = none.

@@ -48,13 +48,16 @@ func repeatedReads(v *view) []Finding {
 			continue
 		}
 		v.rest()
+		worth := s.tree.worth
+		if s.tree.marks == nil || s.root != s.tree.Roots[0] {
+			worth = reads.worth(s.tree, s.root)
+		}
 		var inclusive []int64
-		if v.isSlow(i) {
+		if v.isSlow(i) && len(worth) > 0 {
 			_, inclusive = s.critical()
 		}
-		reads.order = s.appendBelow(reads.order[:0])
-		for _, r := range reads.plain(s.tree) {
-			v.read(at, s.tree, r, inclusive)
+		for _, span := range worth {
+			v.read(at, s.tree, int(span), inclusive)
 		}
 	}
 	found := findingsBySpot(at, func(key spot, r *readings) (Finding, bool) { return v.readFinding(key, r) })
@@ -65,47 +68,42 @@ func repeatedReads(v *view) []Finding {
 // innerRatio is the part of a read that another read within it must take to be the one worth keeping.
 const innerRatio = 0.7
 
-// keyed is a span that is a read, and what it asks for.
-type keyed struct {
-	span int
-	key  string
-}
-
 // readReader finds reads, in the memory of those before.
 type readReader struct {
-	order   []int    // spans, parents first
+	order   []int    // spans below the root, parents first
 	within  []int64  // longest read below the span, ns
 	foreign []string // the one other service that works below the span, or none or several
 	changes []bool   // the span, or one below it, writes to a database
-	list    []keyed
+	list    []int32
 }
 
-// plain is the reads among the spans of order that are worth keeping themselves, until the next call. A read that
+// worth is the reads below root that are worth keeping themselves, until the next call. A read that
 // mostly waits for another read is not, and neither is a page that several services contribute to: its parts have
 // lifetimes of their own; nor is one that changes something on its way. A call counts on the server's side where both are recorded, so that all callers of an
 // operation are one.
-func (r *readReader) plain(t *Tree) []keyed {
+func (r *readReader) worth(t *Tree, root int) []int32 {
 	const none, several = "", "\x00"
+	if !t.any(markRead) {
+		return nil
+	}
+	r.order = t.appendBelow(r.order[:0], root)
 	r.within, r.foreign = again(r.within, len(t.Spans)), again(r.foreign, len(t.Spans))
 	r.changes = again(r.changes, len(t.Spans))
 	within, foreign, changes, list := r.within, r.foreign, r.changes, r.list[:0]
 	for at, i := range slices.Backward(r.order) {
 		s := &t.Spans[i]
-		key := ""
-		if !s.Failed {
-			key = t.readKey(i)
-		}
+		reads := !s.Failed && t.readKey(i) != ""
 		took := s.End - s.Start
 		changes[i] = changes[i] || t.writes(i)
-		if key != "" && !changes[i] && foreign[i] != several && float64(within[i]) < innerRatio*float64(took) {
-			list = append(list, keyed{i, key})
+		if reads && !changes[i] && foreign[i] != several && float64(within[i]) < innerRatio*float64(took) {
+			list = append(list, int32(i))
 		}
 		p := int(t.Parent[i])
 		if at == 0 || p < 0 {
 			continue
 		}
 		changes[p] = changes[p] || changes[i]
-		if within[p] = max(within[p], within[i]); key != "" {
+		if within[p] = max(within[p], within[i]); reads {
 			within[p] = max(within[p], took)
 		}
 		for _, service := range [...]string{s.Service, foreign[i]} {
@@ -123,8 +121,8 @@ func (r *readReader) plain(t *Tree) []keyed {
 }
 
 // read notes a read.
-func (v *view) read(at map[spot]*readings, t *Tree, x keyed, inclusive []int64) {
-	i, key, s := x.span, x.key, &t.Spans[x.span]
+func (v *view) read(at map[spot]*readings, t *Tree, i int, inclusive []int64) {
+	s, key := &t.Spans[i], t.readKey(i)
 	where := v.spot(s)
 	r := at[where]
 	if r == nil {

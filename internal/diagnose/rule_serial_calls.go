@@ -41,7 +41,7 @@ const maxOrders = 50
 // serialCalls finds LP101: different calls of one span that follow each other although nothing shows that one
 // needs the other's answer.
 func serialCalls(v *view) []Finding {
-	at := make(map[spot]*serial)
+	at, known := make(map[spot]*serial), make(map[int32]*serial) // known is at by the number that the set has for the operation
 	for i := range v.samples {
 		v.rest()
 		t := v.samples[i].tree
@@ -56,11 +56,14 @@ func serialCalls(v *view) []Finding {
 			if len(list) == 0 {
 				continue
 			}
-			key := v.spot(&t.Spans[parent])
-			s := at[key]
+			s := known[t.spots[parent]]
 			if s == nil {
-				s = &serial{orders: make(map[string]int), alone: make(map[call]int)}
-				at[key] = s
+				key := v.spot(&t.Spans[parent])
+				if s = at[key]; s == nil {
+					s = &serial{orders: make(map[string]int), alone: make(map[call]int)}
+					at[key] = s
+				}
+				known[t.spots[parent]] = s
 			}
 			s.add(list, v.isSlow(i))
 		}
@@ -125,10 +128,12 @@ func chainable(r remote) bool { return r.critical > 0 && r.key.segment != trace.
 func chainOf(list []remote) (best chain, overlapped bool) {
 	var current []remote
 	flush := func() {
-		if c := distinct(current); c.saving > best.saving {
-			best = c
+		if len(current) > 1 { // else there is nothing to save
+			if c := distinct(current); c.saving > best.saving {
+				best = c
+			}
 		}
-		current = nil
+		current = current[:0]
 	}
 	for _, r := range list {
 		if !chainable(r) {

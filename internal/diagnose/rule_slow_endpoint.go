@@ -27,13 +27,20 @@ type tries struct {
 	silent  map[string]int     // calls that were given up
 	slow    map[string][]int64 // critical ns of each call in the slow band
 	segment trace.Segment
-	missed  int // calls that do not tell their endpoint
+	missed  int      // calls that do not tell their endpoint
+	pooled  []answer // see sort
+}
+
+// answer is a call, and the number of the endpoint that answered it.
+type answer struct {
+	weighted
+	by int32
 }
 
 // slowEndpoint finds LP103: one endpoint of several whose calls take much longer than its siblings' calls of the
 // same operation.
 func slowEndpoint(v *view) []Finding {
-	v = v.all().thin(maxAnswered)
+	v = v.answered
 	at, known := make(map[spot]*tries), make(map[int32]*tries)
 	var lost []work
 	for i := range v.samples {
@@ -198,7 +205,6 @@ func tail(n int) float64 {
 func (v *view) endpointFinding(key spot, x *tries) (Finding, bool) {
 	var names []string
 	for _, name := range ordered(x.took) {
-		slices.SortFunc(x.took[name], byTime)
 		if len(x.took[name]) >= endpointKnown {
 			names = append(names, name)
 		}
@@ -206,6 +212,7 @@ func (v *view) endpointFinding(key spot, x *tries) (Finding, bool) {
 	if len(names) < 2 {
 		return Finding{}, false
 	}
+	x.sort(names)
 	worst, best := "", 0.0
 	for _, name := range names {
 		if excess := x.excess(name, names); excess > best {
@@ -218,16 +225,34 @@ func (v *view) endpointFinding(key spot, x *tries) (Finding, bool) {
 	return v.slowFinding(key, x, worst, names)
 }
 
-// rest is the calls of all endpoints but one, sorted.
+// sort puts the calls of the endpoints of these names in order: all together, and so those of each.
+func (x *tries) sort(names []string) {
+	own := make([][]weighted, len(names))
+	for i, name := range names {
+		for _, c := range x.took[name] {
+			x.pooled = append(x.pooled, answer{c, int32(i)})
+		}
+		own[i] = x.took[name][:0]
+	}
+	slices.SortFunc(x.pooled, func(a, b answer) int { return byTime(a.weighted, b.weighted) })
+	for _, c := range x.pooled {
+		own[c.by] = append(own[c.by], c.weighted)
+	}
+	for i, name := range names {
+		x.took[name] = own[i]
+	}
+}
+
+// rest is the calls of all endpoints but one, in order.
 func (x *tries) rest(but string, names []string) []weighted {
-	var pooled []weighted
-	for _, name := range names {
-		if name != but {
-			pooled = append(pooled, x.took[name]...)
+	by := int32(slices.Index(names, but))
+	rest := make([]weighted, 0, len(x.pooled)-len(x.took[but]))
+	for _, c := range x.pooled {
+		if c.by != by {
+			rest = append(rest, c.weighted)
 		}
 	}
-	slices.SortFunc(pooled, byTime)
-	return pooled
+	return rest
 }
 
 // standing is how many calls those of a sample stand for.

@@ -43,7 +43,7 @@ func (v *view) patience() map[spot]map[place]*givenUp {
 		}
 		where := c.spots[f.where]
 		for _, a := range f.calls {
-			to := v.callee(s.tree, a)
+			to := c.called[a.as]
 			if c.patience[where] == nil {
 				c.patience[where] = make(map[place]*givenUp)
 			}

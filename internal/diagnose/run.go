@@ -105,6 +105,7 @@ type view struct {
 	service, operation string
 	samples            []sample // by duration, shortest first
 	whole              *view    // the view that this one has only a part of the samples of; nil = it has all; see thin
+	answered           *view    // the part that is looked at for what differs; most rules look at a part of it. nil = all
 	typical, slow      []sample // parts of samples; see bandsOf
 	segments           []Segment
 	slowTotal          int64   // ns, of the slow band
@@ -134,14 +135,17 @@ func (s *set) routes(o Options, logs map[string][]trace.Log) ([]*view, []Route) 
 	all := &world{set: s, clock: &o.Clock}
 	list := s.views(p, o)
 	routes, found := make([]Route, len(list)), make([][]Finding, len(list))
-	o.Clock.each(2*len(list), func(i int) {
-		if i < len(list) {
-			v := list[i]
-			v.facts, v.world = &o.Facts, all
-			found[i] = v.thin(maxJudged).findings()
+	for _, v := range list {
+		v.facts, v.world = &o.Facts, all
+		v.answered = v.thin(maxAnswered)
+		v.answered.answered = v.answered // and so of the parts of it
+	}
+	o.Clock.each(2*len(list), func(n int) { // the tasks of a route look at the same traces at the same time
+		i := n / 2
+		if n%2 == 0 {
+			found[i] = list[i].answered.thin(maxJudged).findings()
 			return
 		}
-		i -= len(list)
 		routes[i] = list[i].report(p)
 		routes[i].Logged = list[i].logged(logs)
 	})

@@ -14,6 +14,7 @@ type scene struct {
 	families []family                    // who calls whom
 	spots    []spot                      // the callers
 	targets  []place                     // what they call
+	called   []place                     // the same as the callers see it; see view.callee
 	failing  []bool                      // by target: a call of it failed
 	hurt     []bool                      // by caller: one of its calls failed, or was no first try
 	canceled bool                        // a call was called off
@@ -50,6 +51,7 @@ type family struct {
 type attempt struct {
 	span, served int32 // served = the span that serves it; -1 = none is recorded
 	to           int32 // what it calls, in scene.targets
+	as           int32 // the same as the caller sees it, in scene.called
 	start, end   int64
 	failed       bool
 }
@@ -67,10 +69,12 @@ func (v *view) look() *scene {
 	g := gathering{
 		view: v, scene: c, spots: make(map[spot]int32), targets: make(map[place]int32),
 		kinds: make(map[sort]int32), kindAt: make(map[int32]int32), spotAt: make(map[int32]int32), servedAt: make(map[int32]int32),
+		called: make(map[place]int32), calledAt: make(map[[2]int32]int32),
 	}
 	for n := range v.samples {
 		v.rest()
 		g.sample(int32(n))
+		v.remotes(n) // while the trace is at hand
 	}
 	for at, n := range g.kinds {
 		c.own[at] = g.works[n]
@@ -85,15 +89,17 @@ type gathering struct {
 	scene   *scene
 	spots   map[spot]int32
 	targets map[place]int32
+	called  map[place]int32
 	kinds   map[sort]int32
 	works   [][]work // of each kind
 	self    []int64  // of the sample's spans, ns
 	places  []place  // of the sample's spans; what locate says, zero = not asked
 
 	// The same by the numbers that the set has for operations and places, which are found sooner than texts.
-	kindAt   map[int32]int32 // place, of which no statement tells more, to kind
-	spotAt   map[int32]int32 // operation to spot
-	servedAt map[int32]int32 // operation that serves to target
+	kindAt   map[int32]int32    // place, of which no statement tells more, to kind
+	spotAt   map[int32]int32    // operation to spot
+	servedAt map[int32]int32    // operation that serves to target
+	calledAt map[[2]int32]int32 // operation that calls, and target, to how the one sees the other; where no attribute tells more
 }
 
 func (g *gathering) sample(n int32) {
@@ -226,6 +232,7 @@ func (g *gathering) callsOf(t *Tree, i int) (list []attempt) {
 		} else {
 			a.to = intern(g.targets, &g.scene.targets, g.place(t, int(c)))
 		}
+		a.as = g.seenAs(t, a)
 		g.scene.note(a, t.Why(int(c)) == Canceled)
 		list = append(list, a)
 	}
@@ -239,6 +246,20 @@ func (g *gathering) server(t *Tree, i int) int32 {
 		s := &t.Spans[i]
 		n = intern(g.targets, &g.scene.targets, place{trace.SegDownstream, s.Service, g.view.names.name(s.Service, s.Name)})
 		g.servedAt[t.spots[i]] = n
+	}
+	return n
+}
+
+// seenAs is the number of what a call calls, as its caller sees it.
+func (g *gathering) seenAs(t *Tree, a attempt) int32 {
+	key := [2]int32{t.spots[a.span], a.to}
+	plain := t.attr(int(a.span), askPeer) == "" && (a.served < 0 || locate(t, int(a.served)).segment != trace.SegGateway)
+	if n, known := g.calledAt[key]; plain && known {
+		return n
+	}
+	n := intern(g.called, &g.scene.called, g.view.callee(t, a))
+	if plain {
+		g.calledAt[key] = n
 	}
 	return n
 }
@@ -283,9 +304,14 @@ func (t *Tree) status(i int) int {
 	if text == "" {
 		return 0
 	}
+	if len(text) == 3 && digit(text[0]) && digit(text[1]) && digit(text[2]) { // as it nearly always is
+		return int(text[0]-'0')*100 + int(text[1]-'0')*10 + int(text[2]-'0')
+	}
 	status, _ := strconv.Atoi(text)
 	return status
 }
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
 
 // rpcStatus is the status code of gRPC that span i tells, as a number; 0 = fine, or none.
 func (t *Tree) rpcStatus(i int) int {

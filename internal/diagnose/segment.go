@@ -127,8 +127,8 @@ type numbered struct {
 func newLocated() *located { return &located{index: make(map[place]int32)} }
 
 // all finds it for the spans of t, which must be marked, and whom they call.
-func (l *located) all(t *Tree) {
-	numbers := make([]int32, 2*len(t.Spans))
+func (l *located) all(t *Tree, r *rolls) {
+	numbers := r.numbers.cut(2 * len(t.Spans))
 	served := numbers[len(t.Spans):]
 	for i := range t.Spans {
 		if callee, ok := findCall(t, i); ok {

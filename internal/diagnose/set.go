@@ -1,6 +1,10 @@
 package diagnose
 
-import "github.com/longpole/longpole/internal/trace"
+import (
+	"slices"
+
+	"github.com/longpole/longpole/internal/trace"
+)
 
 // set is traces that were observed in one system, and what they tell together that none of them tells alone.
 type set struct {
@@ -23,6 +27,9 @@ type shard struct {
 	spots     *spots
 	located   *located
 	processes *processes
+	reads     readReader
+	walk      walk
+	moved     bool // spans of a tree, because of a clock
 }
 
 // The size of shards.
@@ -64,6 +71,8 @@ func newSet(traces []trace.Trace, o ClockOptions) *set {
 			if o.Rule == Centre {
 				x.pairs.learnPairs(s.trees[i])
 			}
+			x.processes.see(s.trees[i])
+			x.moved = x.moved || s.trees[i].skew != nil
 		}
 	})
 	for i := range s.shards {
@@ -71,21 +80,16 @@ func newSet(traces []trace.Trace, o ClockOptions) *set {
 		s.shards[i].pairs = nil
 	}
 	s.clocks.concludePairs()
-	s.each(o, func(x *shard) {
-		for i := x.from; i < x.to; i++ {
-			o.rest()
-			if t := s.trees[i]; (s.clocks.apart || t.skew != nil) && x.clocks.improves(t) {
-				s.trees[i] = x.build(traces[i], o)
-			}
-			x.processes.see(s.trees[i])
-		}
-	})
+	s.correct(traces, o)
 	s.join(o)
 	s.namePeers(o)
 	s.orders = learnOrders(s.trees, len(s.spots.list), o)
 	s.passes = passesOf(s.trees)
 	for _, t := range s.trees {
 		t.orders = s.orders
+		if s.orders.some {
+			t.walked = nil
+		}
 	}
 	return s
 }
@@ -94,13 +98,36 @@ func (x *shard) begin(c *clocks) {
 	x.clocks, x.pairs, x.builder, x.spots, x.located, x.processes = c.reader(), newClocks(), builder{layouts: newLayouts()}, newSpots(), newLocated(), newProcesses()
 }
 
+// correct makes those trees again of which the models of all clocks know better how far these are apart.
+func (s *set) correct(traces []trace.Trace, o ClockOptions) {
+	if !s.clocks.apart && !slices.ContainsFunc(s.shards, func(x shard) bool { return x.moved }) {
+		return
+	}
+	s.each(o, func(x *shard) {
+		x.processes.forget()
+		for i := x.from; i < x.to; i++ {
+			o.rest()
+			if t := s.trees[i]; (s.clocks.apart || t.skew != nil) && x.clocks.improves(t) {
+				s.trees[i] = x.build(traces[i], o)
+			}
+			x.processes.see(s.trees[i])
+		}
+	})
+}
+
 // build makes a tree, with all that is asked of its spans again and again while they are at hand.
 func (x *shard) build(t trace.Trace, o ClockOptions) *Tree {
 	o.known = x.clocks
 	tree := x.builder.build(t, o)
-	x.spots.mark(tree)
-	x.located.all(tree)
-	x.processes.number(tree)
+	r := &x.builder.rolls
+	x.spots.mark(tree, r)
+	x.located.all(tree, r)
+	x.processes.number(tree, r)
+	if len(tree.Roots) > 0 {
+		x.walk.of(tree, tree.Roots[0])
+		tree.walked = r.sections.keep(x.walk.path)
+		tree.worth = r.numbers.keep(x.reads.worth(tree, tree.Roots[0]))
+	}
 	return tree
 }
 
@@ -143,7 +170,7 @@ func (s *set) join(o ClockOptions) {
 	s.places = l.list
 	o.each(len(s.shards), func(i int) {
 		x := &s.shards[i]
-		x.clocks, x.builder, x.spots, x.located = nil, builder{}, nil, nil
+		x.clocks, x.builder, x.spots, x.located, x.reads, x.walk = nil, builder{}, nil, nil, readReader{}, walk{}
 		for _, t := range s.trees[x.from:x.to] {
 			t.known = s.places
 			for k := range t.spots {

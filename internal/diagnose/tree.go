@@ -52,6 +52,8 @@ type Tree struct {
 	process     []int32   // the number of the process that each span came in by, for its shard; -1 = it did not
 	detached    int       // spans that nobody waited for
 	linked      int       // spans with links
+	walked      []Section // the path of Roots[0]; nil = it is not known
+	worth       []int32   // the reads below Roots[0] that are worth keeping, where marks are known; see readReader
 	orders      *orders   // what other traces tell about siblings; nil = nothing
 }
 
@@ -81,9 +83,9 @@ func (b *builder) build(t trace.Trace, o ClockOptions) *Tree {
 	b.correct()
 	b.arrange()
 	b.steps()
-	b.tree.hang()
-	b.tree.detach()
-	b.tree.clipAll(b.down)
+	b.tree.hang(&b.rolls)
+	b.tree.detach(&b.rolls)
+	b.tree.clipAll(b.down, &b.rolls)
 	return b.tree
 }
 
@@ -156,7 +158,7 @@ type builder struct {
 	options ClockOptions
 	tree    *Tree
 
-	index  map[string]int32 // group of an ID
+	index  idTable // numbers groups
 	groups []group
 	nodes  []int32 // place in the input; synthetic = the root we made up
 	parent []int32 // node, noParent or missing
@@ -167,7 +169,6 @@ type builder struct {
 	down   []int32 // nodes, after arrange spans, with parents before children
 	made   trace.Span
 
-	room   int // spans that index was made for
 	stamp  []int32
 	place  []int32
 	from   []int32
@@ -176,6 +177,7 @@ type builder struct {
 
 	offsets []offset
 	layouts *layouts // nil = trees are made without
+	rolls   rolls    // what trees keep
 }
 
 // again is s with n zeroes, in the same memory if it is large enough.
@@ -207,12 +209,7 @@ func (b *builder) span(node int32) *trace.Span {
 
 // collect sorts the input into groups, and drops what has no meaning.
 func (b *builder) collect() {
-	if b.index == nil || b.room < len(b.in) || b.room > 8*len(b.in)+64 {
-		b.room = len(b.in)
-		b.index = make(map[string]int32, b.room)
-	} else {
-		clear(b.index)
-	}
+	b.index.reset(len(b.in))
 	b.groups = again(b.groups, len(b.in))[:0]
 	for i := range b.in {
 		s := &b.in[i]
@@ -220,10 +217,8 @@ func (b *builder) collect() {
 			b.malformed(s)
 			continue
 		}
-		g, known := b.index[s.ID]
+		g, known := b.index.add(s.ID)
 		if !known {
-			g = int32(len(b.groups))
-			b.index[s.ID] = g
 			b.groups = append(b.groups, group{-1, -1})
 		}
 		slot := &b.groups[g].other
@@ -335,9 +330,9 @@ func (b *builder) parentOf(s *trace.Span, own int32) int32 {
 	if s.Parent == "" {
 		return noParent
 	}
-	g, ok := b.index[s.Parent]
+	g := b.index.find(s.Parent)
 	switch {
-	case !ok:
+	case g < 0:
 		return missing
 	case g == own:
 		b.malformed(s)

@@ -204,32 +204,47 @@ func (g *gatherer) keepOnly() {
 	g.kept = kept
 }
 
+// A shelf is traces whose spans share a piece of memory, from up to to, and where their spans stand among all.
+type shelf struct{ from, to, at, spans int }
+
+// shelvesOf puts traces on shelves of chunkSpans spans or more. next is where the first span of each stands.
+func shelvesOf(traces []gathered) (shelves []shelf, next []int) {
+	next = make([]int, len(traces))
+	var x shelf
+	for i := range traces {
+		next[i] = x.at + x.spans
+		x.spans += int(traces[i].spans)
+		if x.to = i + 1; x.spans >= chunkSpans || x.to == len(traces) {
+			shelves = append(shelves, x)
+			x = shelf{from: x.to, at: x.at + x.spans}
+		}
+	}
+	return shelves, next
+}
+
 // place empties the chunks into traces. It uses so many goroutines.
 func (g *gatherer) place(workers int) ([]trace.Trace, []gathered) {
 	numbers := g.traces
 	traces := make([]trace.Trace, len(numbers))
-	all := make([]trace.Span, g.spans)
-	next := make([]int, len(numbers))
-	at := 0
-	for i := range numbers {
-		next[i] = at
-		end := at + int(numbers[i].spans)
-		traces[i] = trace.Trace{ID: numbers[i].id, Spans: all[at:end:end]}
-		at = end
-	}
-	chunks := g.chunks
-	for i := range chunks { // the numbers of the traces become the places of the spans
-		for k, n := range chunks[i].traces {
-			chunks[i].traces[k] = int32(next[n])
+	shelves, next := shelvesOf(numbers)
+	from := make([]*trace.Span, g.spans)
+	for _, c := range g.chunks {
+		for k, n := range c.traces {
+			from[next[n]] = &c.spans[k]
 			next[n]++
 		}
 	}
-	parallel(workers, len(chunks), func(i int) {
-		c := &chunks[i]
-		for k := range c.spans {
-			all[c.traces[k]] = c.spans[k]
+	parallel(workers, len(shelves), func(i int) {
+		x := &shelves[i]
+		all := make([]trace.Span, x.spans)
+		for k, s := range from[x.at : x.at+x.spans] {
+			all[k] = *s
 		}
-		*c = chunk{}
+		for k := x.from; k < x.to; k++ {
+			n := int(numbers[k].spans)
+			traces[k] = trace.Trace{ID: numbers[k].id, Spans: all[:n:n]}
+			all = all[n:]
+		}
 	})
 	g.index, g.traces, g.chunks, g.spans, g.bytes, g.last = make(map[string]int32), nil, nil, 0, 0, -1
 	return traces, numbers
