@@ -45,31 +45,30 @@ type pair struct {
 	dropped          bool
 }
 
-// orderParts is how many goroutines at once may learn orders, each those of other operations.
+// orderParts is how many parts of the trees orders are learnt from on their own, at once where the options allow.
 const orderParts = 2
 
 // learnOrders reads the orders that siblings have in all trees, whose spans must be marked.
 func learnOrders(trees []*Tree, operations int, clock ClockOptions) *orders {
-	o := &orders{at: make([]*siblings, operations)}
 	parts := make([]orders, orderParts)
-	if clock.Each == nil || operations > maxOrdered { // which ones find room depends on who comes first
+	if operations > maxOrdered { // which ones find room depends on who comes first
 		parts = parts[:1]
 	}
 	clock.each(len(parts), func(n int) {
-		p := &parts[n]
-		p.at = o.at
-		for _, t := range trees {
+		p := orders{at: make([]*siblings, operations)}
+		for _, t := range trees[n*len(trees)/len(parts) : (n+1)*len(trees)/len(parts)] {
 			clock.rest()
 			for i := range t.Spans {
-				if t.blockFrom[i+1]-t.blockFrom[i] >= 2 && int(t.spots[i])%len(parts) == n {
+				if t.blockFrom[i+1]-t.blockFrom[i] >= 2 {
 					p.learn(t, i)
 				}
 			}
 		}
+		parts[n] = p
 	})
-	for i := range parts {
-		o.kept += parts[i].kept
-		o.lost += parts[i].lost
+	o := &parts[0]
+	for i := range parts[1:] {
+		o.join(&parts[i+1])
 	}
 	for _, s := range o.at {
 		if s != nil {
@@ -78,6 +77,48 @@ func learnOrders(trees []*Tree, operations int, clock ClockOptions) *orders {
 		}
 	}
 	return o
+}
+
+// join adds what p has learnt, which o has room for.
+func (o *orders) join(p *orders) {
+	o.lost += p.lost
+	for spot, x := range p.at {
+		switch {
+		case x == nil:
+		case o.at[spot] == nil:
+			o.at[spot] = x
+			o.kept++
+		default:
+			o.lost += o.at[spot].join(x)
+		}
+	}
+}
+
+// join adds what x has learnt, and returns in how many spans, about, it saw siblings that find no room now and found some in x.
+func (s *siblings) join(x *siblings) (lost int) {
+	for _, spot := range x.again {
+		s.repeated(spot)
+	}
+	var places [maxSiblings]int
+	for i, spot := range x.spots {
+		places[i] = s.place(spot)
+	}
+	for i := range x.pairs {
+		a, b := places[i/maxSiblings], places[i%maxSiblings]
+		if a < 0 || b < 0 {
+			if len(x.spots) < maxSiblings {
+				lost = max(lost, int(x.pairs[i].seen))
+			}
+			continue
+		}
+		s.pairs[a*maxSiblings+b].join(&x.pairs[i])
+	}
+	return lost
+}
+
+func (p *pair) join(q *pair) {
+	p.seen, p.broken, p.n = p.seen+q.seen, p.broken+q.broken, p.n+q.n
+	p.x, p.y, p.xx, p.yy, p.xy = p.x+q.x, p.y+q.y, p.xx+q.xx, p.yy+q.yy, p.xy+q.xy
 }
 
 // learn takes in the children of span i. Those that are there more than once cannot be told apart and are left out.

@@ -30,21 +30,25 @@ type part struct {
 
 const batchBytes = 256 << 10
 
-// A pipeline decodes batches on goroutines of its own and gives them back in the order in which they came.
+// A pipeline decodes batches on goroutines and gives them back in the order in which they came. The one that calls its methods
+// decodes as well, when the others have enough to do: it never waits as long as there is work, and what it has just read is at hand.
 type pipeline struct {
 	work    chan *batch
 	waiting []*batch // in order
+	most    int      // of waiting
 	wg      sync.WaitGroup
 	take    func(*batch)
 	current *batch
 	spare   []*batch
+	decoder *decoder // of the calling goroutine
+	room    room
 }
 
-// newPipeline starts so many goroutines; the caller calls close. take gets the batches, from the goroutine that calls
-// the pipeline's methods.
+// newPipeline starts goroutines, one less than workers; the caller calls close. take gets the batches, from the goroutine that
+// calls the pipeline's methods.
 func newPipeline(workers int, take func(*batch)) *pipeline {
-	p := &pipeline{work: make(chan *batch, 2*workers), take: take}
-	for range workers {
+	p := &pipeline{work: make(chan *batch, 2*(workers-1)), most: 4 * workers, take: take, decoder: newDecoder(nil)}
+	for range workers - 1 {
 		p.wg.Go(func() {
 			d, r := newDecoder(nil), &room{}
 			for b := range p.work {
@@ -129,7 +133,7 @@ func (p *pipeline) message(at int64, whole bool) {
 	}
 }
 
-// send hands the current batch to a worker and takes back what is done, waiting for it when too many are under way.
+// send hands the current batch to a worker, or decodes it, and takes back what is done, waiting for it when too many are under way.
 func (p *pipeline) send() {
 	b := p.current
 	if b == nil || len(b.parts) == 0 {
@@ -138,12 +142,28 @@ func (p *pipeline) send() {
 	p.current = nil
 	b.done = make(chan struct{})
 	p.waiting = append(p.waiting, b)
-	p.work <- b
-	for len(p.waiting) >= cap(p.work) {
+	select {
+	case p.work <- b:
+	default:
+		p.decoder.batch(b, &p.room)
+		close(b.done)
+	}
+	for len(p.waiting) > 0 && (len(p.waiting) >= p.most || p.waiting[0].isDone()) {
 		p.receive()
 	}
 }
 
+// isDone reports whether b is decoded.
+func (b *batch) isDone() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// receive takes the first batch, for which it waits.
 func (p *pipeline) receive() {
 	b := p.waiting[0]
 	p.waiting = p.waiting[1:]

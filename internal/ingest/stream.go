@@ -25,7 +25,7 @@ const zstdMemory = 128 << 20
 
 // stream decompresses, finds out what a file holds and decodes it.
 func (r *reader) stream(from io.Reader, f file) error {
-	in := bufio.NewReaderSize(from, 64<<10)
+	in := bufio.NewReaderSize(from, 16<<10) // messages are larger, and then read past it
 	for range maxLayers {
 		start, err := in.Peek(len(zstdMagic))
 		if err != nil && err != io.EOF {
