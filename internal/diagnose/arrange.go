@@ -87,6 +87,7 @@ func (b *builder) arrange() {
 	t.Parent, t.depth = numbers[:len(sorted):len(sorted)], numbers[len(sorted):]
 	if b.layouts != nil {
 		t.layouts, t.marks = b.rolls.layouts.cut(len(sorted)), b.rolls.marks.cut(len(sorted))
+		b.twins = again(b.twins, len(sorted))
 	}
 	if t.SkewCorrected > 0 {
 		t.skew = make([]int64, len(sorted))
@@ -98,8 +99,14 @@ func (b *builder) arrange() {
 			t.linked++
 		}
 		if t.layouts != nil {
-			t.layouts[i] = b.layouts.of(s)
-			t.mark(i)
+			x := b.twinOf(i)
+			if x != nil {
+				t.layouts[i] = x.layout
+			} else {
+				t.layouts[i] = b.layouts.of(s)
+			}
+			b.twins[i] = x
+			t.mark(i, x)
 		}
 		if t.skew != nil {
 			t.skew[i] = b.start[n] - s.Start

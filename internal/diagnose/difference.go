@@ -113,6 +113,7 @@ type survey struct {
 	tests      int
 	cut        int
 	known      map[columnsKey][]*column
+	met        []bool         // the spans of a trace that were looked at
 	same       map[uint64]int // place in the list of differences of what a set of traces has
 }
 
@@ -190,12 +191,14 @@ func (s *survey) read(i int) {
 	for at, n := range t.spots {
 		s.operation(i, n, &t.Spans[at])
 	}
-	last, seen := -1, 0
+	s.met = again(s.met, len(t.Spans))
+	seen := 0
 	for _, section := range x.sections {
-		if section.Span == last {
+		if s.met[section.Span] {
 			continue
 		}
-		if last, seen = section.Span, seen+1; seen > maxSpansSeen {
+		s.met[section.Span] = true
+		if seen++; seen > maxSpansSeen {
 			break
 		}
 		span := &t.Spans[section.Span]

@@ -276,8 +276,22 @@ const (
 	markSized                    // see Tree.size
 )
 
-// mark finds the marks of span i.
-func (t *Tree) mark(i int) {
+// mark finds the marks of span i, of which x is known; nil = nothing is.
+func (t *Tree) mark(i int, x *twin) {
+	var m marks
+	if x != nil && x.marks != 0 {
+		if m = x.marks; t.Spans[i].Failed {
+			m |= markFailed
+		}
+	} else {
+		m = t.read(i)
+	}
+	t.marks[i] = m
+	t.has |= m
+}
+
+// read finds the marks of span i in its attributes.
+func (t *Tree) read(i int) marks {
 	m := marked
 	if t.failed(i) {
 		m |= markFailed
@@ -294,8 +308,7 @@ func (t *Tree) mark(i int) {
 	if len(t.all(i, kindSize)) > 0 {
 		m |= markSized
 	}
-	t.marks[i] = m
-	t.has |= m
+	return m
 }
 
 // any reports whether a span of t may have the mark m.

@@ -38,7 +38,7 @@ type payloads struct {
 
 // oversize finds LP114: payloads so large that carrying them takes the time.
 func oversize(v *view) []Finding {
-	if !v.anyLarge() {
+	if !v.look().large { // mostly no payload is, and then nothing more needs to be asked
 		return nil
 	}
 	at := make(map[spot]*payloads)
@@ -47,23 +47,6 @@ func oversize(v *view) []Finding {
 		v.sizes(at, n)
 	}
 	return findingsBySpot(at, v.sizeFinding)
-}
-
-// anyLarge reports whether a payload is large at all: mostly none is, and then nothing more needs to be asked.
-func (v *view) anyLarge() bool {
-	for n := range v.samples {
-		v.rest()
-		t := v.samples[n].tree
-		if !t.any(markSized) {
-			continue
-		}
-		for i := range t.Spans {
-			if t.mayBeLarge(i) && t.size(i) >= largeBytes {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // mayBeLarge reports whether a size that span i tells has as many digits as a large one, or, of a number that came as a float, an

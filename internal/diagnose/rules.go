@@ -18,6 +18,7 @@ var unexplaining = []string{"LP101", "LP102", "LP104", "LP113", "LP119", "LP122"
 // findings asks all rules, and last the one that speaks where no other has an explanation.
 func (v *view) findings() []Finding {
 	list := []Finding{}
+	v.look() // before the others, which then find it
 	for _, rule := range precise {
 		v.rest()
 		list = append(list, rule(v)...)

@@ -126,8 +126,8 @@ type numbered struct {
 
 func newLocated() *located { return &located{index: make(map[place]int32)} }
 
-// all finds it for the spans of t, which must be marked, and whom they call.
-func (l *located) all(t *Tree, r *rolls) {
+// all finds it for the spans of t, which must be marked, and whom they call. twins is what is known of them.
+func (l *located) all(t *Tree, r *rolls, twins []*twin) {
 	numbers := r.numbers.cut(2 * len(t.Spans))
 	served := numbers[len(t.Spans):]
 	for i := range t.Spans {
@@ -140,9 +140,23 @@ func (l *located) all(t *Tree, r *rolls) {
 	t.served = served
 	places := numbers[:len(t.Spans):len(t.Spans)]
 	for i := range places {
-		places[i] = l.number(t, i)
+		places[i] = l.numberOf(t, i, twins[i])
 	}
 	t.places = places
+}
+
+// numberOf is number, where x is known of span i; nil = nothing is.
+func (l *located) numberOf(t *Tree, i int, x *twin) int32 {
+	if x == nil || !x.placed || t.served[i] >= 0 {
+		return l.number(t, i)
+	}
+	at := position{spot: t.spots[i], kind: t.Spans[i].Kind, leaf: len(t.Children(i)) == 0, call: t.served[i] != noCall}
+	n, known := x.find(at)
+	if !known {
+		n = l.number(t, i)
+		x.remember(at, n)
+	}
+	return n
 }
 
 // number is the number of the place where the time of span i belongs.

@@ -121,7 +121,7 @@ func (x *shard) build(t trace.Trace, o ClockOptions) *Tree {
 	tree := x.builder.build(t, o)
 	r := &x.builder.rolls
 	x.spots.mark(tree, r)
-	x.located.all(tree, r)
+	x.located.all(tree, r, x.builder.twins)
 	x.processes.number(tree, r)
 	if len(tree.Roots) > 0 {
 		x.walk.of(tree, tree.Roots[0])

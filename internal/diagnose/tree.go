@@ -178,6 +178,8 @@ type builder struct {
 	offsets []offset
 	layouts *layouts // nil = trees are made without
 	rolls   rolls    // what trees keep
+	twin    map[*trace.Shared]*twin
+	twins   []*twin // of the spans of the last tree; nil = nothing is known
 }
 
 // again is s with n zeroes, in the same memory if it is large enough.

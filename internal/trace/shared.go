@@ -76,6 +76,9 @@ func (s *Span) At(i int) *Attribute {
 	return &s.Shared.common[at]
 }
 
+// Own reports whether the attribute at a place below [Span.Len] is of s alone.
+func (s *Span) Own(i int) bool { return s.Shared == nil || s.Shared.at[i] < 0 }
+
 // All is the attributes of s in their order.
 func (s *Span) All() iter.Seq[Attribute] {
 	return func(yield func(Attribute) bool) {
