@@ -140,9 +140,9 @@ func (s *set) routes(o Options, logs map[string][]trace.Log) ([]*view, []Route) 
 		v.answered = v.thin(maxAnswered)
 		v.answered.answered = v.answered // and so of the parts of it
 	}
-	o.Clock.each(2*len(list), func(n int) { // the tasks of a route look at the same traces at the same time
-		i := n / 2
-		if n%2 == 0 {
+	o.Clock.each(2*len(list), func(n int) {
+		i, rules := task(n, len(list))
+		if rules {
 			found[i] = list[i].answered.thin(maxJudged).findings()
 			return
 		}
@@ -154,6 +154,20 @@ func (s *set) routes(o Options, logs map[string][]trace.Log) ([]*view, []Route) 
 		routes[i].tell(routes[i].Logged)
 	}
 	return list, routes
+}
+
+// task is the nth of the tasks of so many routes: of which route, and whether it is what the rules find. Those of a route follow each
+// other, as they look at the same traces; at the end the shorter ones come last, so that who shares the work is done together.
+func task(n, routes int) (route int, rules bool) {
+	if routes > 1 {
+		switch 2*routes - n {
+		case 3:
+			n++
+		case 2:
+			n--
+		}
+	}
+	return n / 2, n%2 == 0
 }
 
 // views sorts the traces by route, those with the most time in total first. Routes beyond MaxRoutes are joined as "other".
