@@ -2,16 +2,16 @@ package ingest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/longpole/longpole/internal/trace"
 )
 
-// A batch is protobuf messages on their way through a decoder on another goroutine.
+// A batch is what protobuf messages that follow each other were decoded to.
 type batch struct {
-	data   bytes.Buffer
-	parts  []part
 	spans  [][]trace.Span // in pieces
 	logs   []trace.Log
 	sink   logSink
@@ -21,7 +21,13 @@ type batch struct {
 	done   chan struct{}
 }
 
-// A part is one message in a batch: where it ends in its data, and where it stood in the file.
+// raw is the messages of a batch as they were read.
+type raw struct {
+	data  bytes.Buffer
+	parts []part
+}
+
+// A part is one message: where it ends in the data, and where it stood in the file.
 type part struct {
 	end   int
 	at    int64
@@ -30,34 +36,122 @@ type part struct {
 
 const batchBytes = 256 << 10
 
-// A pipeline decodes batches on goroutines and gives them back in the order in which they came. The one that calls its methods
-// decodes as well, when the others have enough to do: it never waits as long as there is work, and what it has just read is at hand.
-type pipeline struct {
-	work    chan *batch
-	waiting []*batch // in order
-	most    int      // of waiting
-	wg      sync.WaitGroup
-	take    func(*batch)
-	current *batch
-	spare   []*batch
-	decoder *decoder // of the calling goroutine
+// A worker reads and decodes batches on one goroutine. What it reads goes to memory that no other processor has at hand: handing it
+// over costs more than decoding a tenth of it.
+type worker struct {
+	raw
+	decoder *decoder
 	room    room
 }
 
-// newPipeline starts goroutines, one less than workers; the caller calls close. take gets the batches, from the goroutine that
-// calls the pipeline's methods.
-func newPipeline(workers int, take func(*batch)) *pipeline {
-	p := &pipeline{work: make(chan *batch, 2*(workers-1)), most: 4 * workers, take: take, decoder: newDecoder(nil)}
-	for range workers - 1 {
-		p.wg.Go(func() {
-			d, r := newDecoder(nil), &room{}
-			for b := range p.work {
-				d.batch(b, r)
-				close(b.done)
+// A pipeline reads and decodes batches on several goroutines, of which one at a time reads, and gives them back in the order in which
+// they stood.
+type pipeline struct {
+	workers []*worker             // the first is the caller's
+	take    func(*batch) error    // gets the batches, on the caller's goroutine; an error ends the reading
+	mu      sync.Mutex            // of what follows, and of what is read from
+	taken   sync.Cond             // there is room in waiting, or this is the end
+	waiting []*batch              // in order
+	fill    func(into *raw) error // reads messages until there is a batch of them; an error says that there are no more
+	end     error                 // of fill or of take; nil = there may be more
+}
+
+// newPipeline is for so many goroutines, the caller's included.
+func newPipeline(workers int, take func(*batch) error) *pipeline {
+	p := &pipeline{take: take}
+	p.taken.L = &p.mu
+	for range workers {
+		p.workers = append(p.workers, &worker{decoder: newDecoder(nil)})
+	}
+	return p
+}
+
+// run reads all that fill finds. It returns why there is no more, nil for io.EOF.
+func (p *pipeline) run(fill func(into *raw) error) error {
+	p.fill, p.end = fill, nil
+	var wg sync.WaitGroup
+	for _, w := range p.workers[1:] {
+		wg.Go(func() {
+			for p.step(w, true) {
 			}
 		})
 	}
-	return p
+	for p.step(p.workers[0], false) {
+		p.receive(false)
+	}
+	p.receive(true)
+	wg.Wait()
+	p.fill = nil
+	if errors.Is(p.end, io.EOF) {
+		return nil
+	}
+	return p.end
+}
+
+// most is how many batches may be under way.
+func (p *pipeline) most() int { return 4 * len(p.workers) }
+
+// step reads a batch and decodes it; false = there are no more. Who does not take batches waits until there is room for one.
+func (p *pipeline) step(w *worker, patient bool) bool {
+	p.mu.Lock()
+	for patient && p.end == nil && len(p.waiting) >= p.most() {
+		p.taken.Wait()
+	}
+	w.data.Reset()
+	w.parts = w.parts[:0]
+	if w.data.Cap() > 4*batchBytes {
+		w.data = bytes.Buffer{}
+	}
+	if p.end == nil {
+		p.stop(p.fill(&w.raw))
+	}
+	if len(w.parts) == 0 {
+		p.mu.Unlock()
+		return false
+	}
+	b := &batch{done: make(chan struct{})}
+	p.waiting = append(p.waiting, b)
+	p.mu.Unlock()
+	w.decoder.batch(b, &w.raw, &w.room)
+	close(b.done)
+	return true
+}
+
+// stop ends the reading if there is an error. The caller holds the lock.
+func (p *pipeline) stop(err error) {
+	if err != nil && p.end == nil {
+		p.end = err
+		p.taken.Broadcast()
+	}
+}
+
+// receive takes the first batches, as far as they are done or there is no room for more; or all.
+func (p *pipeline) receive(all bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.waiting) > 0 {
+		b := p.waiting[0]
+		if !all && len(p.waiting) < p.most() && !b.isDone() {
+			return
+		}
+		p.mu.Unlock()
+		<-b.done
+		err := p.take(b)
+		p.mu.Lock()
+		p.waiting = p.waiting[1:]
+		p.stop(err)
+		p.taken.Signal()
+	}
+}
+
+// isDone reports whether b is decoded.
+func (b *batch) isDone() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // A room is memory for spans, which batches take by the piece, as how many spans they have shows only in the end.
@@ -83,16 +177,16 @@ func (r *room) give(b *batch) {
 	}
 }
 
-// batch decodes what is in b. At the first fault it stops.
-func (d *decoder) batch(b *batch, r *room) {
+// batch decodes messages to b. At the first fault it stops.
+func (d *decoder) batch(b *batch, from *raw, r *room) {
 	d.counts, d.size = counts{}, 0
 	d.emit = func(s trace.Span) { r.add(b, &s) }
 	b.sink = logSink{least: trace.SeverityWarn, emit: func(l trace.Log) { b.logs = append(b.logs, l) }}
 	d.logs = &b.sink
-	from := 0
-	for _, p := range b.parts {
-		message := b.data.Bytes()[from:p.end]
-		from = p.end
+	at := 0
+	for _, p := range from.parts {
+		message := from.data.Bytes()[at:p.end]
+		at = p.end
 		var err error
 		switch {
 		case !p.whole:
@@ -110,81 +204,4 @@ func (d *decoder) batch(b *batch, r *room) {
 	r.give(b)
 	d.drop(mark{})
 	b.counts, b.bytes = d.counts, d.size
-}
-
-// open returns the batch to write the next message to; the caller then calls message.
-func (p *pipeline) open() *batch {
-	if p.current == nil {
-		if n := len(p.spare); n > 0 {
-			p.current, p.spare = p.spare[n-1], p.spare[:n-1]
-		} else {
-			p.current = &batch{}
-		}
-	}
-	return p.current
-}
-
-// message ends one that was written to the current batch, and stood at that place in the file.
-func (p *pipeline) message(at int64, whole bool) {
-	b := p.current
-	b.parts = append(b.parts, part{end: b.data.Len(), at: at, whole: whole})
-	if b.data.Len() >= batchBytes {
-		p.send()
-	}
-}
-
-// send hands the current batch to a worker, or decodes it, and takes back what is done, waiting for it when too many are under way.
-func (p *pipeline) send() {
-	b := p.current
-	if b == nil || len(b.parts) == 0 {
-		return
-	}
-	p.current = nil
-	b.done = make(chan struct{})
-	p.waiting = append(p.waiting, b)
-	select {
-	case p.work <- b:
-	default:
-		p.decoder.batch(b, &p.room)
-		close(b.done)
-	}
-	for len(p.waiting) > 0 && (len(p.waiting) >= p.most || p.waiting[0].isDone()) {
-		p.receive()
-	}
-}
-
-// isDone reports whether b is decoded.
-func (b *batch) isDone() bool {
-	select {
-	case <-b.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// receive takes the first batch, for which it waits.
-func (p *pipeline) receive() {
-	b := p.waiting[0]
-	p.waiting = p.waiting[1:]
-	<-b.done
-	p.take(b)
-	if b.data.Cap() <= 4*batchBytes {
-		b.data.Reset()
-		p.spare = append(p.spare, &batch{data: b.data, parts: b.parts[:0]})
-	}
-}
-
-// flush takes back all that is under way.
-func (p *pipeline) flush() {
-	p.send()
-	for len(p.waiting) > 0 {
-		p.receive()
-	}
-}
-
-// close ends the goroutines.
-func (p *pipeline) close() {
-	close(p.work)
-	p.wg.Wait()
 }

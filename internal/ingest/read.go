@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 
 	"github.com/longpole/longpole/internal/trace"
 )
@@ -97,7 +98,6 @@ func (l Limits) ReadPaths(ctx context.Context, paths []string, stdin io.Reader, 
 	r.sink = logSink{least: trace.SeverityWarn, emit: r.gathered.logs.add}
 	r.decoder.logs = &r.sink
 	r.pipeline = newPipeline(l.Workers, r.take)
-	defer r.pipeline.close()
 	files, err := r.list(paths)
 	if err != nil {
 		return Input{}, err
@@ -178,7 +178,9 @@ type reader struct {
 	limits   Limits
 	progress func(Progress)
 	at       Progress
-	reported int64 // bytes at the last report
+	bytes    atomic.Int64 // read so far
+	reported int64        // of them, at the last report
+	shared   bool         // several goroutines read: only what they read is counted on them
 	decoder  *decoder
 	pipeline *pipeline
 	gathered *gatherer
@@ -202,6 +204,7 @@ func (r *reader) warn(format string, args ...any) {
 }
 
 func (r *reader) report() {
+	r.at.Bytes = r.bytes.Load()
 	r.reported = r.at.Bytes
 	if r.progress != nil {
 		r.at.Spans = r.spans
@@ -220,11 +223,18 @@ func (c countingReader) Read(p []byte) (int, error) {
 		return 0, context.Cause(c.ctx)
 	}
 	n, err := c.from.Read(p)
-	c.at.Bytes += int64(n)
-	if c.at.Bytes-c.reported >= 4<<20 {
-		c.report()
+	c.bytes.Add(int64(n))
+	if !c.shared {
+		c.progressed()
 	}
 	return n, err
+}
+
+// progressed reports progress, if it is enough.
+func (r *reader) progressed() {
+	if r.bytes.Load()-r.reported >= 4<<20 {
+		r.report()
+	}
 }
 
 // chunkSpans is how many spans are gathered at a time.
@@ -248,9 +258,9 @@ func (r *reader) gather() {
 }
 
 // take takes a batch from the pipeline, unless the file was faulty before it.
-func (r *reader) take(b *batch) {
+func (r *reader) take(b *batch) error {
 	if r.fault != nil {
-		return
+		return r.fault
 	}
 	r.gather()
 	r.spans += r.gathered.add(b.bytes, b.spans...)
@@ -262,13 +272,14 @@ func (r *reader) take(b *batch) {
 	r.counts.Invalid += b.counts.Invalid
 	r.counts.CutText += b.counts.CutText
 	r.fault = b.err
+	r.progressed()
+	return r.fault
 }
 
 // whole reads one file to its end, or to its first fault.
 func (r *reader) whole(from io.Reader, f file) error {
 	r.fault = nil
 	err := r.stream(countingReader{r, from}, f)
-	r.pipeline.flush()
 	r.gather()
 	r.decoder.drop(mark{})
 	if r.fault != nil {

@@ -167,6 +167,7 @@ func (r *reader) json(in io.Reader, f file) error {
 type wire struct {
 	*reader
 	in     *bufio.Reader
+	into   *raw // the batch that is read to
 	offset int64
 	zstd   *zstd.Decoder
 }
@@ -207,42 +208,61 @@ func (w *wire) varint() (int64, error) {
 	return 0, errors.New("a number is longer than 63 bits")
 }
 
-// message reads n bytes, which stood after their length, to the pipeline. Its buffer grows with what is there, not with
+// message reads n bytes, which stood after their length, to the batch. Its buffer grows with what is there, not with
 // what n claims.
 func (w *wire) message(n, at int64, whole bool) error {
 	if n > w.limits.MessageBytes {
 		return fmt.Errorf("a message of %d bytes is longer than the limit of %d", n, w.limits.MessageBytes)
 	}
-	b := w.pipeline.open()
-	from := b.data.Len()
-	got, err := io.CopyN(&b.data, w.in, n)
+	data := &w.into.data
+	from := data.Len()
+	got, err := io.CopyN(data, w.in, n)
 	w.offset += got
-	if err == nil && whole && bytes.HasPrefix(b.data.Bytes()[from:], zstdMagic) {
-		err = w.decompress(b, from)
+	if err == nil && whole && bytes.HasPrefix(data.Bytes()[from:], zstdMagic) {
+		err = w.decompress(data, from)
 	}
 	if err != nil {
-		b.data.Truncate(from)
+		data.Truncate(from)
 		return err
 	}
-	w.pipeline.message(at, whole)
-	return w.fault
+	w.into.parts = append(w.into.parts, part{end: data.Len(), at: at, whole: whole})
+	return nil
 }
+
+// all reads messages by next, which returns errEnd where they end.
+func (w *wire) all(next func() error) error {
+	w.shared = true
+	defer func() { w.shared = false }()
+	return w.pipeline.run(func(into *raw) error {
+		w.into = into
+		for into.data.Len() < batchBytes {
+			at := w.offset
+			if err := next(); errors.Is(err, errEnd) {
+				return io.EOF
+			} else if err != nil {
+				return w.place(at, err)
+			}
+		}
+		return nil
+	})
+}
+
+// errEnd says that the input ended between two messages.
+var errEnd = errors.New("the end")
 
 // single decodes one message, one ResourceSpans at a time.
 func (w *wire) single() error {
-	for {
+	return w.all(func() error {
 		at := w.offset
 		tag, err := w.varint()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return errEnd
 		}
 		if err != nil {
-			return w.place(at, err)
+			return err
 		}
-		if err := w.field(tag, at); err != nil {
-			return w.place(at, err)
-		}
-	}
+		return w.field(tag, at)
+	})
 }
 
 // field takes the field after its tag.
@@ -279,23 +299,21 @@ func (w *wire) field(tag, at int64) error {
 
 // prefixed decodes messages that stand after their lengths.
 func (w *wire) prefixed(length func() (int64, error)) error {
-	for {
+	return w.all(func() error {
 		at := w.offset
 		n, err := length()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return errEnd
 		}
 		if err != nil {
-			return w.place(at, err)
+			return err
 		}
-		if err := w.message(n, at, true); err != nil {
-			return w.place(at, err)
-		}
-	}
+		return w.message(n, at, true)
+	})
 }
 
 // decompress unpacks a message that the Collector's file exporter compressed by itself.
-func (w *wire) decompress(b *batch, from int) error {
+func (w *wire) decompress(data *bytes.Buffer, from int) error {
 	if w.zstd == nil {
 		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(w.limits.MessageBytes)))
 		if err != nil {
@@ -303,11 +321,11 @@ func (w *wire) decompress(b *batch, from int) error {
 		}
 		w.zstd = z
 	}
-	plain, err := w.zstd.DecodeAll(b.data.Bytes()[from:], nil)
+	plain, err := w.zstd.DecodeAll(data.Bytes()[from:], nil)
 	if err != nil {
 		return layerError("zstd", err)
 	}
-	b.data.Truncate(from)
-	b.data.Write(plain)
+	data.Truncate(from)
+	data.Write(plain)
 	return nil
 }
