@@ -38,7 +38,7 @@ type payloads struct {
 
 // oversize finds LP114: payloads so large that carrying them takes the time.
 func oversize(v *view) []Finding {
-	if !v.look().large { // mostly no payload is, and then nothing more needs to be asked
+	if !v.look().large { // else none takes time of the slow band, and mostly none does
 		return nil
 	}
 	at := make(map[spot]*payloads)

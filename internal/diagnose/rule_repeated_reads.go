@@ -204,8 +204,11 @@ func (t *Tree) readKey(i int) string {
 
 // isRead reports whether a statement reads, and its text tells what: placeholders hide it.
 func isRead(sql string) bool {
-	begin := strings.TrimLeft(sql, " \t\r\n(")
-	if len(begin) < 6 || !strings.EqualFold(begin[:6], "select") || strings.ContainsAny(sql, "?$") || strings.Contains(sql, "%s") || strings.Contains(sql, ":=") {
+	begin := sql
+	if begin == "" || !letter(begin[0]) { // it nearly always is one
+		begin = strings.TrimLeft(sql, " \t\r\n(")
+	}
+	if len(begin) < 6 || begin[0]|0x20 != 's' || !strings.EqualFold(begin[:6], "select") || strings.ContainsAny(sql, "?$") || strings.Contains(sql, "%s") || strings.Contains(sql, ":=") {
 		return false
 	}
 	const locks = "for update"
@@ -220,8 +223,13 @@ func isRead(sql string) bool {
 // writers begin statements that change rows.
 var writers = []string{"insert", "update", "delete", "merge", "replace", "upsert"}
 
+func letter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+
 // changesRows reports whether a statement writes.
 func changesRows(sql string) bool {
+	if sql == "" || letter(sql[0]) && strings.IndexByte("iudmr", sql[0]|0x20) < 0 { // no writer begins so
+		return false
+	}
 	word := strings.TrimLeftFunc(sql, separator)
 	if end := strings.IndexFunc(word, separator); end >= 0 {
 		word = word[:end]

@@ -18,7 +18,7 @@ type scene struct {
 	failing  []bool                      // by target: a call of it failed
 	hurt     []bool                      // by caller: one of its calls failed, or was no first try
 	canceled bool                        // a call was called off
-	large    bool                        // a payload is large
+	large    bool                        // a payload of the slow band is large
 	gaps     map[int32]map[int32]gap     // see view.gapBefore; nil until asked for
 	side     map[string]bool             // see view.sideWork
 	suspects []suspect                   // of own, those that take long, the largest part of the slow band first
@@ -111,7 +111,7 @@ func (g *gathering) sample(n int32) {
 	for _, x := range s.sections {
 		g.self[x.Span] += x.End - x.Start
 	}
-	sized := t.any(markSized) && !g.scene.large
+	sized := g.view.isSlow(int(n)) && t.any(markSized) && !g.scene.large
 	for i := range t.Spans {
 		if sized && t.mayBeLarge(i) && t.size(i) >= largeBytes {
 			g.scene.large, sized = true, false
