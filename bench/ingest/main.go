@@ -31,7 +31,7 @@ import (
 )
 
 func main() {
-	spans := flag.Int("spans", 200_000, "spans of the generated input")
+	spans := flag.Int("spans", 800_000, "spans of the generated input")
 	atLeast := flag.Duration("for", 3*time.Second, "CPU time that each step is repeated for")
 	file := flag.String("file", "", "write a file of OTLP messages of about -size bytes instead, as the Collector writes it, and read it back")
 	size := flag.Int64("size", 2<<30, "of -file, bytes")
@@ -86,7 +86,6 @@ type rate struct {
 	name    string
 	spans   int
 	cpu     time.Duration
-	wall    time.Duration
 	fastest float64 // spans per second of the clock, in the best window
 }
 
@@ -104,28 +103,54 @@ func cpu() time.Duration {
 // windows is how often each step is measured. The best counts: what else runs on the machine only ever adds.
 const windows = 3
 
-// measure repeats a step on so many processors, in every window until it used its part of atLeast. step returns the
-// spans it took.
-func measure(name string, processors int, atLeast time.Duration, step func() int) rate {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(processors))
-	step() // caches and the size of the heap settle
-	var best rate
-	for range windows {
-		runtime.GC()
-		r := rate{name: name}
-		began, from := time.Now(), cpu()
-		for r.cpu < atLeast/windows {
-			r.spans += step()
-			r.cpu = cpu() - from
+// measure repeats a step on one processor, in every window until it used its part of atLeast. step returns the spans it took.
+func measure(name string, atLeast time.Duration, step func() int) rate {
+	return inTurns(name, atLeast, 1, func(int) int { return step() })[0]
+}
+
+// both measures a step on one processor and on two, in turns: what else runs on the machine changes from second to second, and slows
+// both down alike.
+func both(name string, atLeast time.Duration, step func(processors int) int) (one, two rate) {
+	r := inTurns(name, atLeast, 2, step)
+	return r[0], r[1]
+}
+
+// inTurns measures a step on 1 up to so many processors.
+func inTurns(name string, atLeast time.Duration, most int, step func(processors int) int) []rate {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	best := make([]rate, most)
+	for i := range best {
+		best[i].name = name
+		if most > 1 {
+			best[i].name = fmt.Sprintf("%s, cores: %d", name, i+1)
 		}
-		r.wall = time.Since(began)
-		if best.spans == 0 || r.perCPU() > best.perCPU() {
-			best.spans, best.cpu = r.spans, r.cpu
-		}
-		best.fastest = max(best.fastest, float64(r.spans)/r.wall.Seconds())
 	}
-	best.name = name
+	for window := range windows + 1 {
+		for i := range best {
+			runtime.GOMAXPROCS(i + 1)
+			runtime.GC()
+			if window == 0 {
+				step(i + 1) // caches and the size of the heap settle
+				continue
+			}
+			best[i].take(atLeast/windows, func() int { return step(i + 1) })
+		}
+	}
 	return best
+}
+
+// take measures one window, and keeps it if it is the best.
+func (r *rate) take(atLeast time.Duration, step func() int) {
+	var x rate
+	began, from := time.Now(), cpu()
+	for x.cpu < atLeast {
+		x.spans += step()
+		x.cpu = cpu() - from
+	}
+	if r.spans == 0 || x.perCPU() > r.perCPU() {
+		r.spans, r.cpu = x.spans, x.cpu
+	}
+	r.fastest = max(r.fastest, float64(x.spans)/time.Since(began).Seconds())
 }
 
 func steps(spans int, atLeast time.Duration, profile, folder string) error {
@@ -142,16 +167,17 @@ func steps(spans int, atLeast time.Duration, profile, folder string) error {
 	show := func(r rate) {
 		fmt.Printf("%-42s %6.2f M spans per CPU-second  %6.2f M per second\n", r.name, r.perCPU()/1e6, r.fastest/1e6)
 	}
-	show(measure("decode", 1, atLeast, in.decode))
-	grouped := measure("decode, group", 1, atLeast, func() int { return in.group(1) })
-	show(grouped)
-	both := measure("decode, group, 2 cores", 2, atLeast, func() int { return in.group(2) })
-	show(both)
-	fmt.Printf("2 cores are %.2f times as fast as 1\n", both.fastest/grouped.fastest)
+	pair := func(one, two rate) {
+		show(one)
+		show(two)
+		fmt.Printf("2 cores are %.2f times as fast as 1\n", two.fastest/one.fastest)
+	}
+	show(measure("decode", atLeast, in.decode))
+	pair(both("decode, group", atLeast, in.group))
 	for _, r := range paths(read.Traces, atLeast) {
 		show(r)
 	}
-	show(measure("traces to verdict", 1, atLeast, func() int { diagnose.Run(read.Traces, diagnose.Options{}); return in.spans }))
+	show(measure("traces to verdict", atLeast, func() int { diagnose.Run(read.Traces, diagnose.Options{}); return in.spans }))
 	read = ingest.Input{}
 	if profile != "" {
 		f, err := os.Create(profile)
@@ -163,12 +189,8 @@ func steps(spans int, atLeast time.Duration, profile, folder string) error {
 			return err
 		}
 	}
-	one := measure("decode to verdict, 1 core", 1, atLeast, func() int { return in.verdict(1) })
+	pair(both("decode to verdict", atLeast, in.verdict))
 	pprof.StopCPUProfile()
-	show(one)
-	two := measure("decode to verdict, 2 cores", 2, atLeast, func() int { return in.verdict(2) })
-	show(two)
-	fmt.Printf("2 cores are %.2f times as fast as 1\n", two.fastest/one.fastest)
 	if folder == "" {
 		return nil
 	}
@@ -240,13 +262,13 @@ func paths(traces []trace.Trace, atLeast time.Duration) []rate {
 		}
 		return n
 	}
-	built := measure("tree and critical path", 1, atLeast, func() int {
+	built := measure("tree and critical path", atLeast, func() int {
 		n := build()
 		walk(trees)
 		return n
 	})
 	n := build()
-	return []rate{measure("critical path", 1, atLeast, func() int { walk(trees); return n }), built}
+	return []rate{measure("critical path", atLeast, func() int { walk(trees); return n }), built}
 }
 
 func walk(trees []*diagnose.Tree) {
@@ -279,7 +301,7 @@ func corpus(folder string, atLeast time.Duration, show func(rate)) error {
 	for _, r := range paths(in.Traces, atLeast) {
 		show(r)
 	}
-	show(measure("files to verdict, 1 core", 1, atLeast, step))
+	show(measure("files to verdict, 1 core", atLeast, step))
 	return nil
 }
 
@@ -293,10 +315,10 @@ func large(path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	reading := rate{cpu: cpu() - from, wall: time.Since(began), spans: in.Stats.Spans + in.Stats.DroppedSpans}
+	reading, took := rate{cpu: cpu() - from, spans: in.Stats.Spans + in.Stats.DroppedSpans}, time.Since(began)
 	r := diagnose.Run(in.Traces, options(runtime.GOMAXPROCS(0)))
 	fmt.Printf("%d spans, of which %d in %d traces are kept; read in %.1f s (%.2f M spans per CPU-second), in all %.1f s; %d reports of progress, %d routes; peak memory %s\n",
-		reading.spans, in.Stats.Spans, in.Stats.Traces, reading.wall.Seconds(), reading.perCPU()/1e6, time.Since(began).Seconds(), steps, len(r.Routes), peak())
+		reading.spans, in.Stats.Spans, in.Stats.Traces, took.Seconds(), reading.perCPU()/1e6, time.Since(began).Seconds(), steps, len(r.Routes), peak())
 	for _, w := range in.Warnings {
 		fmt.Println("warning:", w)
 	}
