@@ -151,3 +151,18 @@ func TestWhatIsLearntOfSiblingsIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// What is learnt from halves of the traces is put together. The order that only the last trace falsifies is dropped for the first ones too.
+func TestOrdersOfAllTracesCountTogether(t *testing.T) {
+	for _, falsified := range []int{0, 19} {
+		traces := siblings(20, func(i int) map[string][2]int {
+			if i == falsified {
+				return map[string][2]int{"a": {0, 4000}, "b": {1000 + 10*i, 9000}}
+			}
+			return map[string][2]int{"a": {0, 1000 + 37*(i*i%11)}, "b": {2000 + 91*(i*7%13), 9000}}
+		})
+		if on := names(diagnose.Trees(traces, diagnose.ClockOptions{})); on["a"] != 0 || on["b"] != 20 {
+			t.Errorf("falsified by trace %d: on the paths %v, want b and not a", falsified, on)
+		}
+	}
+}
