@@ -204,10 +204,7 @@ func (t *Tree) readKey(i int) string {
 
 // isRead reports whether a statement reads, and its text tells what: placeholders hide it.
 func isRead(sql string) bool {
-	begin := sql
-	if begin == "" || !letter(begin[0]) { // it nearly always is one
-		begin = strings.TrimLeft(sql, " \t\r\n(")
-	}
+	begin := uncommented(sql)
 	if len(begin) < 6 || begin[0]|0x20 != 's' || !strings.EqualFold(begin[:6], "select") || strings.ContainsAny(sql, "?$") || strings.Contains(sql, "%s") || strings.Contains(sql, ":=") {
 		return false
 	}
@@ -225,12 +222,30 @@ var writers = []string{"insert", "update", "delete", "merge", "replace", "upsert
 
 func letter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
+// uncommented is a statement from its first word on: without the blanks, brackets and comments before it, where some programs tell
+// who asks.
+func uncommented(sql string) string {
+	for sql != "" && !letter(sql[0]) { // it nearly always is one
+		rest, end := strings.TrimLeft(sql, " \t\r\n("), ""
+		switch {
+		case strings.HasPrefix(rest, "/*"):
+			end = "*/"
+		case strings.HasPrefix(rest, "--"):
+			end = "\n"
+		default:
+			return rest
+		}
+		_, sql, _ = strings.Cut(rest[2:], end)
+	}
+	return sql
+}
+
 // changesRows reports whether a statement writes.
 func changesRows(sql string) bool {
-	if sql == "" || letter(sql[0]) && strings.IndexByte("iudmr", sql[0]|0x20) < 0 { // no writer begins so
+	word := strings.TrimLeftFunc(uncommented(sql), separator)
+	if word == "" || letter(word[0]) && strings.IndexByte("iudmr", word[0]|0x20) < 0 { // no writer begins so
 		return false
 	}
-	word := strings.TrimLeftFunc(sql, separator)
 	if end := strings.IndexFunc(word, separator); end >= 0 {
 		word = word[:end]
 	}
