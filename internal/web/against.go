@@ -107,19 +107,19 @@ func (a *admin) against(w http.ResponseWriter, r *http.Request) {
 
 func timesOf(r *http.Request, now time.Time) (t times, err error) {
 	q := r.URL.Query()
-	if t.From, err = moment(q.Get("from"), now, now.Add(-comparedWindow)); err != nil {
-		return t, fmt.Errorf("from: %w", err)
+	if t.From, err = moment(q, "from", now, now.Add(-comparedWindow)); err != nil {
+		return t, err
 	}
-	if t.To, err = moment(q.Get("to"), now, now); err != nil {
-		return t, fmt.Errorf("to: %w", err)
+	if t.To, err = moment(q, "to", now, now); err != nil {
+		return t, err
 	}
 	length := t.To.Sub(t.From)
 	if length <= 0 || length > longestCompared {
 		return t, fmt.Errorf("want from before to, and at most %s between them", longestCompared)
 	}
 	// A duration is before from, so that baseline=24h is the same time of yesterday.
-	if t.BaselineFrom, err = moment(q.Get("baseline"), t.From, t.From); err != nil {
-		return t, fmt.Errorf("baseline: %w", err)
+	if t.BaselineFrom, err = moment(q, "baseline", t.From, t.From); err != nil {
+		return t, err
 	}
 	t.BaselineTo = t.BaselineFrom.Add(length)
 	if t.BaselineTo.After(t.From) {

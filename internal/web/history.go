@@ -3,6 +3,7 @@ package web
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/longpole/longpole/internal/gateway"
@@ -36,10 +37,10 @@ func (a *admin) history(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q, now := r.URL.Query(), time.Now()
-	from, err := moment(q.Get("from"), now, now.Add(-time.Hour))
+	from, err := moment(q, "from", now, now.Add(-time.Hour))
 	if err == nil {
 		var to time.Time
-		if to, err = moment(q.Get("to"), now, now); err == nil {
+		if to, err = moment(q, "to", now, now); err == nil {
 			a.historyOf(w, r, from, to)
 			return
 		}
@@ -48,7 +49,8 @@ func (a *admin) history(w http.ResponseWriter, r *http.Request) {
 }
 
 // moment reads a time as history takes it.
-func moment(text string, now, otherwise time.Time) (time.Time, error) {
+func moment(q url.Values, name string, now, otherwise time.Time) (time.Time, error) {
+	text := q.Get(name)
 	if text == "" {
 		return otherwise, nil
 	}
@@ -57,7 +59,7 @@ func moment(text string, now, otherwise time.Time) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return t, fmt.Errorf("%q is no time; want 2026-01-31T12:00:00Z, or a duration before now such as 6h", text)
+		return t, fmt.Errorf("%s: %q is no time; want 2026-01-31T12:00:00Z, or a duration before now such as 6h", name, text)
 	}
 	return t, nil
 }
@@ -68,7 +70,7 @@ func (a *admin) historyOf(w http.ResponseWriter, r *http.Request, from, to time.
 	if text := q.Get("step"); text != "" {
 		d, err := time.ParseDuration(text)
 		if err != nil || d < 10*time.Second {
-			writeError(w, http.StatusBadRequest, fmt.Sprintf("%q is no step; want a duration of at least 10s", text))
+			writeError(w, http.StatusBadRequest, fmt.Sprintf("step: %q is no step; want a duration of at least 10s", text))
 			return
 		}
 		step = d

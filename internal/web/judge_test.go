@@ -94,10 +94,11 @@ func TestHistoryIsMergedToSteps(t *testing.T) {
 	if a.status != http.StatusOK || strings.Count(a.body, `"at"`) != 2 || strings.Count(a.body, `"calls":6`) != 2 || !strings.Contains(a.body, `"step_seconds":60`) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	for _, query := range []string{"from=noon", "step=1s", "step=x", "from=1h&to=2h", "from=8760h&step=10s"} {
-		if a := f.do(http.MethodGet, "/api/v1/history?"+query, ""); a.status != http.StatusBadRequest {
-			t.Errorf("%s: %d %s", query, a.status, a.body)
-		}
+	for query, says := range map[string]string{
+		"from=noon": `from: \"noon\" is no time`, "to=noon": `to: \"noon\" is no time`, "step=1s": `step: \"1s\" is no step`, "step=x": "step: ",
+		"from=1h&to=2h": "", "from=8760h&step=10s": "",
+	} {
+		f.do(http.MethodGet, "/api/v1/history?"+query, "").want(http.StatusBadRequest, says)
 	}
 	bare := newFixture(t, twoRoutes("http://127.0.0.1:1"), gateway.Options{})
 	if a := bare.do(http.MethodGet, "/api/v1/history", ""); a.status != http.StatusNotFound || !strings.Contains(a.body, "state:") {

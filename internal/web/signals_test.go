@@ -75,7 +75,7 @@ func TestKeptTracesAreFound(t *testing.T) {
 			t.Errorf("%q finds %v, want %v", query, got, want)
 		}
 	}
-	for query, says := range map[string]string{"?min=x": "no duration", "?limit=0": "1..1000", "?order=x": "newest or slowest", "?failed=x": "neither", "?from=x": "no time"} {
+	for query, says := range map[string]string{"?min=x": "no duration", "?limit=0": "1..1000", "?order=x": "newest or slowest", "?failed=x": "neither", "?from=x": `from: \"x\" is no time`, "?to=x": `to: \"x\" is no time`} {
 		f.do(http.MethodGet, "/api/v1/traces"+query, "").want(http.StatusBadRequest, says)
 	}
 }

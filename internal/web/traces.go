@@ -56,10 +56,10 @@ func (a *admin) keepsTraces(w http.ResponseWriter) bool {
 func traceQuery(r *http.Request, now time.Time) (t store.TraceQuery, err error) {
 	q := r.URL.Query()
 	t = store.TraceQuery{Route: q.Get("route"), Most: 100}
-	if t.From, err = moment(q.Get("from"), now, now.Add(-time.Hour)); err != nil {
+	if t.From, err = moment(q, "from", now, now.Add(-time.Hour)); err != nil {
 		return t, err
 	}
-	if t.To, err = moment(q.Get("to"), now, now); err != nil {
+	if t.To, err = moment(q, "to", now, now); err != nil {
 		return t, err
 	}
 	if text := q.Get("min"); text != "" {
