@@ -87,7 +87,11 @@ func drawFamily(t *rapid.T) []trace.Trace {
 // What spans share is read once for all of them. It must make no difference.
 func TestSharedAttributesAreReadAsIfEachSpanHadItsOwn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		for _, tree := range Trees(drawFamily(t), ClockOptions{}) {
+		var trees []*Tree
+		for range 20 { // to find a span of each kind beside another
+			trees = append(trees, Trees(drawFamily(t), ClockOptions{})...)
+		}
+		for _, tree := range trees {
 			alone := *tree
 			alone.layouts, alone.marks = nil, make([]marks, len(tree.Spans)) // nothing is known
 			for i := range tree.Spans {
