@@ -64,10 +64,11 @@ type taker struct {
 
 func newTaker(p *places) *taker { return &taker{places: p, slot: make([]int32, len(p.list))} }
 
-// take measures the path of root.
-func (p *taker) take(t *Tree, root int) sample {
+// take measures the path of the first root of a tree, which has one.
+func (p *taker) take(t *Tree) sample {
+	root := t.Roots[0]
 	s := sample{tree: t, root: root, weight: t.Weight, sections: t.walked}
-	if s.sections == nil || root != t.Roots[0] {
+	if s.sections == nil {
 		p.walk.of(t, root)
 		s.sections = p.sections.keep(p.walk.path)
 	}

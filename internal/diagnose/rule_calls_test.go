@@ -108,7 +108,7 @@ func TestCriticalTimeIsAddedUpBelow(t *testing.T) {
 		  b 10ms 60ms
 		    c 20ms 30ms
 		  d 60ms 90ms`)}, ClockOptions{})
-	tree, s := set.trees[0], newTaker(set.named()).take(set.trees[0], 0)
+	tree, s := set.trees[0], newTaker(set.named()).take(set.trees[0])
 	_, inclusive := s.critical()
 	got := make(map[string]int64)
 	for i := range tree.Spans {

@@ -41,22 +41,17 @@ type reading struct {
 func repeatedReads(v *view) []Finding {
 	v = v.all()
 	at := make(map[spot]*readings)
-	var reads readReader
 	for i := range v.samples {
 		s := &v.samples[i]
-		if !s.tree.any(markRead) {
+		if len(s.tree.worth) == 0 {
 			continue
 		}
 		v.rest()
-		worth := s.tree.worth
-		if s.tree.marks == nil || s.root != s.tree.Roots[0] {
-			worth = reads.worth(s.tree, s.root)
-		}
 		var inclusive []int64
-		if v.isSlow(i) && len(worth) > 0 {
+		if v.isSlow(i) {
 			_, inclusive = s.critical()
 		}
-		for _, span := range worth {
+		for _, span := range s.tree.worth {
 			v.read(at, s.tree, int(span), inclusive)
 		}
 	}

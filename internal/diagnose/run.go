@@ -178,7 +178,7 @@ func (s *set) views(p *places, o Options) []*view {
 		k := newTaker(p)
 		for i := x.from; i < x.to; i++ {
 			if t := s.trees[i]; len(t.Roots) > 0 { // else it has no usable span
-				samples[i] = k.take(t, t.Roots[0])
+				samples[i] = k.take(t)
 			}
 			o.Clock.rest()
 		}

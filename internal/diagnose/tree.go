@@ -53,7 +53,7 @@ type Tree struct {
 	detached    int       // spans that nobody waited for
 	linked      int       // spans with links
 	walked      []Section // the path of Roots[0]; nil = it is not known
-	worth       []int32   // the reads below Roots[0] that are worth keeping, where marks are known; see readReader
+	worth       []int32   // the reads below Roots[0] that are worth keeping; nil = the tree stands alone; see readReader
 	orders      *orders   // what other traces tell about siblings; nil = nothing
 }
 

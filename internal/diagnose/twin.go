@@ -10,7 +10,7 @@ import (
 // all of them.
 type twin struct {
 	layout *layout
-	marks  marks    // of those that are not failed by themselves; 0 = attributes of their own have a say
+	marks  marks    // of those that are not failed by themselves; 0 = they are not known: attributes of their own have a say, or the first one failed
 	placed bool     // no attribute of their own tells the place
 	places []placed // the places that were found
 }
@@ -35,12 +35,11 @@ const (
 	maxPositions = 8
 )
 
-// The attributes that marks, and places, are read from.
+// The attributes that marks, and places, are read from; see kindsOfPlace too.
 var (
-	asksOfMarks   = []ask{askQuery, askMethod, askPersonal}
-	kindsOfMarks  = []kind{kindStatus, kindRPC, kindResent}
-	asksOfPlaces  = append([]ask{askMethod, askRPC, askPeer, askAddress, askURL}, asksOfPlace...)
-	kindsOfPlaces = kindsOfPlace
+	asksOfMarks  = []ask{askQuery, askMethod, askPersonal}
+	kindsOfMarks = []kind{kindStatus, kindRPC, kindResent}
+	asksOfPlaces = append([]ask{askMethod, askRPC, askPeer, askAddress, askURL}, asksOfPlace...)
 )
 
 // twinOf is what spans have in common that share what span i of the tree in the making shares; nil = that is not known.
@@ -57,9 +56,9 @@ func (b *builder) twinOf(i int) *twin {
 		b.twin = make(map[*trace.Shared]*twin)
 	}
 	x = &twin{layout: b.layouts.of(s)}
-	if x.layout != nil && !s.Failed {
-		x.placed = x.layout.shares(s, asksOfPlaces, kindsOfPlaces)
-		if x.layout.shares(s, asksOfMarks, kindsOfMarks) {
+	if x.layout != nil {
+		x.placed = x.layout.shares(s, asksOfPlaces, kindsOfPlace)
+		if !s.Failed && x.layout.shares(s, asksOfMarks, kindsOfMarks) {
 			b.tree.layouts[i] = x.layout
 			x.marks = b.tree.read(i)
 		}

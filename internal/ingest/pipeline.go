@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/longpole/longpole/internal/trace"
@@ -66,7 +65,7 @@ func newPipeline(workers int, take func(*batch) error) *pipeline {
 	return p
 }
 
-// run reads all that fill finds. It returns why there is no more, nil for io.EOF.
+// run reads all that fill finds. It returns why there is no more, nil for errEnd.
 func (p *pipeline) run(fill func(into *raw) error) error {
 	p.fill, p.end = fill, nil
 	var wg sync.WaitGroup
@@ -82,7 +81,7 @@ func (p *pipeline) run(fill func(into *raw) error) error {
 	p.receive(true)
 	wg.Wait()
 	p.fill = nil
-	if errors.Is(p.end, io.EOF) {
+	if errors.Is(p.end, errEnd) {
 		return nil
 	}
 	return p.end

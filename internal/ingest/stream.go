@@ -237,9 +237,11 @@ func (w *wire) all(next func() error) error {
 		w.into = into
 		for into.data.Len() < batchBytes {
 			at := w.offset
-			if err := next(); errors.Is(err, errEnd) {
-				return io.EOF
-			} else if err != nil {
+			err := next()
+			if errors.Is(err, errEnd) {
+				return err
+			}
+			if err != nil {
 				return w.place(at, err)
 			}
 		}
@@ -247,7 +249,7 @@ func (w *wire) all(next func() error) error {
 	})
 }
 
-// errEnd says that the input ended between two messages.
+// errEnd says that the input ended between two messages: io.EOF may as well be within one.
 var errEnd = errors.New("the end")
 
 // single decodes one message, one ResourceSpans at a time.
